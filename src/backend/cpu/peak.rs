@@ -1,0 +1,43 @@
+//! What the machine could do at most: the figure that speeds are compared with.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Measures the fp32 multiply-add rate of `threads` threads in GFLOP/s (a multiply-add counts as two): the best of
+/// several short runs of independent register-only chains.
+pub fn measure_peak_gflops(threads: usize) -> f64 {
+    let run = || {
+        let start = Instant::now();
+        let flops: f64 = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Arch::new().dispatch(Chains))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap_or(0.)).sum()
+        });
+        flops / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5).map(|_| run()).fold(0., f64::max)
+}
+
+/// Twelve chains of dependent multiply-adds: enough to fill two pipes of four or five cycles' latency.
+struct Chains;
+
+impl WithSimd for Chains {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        const CHAINS: usize = 12;
+        const STEPS: usize = 4_000_000;
+        let factor = simd.splat_f32s(black_box(0.999_999));
+        let term = simd.splat_f32s(black_box(1e-6));
+        let mut chains = [simd.splat_f32s(black_box(1.)); CHAINS];
+        for _ in 0..STEPS {
+            for chain in &mut chains {
+                *chain = simd.mul_add_f32s(*chain, factor, term);
+            }
+        }
+        black_box(chains);
+        (2 * CHAINS * STEPS * (size_of::<S::f32s>() / 4)) as f64
+    }
+}

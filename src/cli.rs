@@ -1,0 +1,196 @@
+//! Commands and flags: one definition each.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The network of 2012 as it was trained: AlexNet split over two devices.
+///
+/// Without a command it trains: two streams of 48/128/192/192/128 channels and 2048/2048 units, each on its own device
+/// (or both emulated on the CPU), that exchange activations before conv3, fc6, fc7 and fc8 and nowhere else.
+#[derive(Parser)]
+#[command(name = "alexnet-split", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP, after_long_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub train: TrainArgs,
+
+    /// Log more: -v for steps and checkpoints, -vv for every layer's span.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  alexnet-split                                 train on the images that come with the program, about three minutes
+  alexnet-split --recipe fashion --data DIR     the textbook's single tower on your Fashion-MNIST folder
+  alexnet-split --set net.fc8=stream0 --lr 0.001 --out runs/try
+  alexnet-split --resume runs/try --epochs 2    go on, to the same bits as a run never stopped
+  alexnet-split describe                        the paper's network: shapes, parameters, exchanges
+  alexnet-split predict runs/try                what it sees in some held-out images
+
+Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
+4 run directory or checkpoint unusable, 5 device not there, 6 the loss diverged, 7 gradients wrong, 8 a stream failed.";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a network (the default command).
+    Train(TrainArgs),
+    /// Measure a run's newest checkpoint on the held-out images.
+    Eval(EvalArgs),
+    /// Show a run's best five classes for held-out images, with the images.
+    Predict(PredictArgs),
+    /// Print the network: shapes, parameters, multiply-adds, exchanges and memory, by stream.
+    Describe(DescribeArgs),
+    /// Compare the gradients of every parameter with finite differences, through the exchange.
+    CheckGrads(CheckGradsArgs),
+    /// Measure training speed by layer and pass, beside the machine's peak and PyTorch.
+    Bench(BenchArgs),
+    /// Write a run's network, both halves merged, for PyTorch.
+    Export(ExportArgs),
+}
+
+/// Which network and how: recipe and overrides.
+#[derive(Args, Clone)]
+pub struct RecipeArgs {
+    /// quick, paper, fashion, half, or a TOML file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    /// Override one value of the recipe, such as optimizer.lr=0.01 or net.fc8=stream0; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Images a step [recipe: train.batch_size].
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Seed of all random numbers [recipe: train.seed].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// Where it runs.
+#[derive(Args, Clone)]
+pub struct DeviceArgs {
+    /// GPUs: 2, one a stream; 1, both streams on it; 0, the CPU. Without it the best that is there.
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub gpus: Option<u8>,
+    /// CPU threads in all, shared out to the streams [default: all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// What to train on.
+#[derive(Args, Clone)]
+pub struct DataArgs {
+    /// Folder with the four IDX files of MNIST or Fashion-MNIST, plain or .gz [default: the images that come with it].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Times that every training image is used [recipe: train.epochs].
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<u64>,
+    /// Stop after this many steps in all.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Learning rate at the start [recipe: optimizer.lr].
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f32>,
+    /// Directory of the run [default: runs/<recipe>-<n>].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with a run from its newest checkpoint; only --epochs, --steps, --data and --threads may be given with it.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set", "batch_size", "seed", "lr"])]
+    pub resume: Option<PathBuf>,
+    /// Print the metrics as JSON lines instead of progress for people.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An existing run.
+#[derive(Args, Clone)]
+pub struct RunArgs {
+    /// The run's directory, or one of its checkpoints.
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+#[derive(Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct PredictArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Numbers of held-out images, from 0 [default: the first five].
+    pub images: Vec<u32>,
+    /// Print JSON, a line an image.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct DescribeArgs {
+    /// The recipe whose network is meant [default: paper].
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct CheckGradsArgs {
+    /// The recipe whose network is meant, with few channels unless net.conv_channels is set [default: paper].
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print JSON, a line a check.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// The recipe whose network is meant [default: paper].
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Measured steps, after one to warm up.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub steps: u16,
+    /// A Python with PyTorch: its steps are measured in turn with ours (scripts/bench_pytorch.py).
+    #[arg(long, value_name = "PYTHON")]
+    pub pytorch: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The safetensors file to write.
+    pub file: PathBuf,
+}

@@ -1,0 +1,64 @@
+//! `check-grads`: gradients against finite differences.
+
+use alexnet_split::data::Batch;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::net::init::{BiasInit, WeightInit};
+use alexnet_split::net::pair::Pair;
+use alexnet_split::net::spec::Net;
+use alexnet_split::rng::{Philox, Purpose};
+use alexnet_split::train::check_grads;
+
+use crate::cli::CheckGradsArgs;
+
+/// Images in the batch: a few, so that every layer's sum over images is exercised.
+const IMAGES: usize = 6;
+
+pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
+    let mut recipe = super::recipe(&args.recipe, "paper")?;
+    let net = &mut recipe.net;
+    // Every parameter takes several forward passes: a small network of the same shape unless sizes are asked for.
+    net.image_size.get_or_insert(100);
+    net.classes.get_or_insert(7);
+    net.conv_channels.get_or_insert(vec![8, 12, 16, 16, 12]);
+    net.dense_units.get_or_insert(vec![24, 20]);
+    let net = Net::from_options(&recipe.net)?;
+    let (threads, device) = super::device(&args.device, net.streams)?;
+    let mut pair = Pair::on_cpu(&net, IMAGES, 1, threads, recipe.train.dropout)?;
+    pair.init(recipe.train.seed, WeightInit::He, BiasInit::Zero)?;
+    let rng = Philox::new(recipe.train.seed, Purpose::Check, 1);
+    let pixels = (IMAGES * net.image.iter().product::<usize>()) as u32;
+    let batch = Batch {
+        images: (0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect(),
+        labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
+    };
+    let checks = check_grads::check_grads(&mut pair, &batch, recipe.train.seed)?;
+    if args.json {
+        checks.iter().for_each(|check| println!("{}", serde_json::json!(check)));
+    } else {
+        println!("device {device}; {} network of {} channels\n", recipe.name, net.image[0]);
+        println!(
+            "{:<7} {:<20} {:<10} {:>14} {:>14} {:>10}",
+            "stream", "parameter", "direction", "gradient", "difference", "error"
+        );
+        for check in &checks {
+            let direction = ["gradient", "one half", "other half"][check.direction as usize];
+            let verdict = if check.passes() { "ok" } else { "WRONG" };
+            println!(
+                "{:<7} {:<20} {direction:<10} {:>14.6e} {:>14.6e} {:>9.3}% {verdict}",
+                check.stream,
+                check.parameter,
+                check.analytic,
+                check.numeric,
+                100. * check.error
+            );
+        }
+    }
+    let failed = checks.iter().filter(|check| !check.passes()).count();
+    if failed > 0 {
+        return Err(Error::GradientCheck { failed, checked: checks.len() });
+    }
+    if !args.json {
+        println!("\nall {} checks within {}%", checks.len(), 100. * check_grads::TOLERANCE);
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Commands that look at an existing run: `eval`, `predict`, `export`.
+
+use alexnet_split::error::{Error, Result};
+use alexnet_split::report::picture::picture;
+use alexnet_split::train::export;
+use serde_json::json;
+
+use crate::cli::{EvalArgs, ExportArgs, PredictArgs};
+
+pub fn eval(args: &EvalArgs) -> Result<()> {
+    let mut session = super::open_run(&args.run)?;
+    let result = session.evaluate(&mut ())?;
+    let step = session.step();
+    if args.json {
+        println!(
+            "{}",
+            json!({"kind": "eval", "step": step, "images": result.images, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()})
+        );
+    } else {
+        println!("step {step}: {} held-out images, loss {:.4}", result.images, result.loss());
+        println!("top-1 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top1_error()), 100. * result.top1_error());
+        println!("top-5 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top5_error()), 100. * result.top5_error());
+    }
+    Ok(())
+}
+
+pub fn predict(args: &PredictArgs) -> Result<()> {
+    let mut session = super::open_run(&args.run)?;
+    let count = session.data().test.len();
+    let images = if args.images.is_empty() { (0..count.min(5) as u32).collect() } else { args.images.clone() };
+    if let Some(outside) = images.iter().find(|&&image| image as usize >= count) {
+        return Err(Error::data(
+            "held-out images",
+            format!("there is no image {outside}; they are numbered 0 to {}", count - 1),
+        ));
+    }
+    for image in images {
+        let batch = session.input().batch(&session.data().test, &[image], None);
+        session.pair().evaluate(&batch)?;
+        let logits = session.pair().logits(1)?.remove(0);
+        let probabilities = softmax(&logits);
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        let data = session.data();
+        let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
+        let top: Vec<_> = order.iter().take(5).map(|&class| (name(class), probabilities[class])).collect();
+        let label = name(data.test.labels[image as usize] as usize);
+        if args.json {
+            let top: Vec<_> =
+                top.iter().map(|(class, probability)| json!({"class": class, "probability": probability})).collect();
+            println!("{}", json!({"image": image, "label": label, "top": top}));
+        } else {
+            println!("\nheld-out image {image}, labelled {label}");
+            print!("{}", picture(&data.test, image as usize));
+            for (class, probability) in top {
+                let mark = if class == label { "<- label" } else { "" };
+                println!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn export(args: &ExportArgs) -> Result<()> {
+    let mut session = super::open_run(&args.run)?;
+    export::export(&mut session, &args.file)?;
+    println!("wrote {}: load it with scripts/load_exported.py", args.file.display());
+    Ok(())
+}
+
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f64> = logits.iter().map(|&v| f64::from(v - max).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.into_iter().map(|v| v / sum).collect()
+}

@@ -1,0 +1,146 @@
+//! What can go wrong, said so that a user can act on it, and the exit code that each kind ends the program with.
+
+use std::path::{Path, PathBuf};
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every failure of the library. The message names the thing, what was expected and found, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A recipe's key or value is wrong.
+    #[error("recipe key `{key}`: {problem}")]
+    Recipe {
+        /// The dotted key, or the recipe's name.
+        key: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// The table cannot be applied to the image, or cannot be split.
+    #[error("network: layer {layer}: {problem}")]
+    Net {
+        /// The layer's name.
+        layer: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A data file is missing or malformed.
+    #[error("data: {}: {problem}", path.display())]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A run directory or checkpoint cannot be used.
+    #[error("run: {}: {problem}", path.display())]
+    Run {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The operating system refused a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read", "write", "create"...
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The device that was asked for is not there.
+    #[error("{0}")]
+    Device(String),
+    /// The loss is NaN or infinite; the step was not applied.
+    #[error(
+        "step {step}: the loss is {loss}; stopped before the update, {checkpoint}. Lower the learning rate (--lr) and --resume, or start again"
+    )]
+    Diverged {
+        /// The step that was not taken.
+        step: u64,
+        /// NaN or infinity.
+        loss: f64,
+        /// Where the last good weights are.
+        checkpoint: String,
+    },
+    /// The other stream ended in the middle of a step.
+    #[error("stream {stream}: {what}: the other stream has ended")]
+    ExchangeClosed {
+        /// The stream that was left alone.
+        stream: usize,
+        /// What it was exchanging.
+        what: String,
+    },
+    /// The other stream sent something else than what was due: the two do not run the same network.
+    #[error("stream {stream}: expected {expected} from the other stream, got {found}")]
+    ExchangeMismatch {
+        /// The stream that noticed.
+        stream: usize,
+        /// What was due.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// A stream's thread panicked: a defect of this program.
+    #[error("stream {stream} stopped at an internal error: {message}; please report it")]
+    StreamPanicked {
+        /// The stream.
+        stream: usize,
+        /// The panic's message.
+        message: String,
+    },
+    /// The gradients do not agree with finite differences.
+    #[error("check-grads: {failed} of {checked} checks are out of tolerance")]
+    GradientCheck {
+        /// Checks out of tolerance.
+        failed: usize,
+        /// Checks made.
+        checked: usize,
+    },
+    /// A peer program (PyTorch) could not be run.
+    #[error("{0}")]
+    Peer(String),
+}
+
+impl Error {
+    /// A [`Error::Recipe`].
+    pub fn recipe(key: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::Recipe { key: key.into(), problem: problem.into() }
+    }
+
+    /// A [`Error::Net`].
+    pub fn net(layer: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::Net { layer: layer.into(), problem: problem.into() }
+    }
+
+    /// A [`Error::Data`].
+    pub fn data(path: impl Into<PathBuf>, problem: impl Into<String>) -> Error {
+        Error::Data { path: path.into(), problem: problem.into() }
+    }
+
+    /// A [`Error::Run`].
+    pub fn run(path: impl Into<PathBuf>, problem: impl Into<String>) -> Error {
+        Error::Run { path: path.into(), problem: problem.into() }
+    }
+
+    /// Wraps an [`std::io::Error`] with what was being done to which file; for `map_err`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { action, path: path.to_owned(), source }
+    }
+
+    /// The program's exit code for this failure; `--help` and README list them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Recipe { .. } | Error::Net { .. } => 2,
+            Error::Data { .. } => 3,
+            Error::Run { .. } => 4,
+            Error::Device(_) => 5,
+            Error::Diverged { .. } => 6,
+            Error::GradientCheck { .. } => 7,
+            Error::ExchangeClosed { .. } | Error::ExchangeMismatch { .. } | Error::StreamPanicked { .. } => 8,
+            Error::Io { .. } | Error::Peer(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+pub mod backend;
+pub mod data;
+pub mod error;
+pub mod exchange;
+pub mod net;
+pub mod recipe;
+pub mod report;
+pub mod rng;
+pub mod train;

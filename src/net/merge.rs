@@ -1,0 +1,85 @@
+//! The two halves as one ordinary network: which merged tensor, and which part of it, each stream's block is.
+//!
+//! Layouts are PyTorch's: a convolution that reads its own stream becomes `Conv2d(groups=2)` (K C/2 R S), one that
+//! reads both becomes `groups=1`; a dense layer becomes `Linear` (outputs x inputs). Channels, units and inputs of
+//! stream 0 come before those of stream 1. (A dense layer that reads only its own stream has no PyTorch counterpart;
+//! the other stream's inputs get zero weights.)
+
+use std::collections::BTreeMap;
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::net::pair::Pair;
+use crate::net::plan::{Op, Plan};
+use crate::net::stream::Tensor;
+
+/// A tensor of the merged network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergedTensor {
+    /// PyTorch's shape.
+    pub shape: Vec<usize>,
+    /// Row after row.
+    pub values: Vec<f32>,
+}
+
+/// Merges one kind of tensor (values, gradients...) of all parameters: `conv1.weight`, `conv1.bias`, ...
+pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<BTreeMap<String, MergedTensor>> {
+    let plans: Vec<Plan> = pair.plans().into_iter().cloned().collect();
+    let mut merged = BTreeMap::new();
+    for index in 0..plans[0].layers.len() {
+        let name = &plans[0].layers[index].name;
+        let mut parts = Vec::new();
+        for (stream, plan) in plans.iter().enumerate() {
+            let Some(params) = plan.layers[index].params else { continue };
+            let mut read = |param: usize| pair.stream(stream).read_param(param, tensor);
+            let (own, theirs, bias) =
+                (read(params.own)?, params.theirs.map(&mut read).transpose()?, read(params.bias)?);
+            parts.push(Part { stream, op: plan.layers[index].op, own, theirs, bias });
+        }
+        if !parts.is_empty() {
+            merged.insert(format!("{name}.weight"), merge_weight(&parts, plans.len()));
+            let bias: Vec<f32> = parts.iter().flat_map(|part| &part.bias).copied().collect();
+            merged.insert(format!("{name}.bias"), MergedTensor { shape: vec![bias.len()], values: bias });
+        }
+    }
+    Ok(merged)
+}
+
+/// One stream's part of a layer.
+struct Part {
+    stream: usize,
+    op: Op,
+    own: Vec<f32>,
+    theirs: Option<Vec<f32>>,
+    bias: Vec<f32>,
+}
+
+fn merge_weight(parts: &[Part], streams: usize) -> MergedTensor {
+    let outputs = parts.iter().map(|part| part.bias.len()).sum();
+    let both = parts[0].theirs.is_some();
+    let mut values = Vec::new();
+    for part in parts {
+        let row = part.own.len() / part.bias.len();
+        for output in 0..part.bias.len() {
+            let own = &part.own[output * row..][..row];
+            let zeros;
+            let theirs = match (&part.theirs, part.op) {
+                (Some(theirs), _) => &theirs[output * row..][..row],
+                (None, Op::Dense(_)) if streams == 2 => {
+                    zeros = vec![0.; row];
+                    &zeros
+                }
+                _ => &[],
+            };
+            let (first, second) = if part.stream == 0 { (own, theirs) } else { (theirs, own) };
+            values.extend_from_slice(first);
+            values.extend_from_slice(second);
+        }
+    }
+    let inputs = values.len() / outputs;
+    let shape = match parts[0].op {
+        Op::Conv(s) => vec![outputs, s.c * if both { 2 } else { 1 }, s.r, s.s],
+        _ => vec![outputs, inputs],
+    };
+    MergedTensor { shape, values }
+}

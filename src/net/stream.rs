@@ -1,0 +1,480 @@
+//! One stream: its half of the network on one device. The forward and the backward pass of the paper's section 3,
+//! with the exchange where a layer reads both halves.
+
+use crate::backend::{Backend, DropoutDraw, DropoutScaling, SoftmaxShape, Update};
+use crate::data::Batch;
+use crate::error::Result;
+use crate::exchange::{Exchange, Swap};
+use crate::net::plan::{Op, ParamKind, Plan, PlannedLayer};
+use crate::report::times::{Activity, Pass, StreamTimes};
+use crate::rng::{Philox, Purpose};
+
+/// How a batch is run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mode {
+    /// When dropout scales.
+    pub scaling: DropoutScaling,
+    /// In training, the seed and the step, which choose the dropout masks; `None` at test time.
+    pub training: Option<(u64, u64)>,
+}
+
+impl Mode {
+    fn draw(&self, layer: u32) -> DropoutDraw {
+        let mask = self.training.map(|(seed, step)| (Philox::new(seed, Purpose::Dropout, layer), step));
+        DropoutDraw { mask, scaling: self.scaling }
+    }
+}
+
+/// One parameter tensor on the device, its gradient and the optimizer's state.
+struct ParamBuffers<B: Backend> {
+    value: B::Buffer,
+    gradient: B::Buffer,
+    state: Vec<B::Buffer>,
+}
+
+/// What a stream knows of a batch when it is done.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// For each image its loss (over all classes) and how many of this stream's classes rank above the label.
+    pub rows: Vec<f32>,
+}
+
+/// A named tensor seen on the way through a recorded batch.
+pub type Record = (String, Vec<f32>);
+
+/// Which of a parameter's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensor {
+    /// The weights.
+    Value,
+    /// Their gradient in the newest batch.
+    Gradient,
+    /// The optimizer's state tensor of this number.
+    State(usize),
+}
+
+/// One stream of the network.
+pub struct Stream<B: Backend> {
+    plan: Plan,
+    backend: B,
+    /// `None` where there is only one stream.
+    exchange: Option<Box<dyn Exchange<B>>>,
+    capacity: usize,
+    params: Vec<ParamBuffers<B>>,
+    /// By slot.
+    activations: Vec<B::Buffer>,
+    /// The gradient that the backward pass has reached, and the next one: they take turns.
+    gradients: [B::Buffer; 2],
+    /// Gradients by the other stream's activations, and by ours from the other stream.
+    outgoing: B::Buffer,
+    incoming: B::Buffer,
+    stats: [B::Buffer; 2],
+    scores: B::Buffer,
+    times: StreamTimes,
+    marks: Vec<(usize, Pass, Activity, B::Mark, B::Mark)>,
+    record: Option<Vec<Record>>,
+}
+
+impl<B: Backend> Stream<B> {
+    /// Allocates everything that batches of up to `capacity` images need, once. `states` is the number of state
+    /// tensors a parameter that the optimizer keeps. Weights are 0 until they are set.
+    pub fn new(
+        plan: Plan,
+        backend: B,
+        exchange: Option<Box<dyn Exchange<B>>>,
+        capacity: usize,
+        states: usize,
+    ) -> Result<Self> {
+        let params = plan.params.iter().map(|param| {
+            let alloc = || backend.alloc(param.elems());
+            let state = (0..states).map(|_| alloc()).collect::<Result<_>>()?;
+            Ok(ParamBuffers { value: alloc()?, gradient: alloc()?, state })
+        });
+        let params = params.collect::<Result<_>>()?;
+        let images = |elems: usize| backend.alloc(elems * capacity);
+        Ok(Stream {
+            params,
+            activations: plan.slots.iter().map(|&elems| images(elems)).collect::<Result<_>>()?,
+            gradients: [images(plan.largest_slot())?, images(plan.largest_slot())?],
+            outgoing: images(plan.largest_crossing())?,
+            incoming: images(plan.largest_crossing())?,
+            stats: [images(SoftmaxShape::STATS)?, images(SoftmaxShape::STATS)?],
+            scores: images(2)?,
+            times: StreamTimes::new(plan.layers.len()),
+            marks: Vec::new(),
+            record: None,
+            plan,
+            backend,
+            exchange,
+            capacity,
+        })
+    }
+
+    /// What this stream runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Time spent so far.
+    pub fn times(&self) -> &StreamTimes {
+        &self.times
+    }
+
+    /// Forgets the time spent so far.
+    pub fn reset_times(&mut self) {
+        self.times = StreamTimes::new(self.plan.layers.len());
+    }
+
+    /// From now on keeps a copy of every activation and gradient of the newest batch (slow; for tests and study).
+    pub fn start_recording(&mut self) {
+        self.record = Some(Vec::new());
+    }
+
+    /// The newest batch's tensors: `conv1` is a layer's output, `conv1.dx` the gradient by its input.
+    pub fn recorded(&self) -> &[Record] {
+        self.record.as_deref().unwrap_or_default()
+    }
+
+    /// Ends the exchange: this stream has failed and the other must not wait for it.
+    pub fn close_exchange(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.close();
+        }
+    }
+
+    /// Runs a batch of at most the capacity forward, to the scores on the device and the gradient by the logits.
+    pub fn forward(&mut self, batch: &Batch, mode: &Mode) -> Result<()> {
+        let n = batch.len();
+        assert!(n <= self.capacity, "batch of {n} images in a stream made for {}", self.capacity);
+        if let Some(record) = &mut self.record {
+            record.clear();
+        }
+        self.backend.write(&batch.images, &mut self.activations[0])?;
+        for index in 0..self.plan.layers.len() {
+            self.forward_layer(index, batch, mode)?;
+        }
+        Ok(())
+    }
+
+    fn forward_layer(&mut self, index: usize, batch: &Batch, mode: &Mode) -> Result<()> {
+        let Stream { plan, backend, exchange, params, activations, gradients, stats, scores, marks, record, .. } = self;
+        let (layer, n) = (&plan.layers[index], batch.len());
+        let _span = tracing::debug_span!("layer", stream = plan.stream, layer = layer.name, pass = "forward").entered();
+        let mut timed = Timer { backend, marks, layer: index, pass: Pass::Forward };
+        let elems = n * layer.out_shape.iter().product::<usize>();
+        match &layer.op {
+            Op::Conv(_) | Op::Dense(_) | Op::Absent => {
+                let theirs = match (layer.crossing, exchange) {
+                    (Some(crossing), Some(exchange)) => {
+                        let swap = Swap { layer: index, pass: Pass::Forward, elems: n * crossing.elems };
+                        let [x, theirs] = disjoint(activations, [layer.x, crossing.theirs]);
+                        let (give, take) = (crossing.gives.then_some(&*x), crossing.takes.then_some(theirs));
+                        timed.run(Activity::Exchange, || exchange.start_swap(backend, &swap, give, take))?;
+                        Some((crossing, swap, exchange))
+                    }
+                    _ => None,
+                };
+                // The own block while the other stream's activations are on their way.
+                if let Some(p) = layer.params {
+                    let [x, y] = disjoint(activations, [layer.x, layer.y]);
+                    let bias = Some(&params[p.bias].value);
+                    timed.run(Activity::Compute, || {
+                        block_forward(backend, layer, n, x, &params[p.own].value, bias, y)
+                    })?;
+                }
+                if let Some((crossing, swap, exchange)) = theirs {
+                    let take = crossing.takes.then_some(&mut activations[crossing.theirs]);
+                    timed.run(Activity::Waiting, || exchange.finish_swap(backend, &swap, take))?;
+                    if let Some((block, true)) =
+                        layer.params.and_then(|p| p.theirs).map(|block| (block, crossing.takes))
+                    {
+                        let [x, y] = disjoint(activations, [crossing.theirs, layer.y]);
+                        timed.run(Activity::Compute, || {
+                            block_forward(backend, layer, n, x, &params[block].value, None, y)
+                        })?;
+                    }
+                }
+            }
+            Op::Activation(kind, _) => {
+                timed.run(Activity::Compute, || backend.activation_forward(*kind, elems, &mut activations[layer.y]))?;
+            }
+            Op::Lrn(shape) => {
+                let [x, y] = disjoint(activations, [layer.x, layer.y]);
+                timed.run(Activity::Compute, || backend.lrn_forward(shape, n, x, y))?;
+            }
+            Op::MaxPool(shape) => {
+                let [x, y] = disjoint(activations, [layer.x, layer.y]);
+                timed.run(Activity::Compute, || backend.max_pool_forward(shape, n, x, y))?;
+            }
+            Op::Dropout(shape) => {
+                let (draw, [x, y]) = (mode.draw(shape.layer), disjoint(activations, [layer.x, layer.y]));
+                timed.run(Activity::Compute, || backend.dropout_forward(shape, n, &draw, x, y))?;
+            }
+            Op::SoftmaxCrossEntropy(shape) => {
+                let [ours, theirs] = stats;
+                let (logits, labels) = (&activations[layer.x], &batch.labels[..]);
+                timed.run(Activity::Compute, || backend.softmax_stats(shape, n, logits, labels, ours))?;
+                let mut other = None;
+                if let (true, Some(exchange)) = (shape.split, exchange) {
+                    let swap = Swap { layer: index, pass: Pass::Forward, elems: n * SoftmaxShape::STATS };
+                    timed.run(Activity::Exchange, || exchange.start_swap(backend, &swap, Some(ours), Some(theirs)))?;
+                    timed.run(Activity::Waiting, || exchange.finish_swap(backend, &swap, Some(theirs)))?;
+                    other = Some(&*theirs);
+                }
+                timed.run(Activity::Compute, || {
+                    backend.softmax_cross_entropy(shape, n, logits, labels, ours, other, &mut gradients[0], scores)
+                })?;
+            }
+        }
+        if let Some(record) = record {
+            record.push((layer.name.clone(), backend.read(&activations[layer.y], elems)?));
+        }
+        Ok(())
+    }
+
+    /// Runs the newest batch backward, from the gradient by the logits to the gradients by all parameters.
+    pub fn backward(&mut self, n: usize, mode: &Mode) -> Result<()> {
+        let mut reached = 0;
+        for index in (0..self.plan.layers.len()).rev() {
+            reached = self.backward_layer(index, n, mode, reached)?;
+        }
+        Ok(())
+    }
+
+    /// One layer's backward pass; `reached` says which gradient buffer holds dy. Returns which one holds dx.
+    fn backward_layer(&mut self, index: usize, n: usize, mode: &Mode, reached: usize) -> Result<usize> {
+        let Stream {
+            plan, backend, exchange, params, activations, gradients, outgoing, incoming, marks, record, ..
+        } = self;
+        let layer = &plan.layers[index];
+        let _span =
+            tracing::debug_span!("layer", stream = plan.stream, layer = layer.name, pass = "backward").entered();
+        let mut timed = Timer { backend, marks, layer: index, pass: Pass::Backward };
+        let [dy, dx] = match (gradients, reached) {
+            ([a, b], 0) => [a, b],
+            ([a, b], _) => [b, a],
+        };
+        let elems = n * layer.out_shape.iter().product::<usize>();
+        let (x, y) = (&activations[layer.x], &activations[layer.y]);
+        let needs_dx = layer.x != 0; // nobody asks for the gradient by the image
+        match &layer.op {
+            Op::SoftmaxCrossEntropy(_) => {} // its gradient came with the loss
+            Op::Conv(_) | Op::Dense(_) | Op::Absent => {
+                let crossing = layer.crossing.zip(exchange.as_mut()).map(|(crossing, exchange)| {
+                    (crossing, exchange, Swap { layer: index, pass: Pass::Backward, elems: n * crossing.elems })
+                });
+                // First what the other stream is waiting for, then the rest while it is on its way.
+                let mut under_way = None;
+                if let Some((crossing, exchange, swap)) = crossing {
+                    if let Some(block) = layer.params.and_then(|p| p.theirs) {
+                        timed.run(Activity::Compute, || {
+                            block_backward_input(backend, layer, n, dy, &params[block].value, outgoing)
+                        })?;
+                    }
+                    let (give, take) = (crossing.takes.then_some(&*outgoing), crossing.gives.then_some(&mut *incoming));
+                    timed.run(Activity::Exchange, || exchange.start_swap(backend, &swap, give, take))?;
+                    under_way = Some((crossing, exchange, swap));
+                }
+                if let Some(p) = layer.params {
+                    timed.run(Activity::Compute, || {
+                        if needs_dx {
+                            block_backward_input(backend, layer, n, dy, &params[p.own].value, dx)?;
+                        }
+                        block_backward_weight(backend, layer, n, x, dy, &mut params[p.own].gradient)?;
+                        if let (Some(block), Some(crossing)) = (p.theirs, layer.crossing) {
+                            let theirs = &activations[crossing.theirs];
+                            block_backward_weight(backend, layer, n, theirs, dy, &mut params[block].gradient)?;
+                        }
+                        block_backward_bias(backend, layer, n, dy, &mut params[p.bias].gradient)
+                    })?;
+                } else if needs_dx {
+                    timed.run(Activity::Compute, || backend.fill_zero(n * plan.slots[layer.x], dx))?;
+                }
+                if let Some((crossing, exchange, swap)) = under_way {
+                    let take = crossing.gives.then_some(&mut *incoming);
+                    timed.run(Activity::Waiting, || exchange.finish_swap(backend, &swap, take))?;
+                    if crossing.gives {
+                        timed.run(Activity::Compute, || backend.add(swap.elems, incoming, dx))?;
+                    }
+                }
+            }
+            Op::Activation(kind, _) => {
+                timed.run(Activity::Compute, || backend.activation_backward(*kind, elems, y, dy))?
+            }
+            Op::Lrn(shape) => timed.run(Activity::Compute, || backend.lrn_backward(shape, n, x, dy, dx))?,
+            Op::MaxPool(shape) => timed.run(Activity::Compute, || backend.max_pool_backward(shape, n, x, y, dy, dx))?,
+            Op::Dropout(shape) => {
+                let draw = mode.draw(shape.layer);
+                timed.run(Activity::Compute, || backend.dropout_backward(shape, n, &draw, dy))?;
+            }
+        }
+        let in_place = layer.x == layer.y || matches!(layer.op, Op::Dropout(_));
+        let reached = if in_place { reached } else { 1 - reached };
+        if let (Some(record), true) = (record, needs_dx) {
+            let gradient = backend.read(if in_place { dy } else { dx }, n * plan.slots[layer.x])?;
+            record.push((format!("{}.dx", layer.name), gradient));
+        }
+        Ok(reached)
+    }
+
+    /// Applies the newest gradients; `hyper` gives each kind of parameter its rates.
+    pub fn update(&mut self, hyper: &dyn Fn(ParamKind) -> Update) -> Result<()> {
+        let Stream { plan, backend, params, marks, .. } = self;
+        for (index, layer) in plan.layers.iter().enumerate() {
+            let Some(p) = layer.params else { continue };
+            let mut timed = Timer { backend, marks, layer: index, pass: Pass::Update };
+            timed.run(Activity::Compute, || {
+                [Some(p.own), p.theirs, Some(p.bias)].into_iter().flatten().try_for_each(|index| {
+                    let (param, buffers) = (&plan.params[index], &mut params[index]);
+                    backend.update(
+                        &hyper(param.kind),
+                        param.elems(),
+                        &buffers.gradient,
+                        &mut buffers.value,
+                        &mut buffers.state,
+                    )
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the batch and reads its scores; `None` where the loss lives on the other stream.
+    pub fn read_scores(&mut self, n: usize) -> Result<Option<Scores>> {
+        let has_loss = self.plan.layers.iter().any(|layer| matches!(layer.op, Op::SoftmaxCrossEntropy(_)));
+        has_loss.then(|| Ok(Scores { rows: self.backend.read(&self.scores, 2 * n)? })).transpose()
+    }
+
+    /// Waits for the batch and reads this stream's logits: n rows of its classes (none where fc8 is elsewhere).
+    pub fn read_logits(&mut self, n: usize) -> Result<Vec<f32>> {
+        let Some(last) = self.plan.layers.last() else { return Ok(Vec::new()) };
+        self.backend.read(&self.activations[last.x], n * self.plan.slots[last.x])
+    }
+
+    /// Turns the marks of the newest training pass into times; `steps` training steps are counted.
+    pub fn collect_times(&mut self, steps: u64) -> Result<()> {
+        for (layer, pass, activity, from, to) in self.marks.drain(..) {
+            self.times.add(layer, pass, activity, self.backend.elapsed(&from, &to)?);
+        }
+        self.times.steps += steps;
+        Ok(())
+    }
+
+    /// Forgets the marks of the newest pass: it was not training.
+    pub fn discard_marks(&mut self) {
+        self.marks.clear();
+    }
+
+    /// Reads one of a parameter's tensors.
+    pub fn read_param(&self, index: usize, tensor: Tensor) -> Result<Vec<f32>> {
+        let buffers = &self.params[index];
+        let from = match tensor {
+            Tensor::Value => &buffers.value,
+            Tensor::Gradient => &buffers.gradient,
+            Tensor::State(state) => &buffers.state[state],
+        };
+        self.backend.read(from, self.plan.params[index].elems())
+    }
+
+    /// Sets one of a parameter's tensors; `values` has its elements, no more and no less.
+    pub fn write_param(&mut self, index: usize, tensor: Tensor, values: &[f32]) -> Result<()> {
+        assert_eq!(values.len(), self.plan.params[index].elems(), "elements of {}", self.plan.params[index].name);
+        let buffers = &mut self.params[index];
+        let to = match tensor {
+            Tensor::Value => &mut buffers.value,
+            Tensor::Gradient => &mut buffers.gradient,
+            Tensor::State(state) => &mut buffers.state[state],
+        };
+        self.backend.write(values, to)
+    }
+
+    /// Number of state tensors a parameter.
+    pub fn states(&self) -> usize {
+        self.params.first().map_or(0, |param| param.state.len())
+    }
+}
+
+/// Marks the time around operations of one layer and pass.
+struct Timer<'a, B: Backend> {
+    backend: &'a B,
+    marks: &'a mut Vec<(usize, Pass, Activity, B::Mark, B::Mark)>,
+    layer: usize,
+    pass: Pass,
+}
+
+impl<B: Backend> Timer<'_, B> {
+    fn run(&mut self, activity: Activity, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let from = self.backend.mark()?;
+        work()?;
+        self.marks.push((self.layer, self.pass, activity, from, self.backend.mark()?));
+        Ok(())
+    }
+}
+
+/// Two buffers at once; the plan never makes a layer's slots equal where this is used.
+fn disjoint<T>(buffers: &mut [T], slots: [usize; 2]) -> [&mut T; 2] {
+    match buffers.get_disjoint_mut(slots) {
+        Ok(pair) => pair,
+        Err(error) => unreachable!("slots {slots:?}: {error}"),
+    }
+}
+
+fn block_forward<B: Backend>(
+    backend: &B,
+    layer: &PlannedLayer,
+    n: usize,
+    x: &B::Buffer,
+    w: &B::Buffer,
+    bias: Option<&B::Buffer>,
+    y: &mut B::Buffer,
+) -> Result<()> {
+    match &layer.op {
+        Op::Conv(shape) => backend.conv_forward(shape, n, x, w, bias, y),
+        Op::Dense(shape) => backend.dense_forward(shape, n, x, w, bias, y),
+        _ => Ok(()),
+    }
+}
+
+fn block_backward_input<B: Backend>(
+    backend: &B,
+    layer: &PlannedLayer,
+    n: usize,
+    dy: &B::Buffer,
+    w: &B::Buffer,
+    dx: &mut B::Buffer,
+) -> Result<()> {
+    match &layer.op {
+        Op::Conv(shape) => backend.conv_backward_input(shape, n, dy, w, dx),
+        Op::Dense(shape) => backend.dense_backward_input(shape, n, dy, w, dx),
+        _ => Ok(()),
+    }
+}
+
+fn block_backward_weight<B: Backend>(
+    backend: &B,
+    layer: &PlannedLayer,
+    n: usize,
+    x: &B::Buffer,
+    dy: &B::Buffer,
+    dw: &mut B::Buffer,
+) -> Result<()> {
+    match &layer.op {
+        Op::Conv(shape) => backend.conv_backward_weight(shape, n, x, dy, dw),
+        Op::Dense(shape) => backend.dense_backward_weight(shape, n, x, dy, dw),
+        _ => Ok(()),
+    }
+}
+
+fn block_backward_bias<B: Backend>(
+    backend: &B,
+    layer: &PlannedLayer,
+    n: usize,
+    dy: &B::Buffer,
+    dbias: &mut B::Buffer,
+) -> Result<()> {
+    match &layer.op {
+        Op::Conv(shape) => backend.conv_backward_bias(shape, n, dy, dbias),
+        Op::Dense(shape) => backend.dense_backward_bias(shape, n, dy, dbias),
+        _ => Ok(()),
+    }
+}

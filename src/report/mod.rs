@@ -1,0 +1,6 @@
+//! What the user sees: times, progress, pictures, logs.
+
+pub mod logs;
+pub mod picture;
+pub mod progress;
+pub mod times;

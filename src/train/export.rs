@@ -1,0 +1,73 @@
+//! The merged network as one safetensors file with the names and layouts of a PyTorch module (grouped convolutions),
+//! for `scripts/load_exported.py` and everything else that reads the format.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::checkpoint::write_tensors;
+use super::session::Session;
+use crate::backend::{Backend, DropoutScaling};
+use crate::data::Batch;
+use crate::error::Result;
+use crate::net::merge::merge;
+use crate::net::plan::{Op, Plan};
+use crate::net::spec::Activation;
+use crate::net::stream::Tensor;
+
+/// Held-out images whose logits go into the file, so that a reader can check itself.
+const CHECK_IMAGES: u32 = 2;
+
+/// Writes the network of `session`: its parameters, its table as metadata, and a few images with their logits.
+pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
+    let indices: Vec<u32> = (0..CHECK_IMAGES.min(session.data().test.len() as u32)).collect();
+    let Batch { images, labels } = session.input().batch(&session.data().test, &indices, None);
+    let count = indices.len();
+    let batch = Batch { images, labels };
+    session.pair().evaluate(&batch)?;
+    let logits = session.pair().logits(count)?;
+    let scaling = session.recipe().train.dropout;
+    let metadata = HashMap::from([
+        ("format".to_owned(), "pt".to_owned()),
+        ("layers".to_owned(), layers(&session.pair().plans(), scaling).to_string()),
+        ("classes".to_owned(), json!(session.data().classes).to_string()),
+    ]);
+    let merged = merge(session.pair(), Tensor::Value)?;
+    let mut tensors: Vec<_> = merged.into_iter().map(|(name, tensor)| (name, tensor.shape, tensor.values)).collect();
+    let elems = batch.images.len() / count;
+    let size = (elems as f64 / image_channels(session) as f64).sqrt() as usize;
+    tensors.push(("check.images".into(), vec![count, image_channels(session), size, size], batch.images));
+    tensors.push(("check.logits".into(), vec![count, logits[0].len()], logits.concat()));
+    write_tensors(path, &tensors, Some(metadata))
+}
+
+fn image_channels<B: Backend>(session: &Session<B>) -> usize {
+    session.recipe().net.image_channels.unwrap_or(session.data().train.channels)
+}
+
+/// The table, a row a layer, as the script reads it.
+fn layers(plans: &[&Plan], scaling: DropoutScaling) -> Value {
+    let streams = plans.len();
+    let rows = plans[0].layers.iter().filter_map(|layer| {
+        let groups = if layer.crossing.is_some() || layer.x == 0 { 1 } else { streams };
+        Some(match layer.op {
+            Op::Conv(s) => {
+                // Zeros that the last window reads beyond the image, besides the padding.
+                let after = |out: usize, size: usize| ((out - 1) * s.stride + s.r).saturating_sub(size + s.pad);
+                let padding = [s.pad, after(s.q, s.w), s.pad, after(s.p, s.h)];
+                json!({"op": "conv", "name": layer.name, "stride": s.stride, "groups": groups, "padding": padding})
+            }
+            Op::Dense(_) => json!({"op": "dense", "name": layer.name}),
+            Op::Activation(Activation::Relu, _) => json!({"op": "relu"}),
+            Op::Activation(Activation::Tanh, _) => json!({"op": "tanh"}),
+            Op::Lrn(s) => {
+                json!({"op": "lrn", "n": s.n, "k": s.k, "alpha": f64::from(s.alpha), "beta": s.beta, "groups": streams})
+            }
+            Op::MaxPool(s) => json!({"op": "max_pool", "window": s.window, "stride": s.stride}),
+            Op::Dropout(s) => json!({"op": "dropout", "keep": s.keep, "scaling": scaling}),
+            Op::SoftmaxCrossEntropy(_) | Op::Absent => return None,
+        })
+    });
+    rows.collect()
+}

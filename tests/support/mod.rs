@@ -1,0 +1,45 @@
+//! What the tests share: tiny networks, random values, the tolerance table, naive reference operations.
+#![allow(dead_code)] // each test file uses its part
+
+pub mod reference;
+pub mod tolerance;
+
+use alexnet_split::backend::DropoutScaling;
+use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::data::Batch;
+use alexnet_split::net::init::{BiasInit, WeightInit};
+use alexnet_split::net::pair::Pair;
+use alexnet_split::net::spec::{Net, NetOptions};
+use alexnet_split::rng::{Philox, Purpose};
+
+/// The paper's table with few channels at the least image size that is interesting (every pool has work).
+pub fn tiny_options() -> NetOptions {
+    NetOptions {
+        image_channels: Some(3),
+        image_size: Some(100),
+        classes: Some(7),
+        conv_channels: Some(vec![8, 12, 16, 16, 12]),
+        dense_units: Some(vec![24, 20]),
+        ..NetOptions::default()
+    }
+}
+
+/// The network of `options` on `threads` CPU threads with He's weights.
+pub fn pair(options: &NetOptions, capacity: usize, threads: usize) -> (Net, Pair<CpuBackend>) {
+    let net = Net::from_options(options).unwrap();
+    let mut pair = Pair::on_cpu(&net, capacity, 1, threads, DropoutScaling::Test).unwrap();
+    pair.init(14, WeightInit::He, BiasInit::Zero).unwrap();
+    (net, pair)
+}
+
+/// `elems` normal values times `scale`, by `seed`.
+pub fn normals(elems: usize, scale: f32, seed: u64) -> Vec<f32> {
+    let rng = Philox::new(seed, Purpose::Check, 0);
+    (0..elems as u32).map(|i| scale * rng.normal([i, 1, 0, 0]) as f32).collect()
+}
+
+/// `n` random images with labels that go round the classes.
+pub fn batch(net: &Net, n: usize, scale: f32) -> Batch {
+    let elems: usize = net.image.iter().product();
+    Batch { images: normals(n * elems, scale, 5), labels: (0..n).map(|i| (i * 3 % net.classes()) as u32).collect() }
+}
