@@ -1,0 +1,297 @@
+//! The command line on good and on bad input: what it prints, what it leaves behind, and its exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Small enough to train in a second, with every layer of the paper's table in it.
+#[rustfmt::skip]
+const TINY: [&str; 10] = [
+    "--set", "net.image_size=67", "--set", "input.resize=67", "--set", "net.conv_channels=[8,12,16,16,12]",
+    "--set", "net.dense_units=[24,20]", "--batch-size", "16",
+];
+
+/// A folder that is gone when the test ends, with a small IDX data set in `data`.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(TempDir::new().unwrap());
+        std::fs::create_dir(place.path("data")).unwrap();
+        for (prefix, count) in [("train", 80u32), ("t10k", 20)] {
+            let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+            // A bright bar whose place tells the class, on a grey ground.
+            let image = |i: u32| (0..784u32).map(move |p| if p / 28 / 3 == i % 10 { 230 } else { (40 + (p * 7 + i * 13) % 30) as u8 });
+            place.write_idx(prefix, &[count, 28, 28], &(0..count).flat_map(image).collect::<Vec<u8>>(), &labels);
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write_idx(&self, prefix: &str, sizes: &[u32; 3], pixels: &[u8], labels: &[u8]) {
+        let be = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        let images = [be(&[0x803]), be(sizes), pixels.to_vec()].concat();
+        std::fs::write(self.path("data").join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
+        let labels = [be(&[0x801, labels.len() as u32]), labels.to_vec()].concat();
+        std::fs::write(self.path("data").join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_alexnet-split")).args(args).current_dir(self.0.path()).output().unwrap()
+    }
+
+    /// Trains the tiny network on the data of this place.
+    fn train(&self, args: &[&str]) -> Output {
+        self.run(&[&TINY, &["--data", "data"], args].concat())
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        succeeded(self.run(args))
+    }
+
+    /// Fails with this exit code and one line that contains all of `parts`.
+    fn fails(&self, args: &[&str], code: i32, parts: &[&str]) {
+        failed(self.run(args), code, parts);
+    }
+}
+
+fn succeeded(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn failed(output: Output, code: i32, parts: &[&str]) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    for part in parts {
+        assert!(error.contains(part), "no {part:?} in: {error}");
+    }
+    assert!(!error.contains("panicked"), "{error}");
+}
+
+fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Every checkpoint file of a run by name.
+fn checkpoint(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut folders: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    let mut files: Vec<_> = std::fs::read_dir(folders.pop().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|path| (path.file_name().unwrap().to_string_lossy().into(), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn describe_gives_the_papers_counts() {
+    let place = Place::new();
+    let text = place.ok(&["describe"]);
+    for count in ["60,965,224", "724,406,816", "234,496"] {
+        assert!(text.contains(count), "{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&place.ok(&["describe", "--json"])).unwrap();
+    assert_eq!(json["network"]["parameters"], 60_965_224);
+    assert_eq!(json["network"]["multiply_adds"], 724_406_816);
+    assert_eq!(json["network"]["exchanged_bytes"], 234_496);
+    // The halves of a split fc8 tell each other fc7 both ways, 8,192 bytes more.
+    let split: serde_json::Value = serde_json::from_str(&place.ok(&["describe", "--json", "--set", "net.fc8=split"])).unwrap();
+    assert_eq!(split["network"]["exchanged_bytes"], 234_496 + 8_192);
+    assert_eq!(split["network"]["parameters"], 60_965_224);
+}
+
+#[test]
+fn describe_gives_the_textbook_nets_shapes() {
+    let place = Place::new();
+    let fashion = place.ok(&["describe", "--recipe", "fashion", "--set", "net.image_channels=1", "--set", "net.classes=10"]);
+    for shape in ["96x54x54", "256x26x26", "256x5x5", "26,218,496"] {
+        assert!(fashion.contains(shape), "no {shape} in\n{fashion}");
+    }
+    let half = place.ok(&["describe", "--recipe", "half"]);
+    for shape in ["48x55x55", "128x27x27", "128x6x6", "2048"] {
+        assert!(half.contains(shape), "no {shape} in\n{half}");
+    }
+}
+
+#[test]
+fn a_run_leaves_recipe_metrics_and_a_checkpoint_that_other_commands_read() {
+    let place = Place::new();
+    let text = succeeded(place.train(&["--out", "run", "--epochs", "2"]));
+    assert!(text.contains("both streams emulated") && text.contains("held-out accuracy") && text.contains("exchange"), "{text}");
+    let rows = metrics(&place.path("run"));
+    let steps: Vec<_> = rows.iter().filter(|row| row["kind"] == "step").collect();
+    assert_eq!(steps.len(), 10);
+    for key in ["step", "epoch", "loss", "lr", "images_per_s"] {
+        assert!(steps.iter().all(|row| row[key].is_number()), "{key}: {steps:?}");
+    }
+    let evals: Vec<_> = rows.iter().filter(|row| row["kind"] == "eval").collect();
+    assert_eq!(evals.len(), 2);
+    for key in ["step", "epoch", "loss", "top1_error", "top5_error"] {
+        assert!(evals.iter().all(|row| row[key].is_number()), "{key}: {evals:?}");
+    }
+    let recipe = std::fs::read_to_string(place.path("run/recipe.toml")).unwrap();
+    assert!(recipe.contains("image_channels = 1") && recipe.contains("classes = 10"), "{recipe}");
+    let names: Vec<_> = checkpoint(&place.path("run")).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["checkpoint.json", "stream0.safetensors", "stream1.safetensors"]);
+
+    let eval: serde_json::Value = serde_json::from_str(&place.ok(&["eval", "run", "--json"])).unwrap();
+    assert_eq!(eval["top1_error"], evals[1]["top1_error"]);
+    assert_eq!(eval["loss"], evals[1]["loss"]);
+    let shown = place.ok(&["predict", "run", "3"]);
+    assert!(shown.contains("labelled class 3") && shown.contains('%'), "{shown}");
+    assert_eq!(place.ok(&["predict", "run", "--json"]).lines().count(), 5);
+    place.ok(&["export", "run", "merged.safetensors"]);
+    let file = std::fs::read(place.path("merged.safetensors")).unwrap();
+    let merged = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(merged.tensor("conv2.weight").unwrap().shape(), [12, 4, 5, 5], "grouped");
+    assert_eq!(merged.tensor("conv3.weight").unwrap().shape(), [16, 12, 3, 3], "reads both");
+    assert_eq!(merged.tensor("fc8.weight").unwrap().shape(), [10, 20]);
+    assert_eq!(merged.tensor("check.images").unwrap().shape(), [2, 1, 67, 67]);
+}
+
+#[test]
+fn a_resumed_run_has_the_bits_of_one_that_was_never_stopped() {
+    let place = Place::new();
+    // Adam has two state tensors and the step in its formula; random crops and flips, dropout, and a schedule.
+    let hard = [
+        "--set", "optimizer.kind=adam", "--set", "input.resize=72", "--set", "input.crop=random", "--set", "input.flip=true",
+        "--set", "schedule.drops=2", "--lr", "0.002",
+    ];
+    for recipe in [&[][..], &hard] {
+        let train = |args: &[&str]| succeeded(place.train(&[recipe, args].concat()));
+        train(&["--out", "whole", "--epochs", "3"]);
+        train(&["--out", "parts", "--epochs", "3", "--steps", "3"]); // within the first epoch
+        place.ok(&["--resume", "parts", "--steps", "5"]); // at its end
+        place.ok(&["--resume", "parts", "--steps", "7", "--threads", "1"]);
+        place.ok(&["--resume", "parts"]);
+        assert_eq!(checkpoint(&place.path("parts")), checkpoint(&place.path("whole")));
+        let losses = |run: &str| -> Vec<(u64, f64)> {
+            let rows = metrics(&place.path(run));
+            rows.iter().filter(|row| row["kind"] == "step").map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap())).collect()
+        };
+        assert_eq!(losses("parts"), losses("whole"));
+        std::fs::remove_dir_all(place.path("whole")).unwrap();
+        std::fs::remove_dir_all(place.path("parts")).unwrap();
+    }
+}
+
+#[test]
+fn json_prints_the_metrics() {
+    let place = Place::new();
+    let text = succeeded(place.train(&["--out", "run", "--steps", "2", "--json"]));
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.iter().map(|row| row["kind"].as_str().unwrap()).collect::<Vec<_>>(), ["step", "step", "eval"]);
+}
+
+#[test]
+fn check_grads_passes_and_bench_measures() {
+    let place = Place::new();
+    let text = place.ok(&["check-grads"]);
+    assert!(text.contains("conv3.weight.theirs") && text.contains("ok") && !text.contains("WRONG"), "{text}");
+    let tiny = ["--set", "net.image_size=67", "--set", "net.conv_channels=[8,12,16,16,12]", "--set", "net.dense_units=[24,20]"];
+    let args = [&["bench", "--batch-size", "4", "--steps", "2", "--json"], &tiny[..]].concat();
+    let bench: serde_json::Value = serde_json::from_str(&place.ok(&args)).unwrap();
+    assert!(bench["images_per_s"].as_f64().unwrap() > 0. && bench["peak_gflops"].as_f64().unwrap() > 0., "{bench}");
+}
+
+#[test]
+fn gpus_are_refused_until_they_are_there() {
+    let place = Place::new();
+    for gpus in ["1", "2"] {
+        place.fails(&["--gpus", gpus], 5, &["CUDA", "--gpus 0"]);
+    }
+    place.fails(&["--gpus", "3"], 2, &["3"]);
+    succeeded(place.train(&["--gpus", "0", "--steps", "1", "--out", "run"]));
+}
+
+#[test]
+fn wrong_recipes_and_networks_are_named() {
+    let place = Place::new();
+    place.fails(&["--recipe", "fast"], 2, &["fast", "quick"]);
+    place.fails(&["--set", "optimizer.rate=1"], 2, &["optimizer.rate", "unknown field"]);
+    place.fails(&["--set", "net.fc8=left"], 2, &["net.fc8", "stream0"]);
+    place.fails(&["--set", "net.image_size=40"], 2, &["layer", "window does not fit", "larger image"]);
+    place.fails(&["--set", "net.conv_channels=[95,256,384,384,256]"], 2, &["conv1", "95"]);
+    place.fails(&["--set", "net.image_size=256"], 2, &["input.resize", "224"]);
+    std::fs::write(place.path("mine.toml"), "base = \"quick\"\n[optimizer]\nspeed = 3\n").unwrap();
+    place.fails(&["--recipe", "mine.toml"], 2, &["mine.toml", "speed"]);
+    std::fs::write(place.path("mine.toml"), "base = \"quick\"\n[train]\nbatch_size = 16\n").unwrap();
+    failed(place.run(&["--recipe", "mine.toml", "--data", "data", "--batch-size", "81"]), 2, &["81", "80 images"]);
+}
+
+#[test]
+fn wrong_data_names_the_file() {
+    let place = Place::new();
+    place.fails(&["--data", "nowhere"], 3, &["nowhere", "no such folder"]);
+    let images = place.path("data/train-images-idx3-ubyte");
+    let good = std::fs::read(&images).unwrap();
+    let cases: [(&[u8], &str); 4] = [
+        (&good[..good.len() - 1], "truncated"),
+        (&good[..10], "truncated"),
+        (&[&[0, 0, 8, 1], &good[4..]].concat(), "wrong magic number 0x00000801"),
+        (&[&good[..], &[0]].concat(), "longer"),
+    ];
+    for (bytes, problem) in cases {
+        std::fs::write(&images, bytes).unwrap();
+        failed(place.train(&[]), 3, &["train-images-idx3-ubyte", problem]);
+    }
+    std::fs::write(&images, &good).unwrap();
+    std::fs::write(place.path("data/classes.txt"), "one\ntwo\n").unwrap();
+    failed(place.train(&[]), 3, &["label 9 is out of range", "2 classes"]);
+    std::fs::remove_file(place.path("data/classes.txt")).unwrap();
+    std::fs::write(place.path("data/train-labels-idx1-ubyte.gz"), b"not gzip").unwrap();
+    std::fs::remove_file(place.path("data/train-labels-idx1-ubyte")).unwrap();
+    failed(place.train(&[]), 3, &["train-labels-idx1-ubyte.gz", "damaged"]);
+    std::fs::remove_file(place.path("data/train-labels-idx1-ubyte.gz")).unwrap();
+    failed(place.train(&[]), 3, &["train-labels-idx1-ubyte", "no such file"]);
+    assert!(!place.path("runs").exists(), "nothing was trained");
+}
+
+#[test]
+fn run_directories_are_protected() {
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--steps", "2"]));
+    let before = checkpoint(&place.path("run"));
+    failed(place.train(&["--out", "run"]), 4, &["already holds a run", "--resume"]);
+    // The lock that a running process holds.
+    let lock = std::fs::File::options().write(true).open(place.path("run/lock")).unwrap();
+    lock.lock().unwrap();
+    place.fails(&["--resume", "run"], 4, &["in use"]);
+    drop(lock);
+    place.fails(&["--resume", "nowhere"], 4, &["nowhere"]);
+    place.fails(&["eval", "data"], 4, &["no checkpoint"]);
+    // A checkpoint of another network.
+    let recipe = place.path("run/recipe.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, text.replace("24", "26")).unwrap();
+    place.fails(&["--resume", "run", "--steps", "3"], 4, &["another network", "fc6.weight.own"]);
+    std::fs::write(&recipe, text).unwrap();
+    assert_eq!(checkpoint(&place.path("run")), before);
+    // A damaged one.
+    let file = place.path("run/checkpoints/step-00000002/stream1.safetensors");
+    std::fs::write(&file, &before[2].1[..100]).unwrap();
+    place.fails(&["eval", "run"], 4, &["stream1.safetensors", "damaged"]);
+}
+
+#[test]
+fn a_diverged_run_stops_before_the_update_and_keeps_the_last_checkpoint() {
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--steps", "2"]));
+    let before = checkpoint(&place.path("run"));
+    let recipe = place.path("run/recipe.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    // The rate of a run under way is part of its checkpoint.
+    let state = place.path("run/checkpoints/step-00000002/checkpoint.json");
+    let json = std::fs::read_to_string(&state).unwrap();
+    let line = json.lines().find(|line| line.contains("\"lr\"")).unwrap();
+    std::fs::write(&state, json.replace(line, "\"lr\": 1e30,")).unwrap();
+    std::fs::write(&recipe, &text).unwrap();
+    place.fails(&["--resume", "run"], 6, &["loss is", "step-00000002", "--lr"]);
+    std::fs::write(&state, json).unwrap();
+    assert_eq!(checkpoint(&place.path("run")), before);
+    failed(place.train(&["--out", "wild", "--lr", "1e30"]), 6, &["no checkpoint had been written yet"]);
+}
