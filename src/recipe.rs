@@ -141,9 +141,9 @@ impl Recipe {
         }
     }
 
-    /// The paper's network with what makes it learn within minutes on a small set: measured on 3,000 images of
-    /// Fashion-MNIST, the paper's initialization and rate leave the loss at ln 10 for the whole epoch; He's, zero
-    /// biases, pixels of 0 to 1 and a rate of 0.002 reach 74%.
+    /// The paper's network with what makes it learn within minutes on a small set. On Fashion-MNIST the paper's
+    /// initialization and rate leave the loss at ln 10 for the whole first epoch; with He's, zero biases and pixels of
+    /// 0 to 1, one epoch of 7,000 images reaches 70% at a rate of 0.002 and 75% at 0.005.
     pub fn quick() -> Recipe {
         let paper = Recipe::paper();
         Recipe {
@@ -152,7 +152,7 @@ impl Recipe {
             init: InitRecipe { weights: WeightInit::He, biases: BiasInit::Zero },
             input: InputRecipe { resize: 224, crop: Crop::Center, flip: false, scale: 1. / 255., ..paper.input },
             train: TrainRecipe { epochs: 1, batch_size: 32, ..paper.train },
-            optimizer: OptimizerRecipe { lr: 0.002, ..paper.optimizer },
+            optimizer: OptimizerRecipe { lr: 0.005, ..paper.optimizer },
             schedule: ScheduleRecipe { drops: 0, patience: 1 },
         }
     }

@@ -22,7 +22,9 @@ impl Place {
         for (prefix, count) in [("train", 80u32), ("t10k", 20)] {
             let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
             // A bright bar whose place tells the class, on a grey ground.
-            let image = |i: u32| (0..784u32).map(move |p| if p / 28 / 3 == i % 10 { 230 } else { (40 + (p * 7 + i * 13) % 30) as u8 });
+            let image = |i: u32| {
+                (0..784u32).map(move |p| if p / 28 / 3 == i % 10 { 230 } else { (40 + (p * 7 + i * 13) % 30) as u8 })
+            };
             place.write_idx(prefix, &[count, 28, 28], &(0..count).flat_map(image).collect::<Vec<u8>>(), &labels);
         }
         place
@@ -46,7 +48,7 @@ impl Place {
 
     /// Trains the tiny network on the data of this place.
     fn train(&self, args: &[&str]) -> Output {
-        self.run(&[&TINY, &["--data", "data"], args].concat())
+        self.run(&[&TINY[..], &["--data", "data"], args].concat())
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -84,7 +86,10 @@ fn checkpoint(run: &Path) -> Vec<(String, Vec<u8>)> {
     assert_eq!(folders.len(), 1, "{folders:?}");
     let mut files: Vec<_> = std::fs::read_dir(folders.pop().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
-    files.iter().map(|path| (path.file_name().unwrap().to_string_lossy().into(), std::fs::read(path).unwrap())).collect()
+    files
+        .iter()
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into(), std::fs::read(path).unwrap()))
+        .collect()
 }
 
 #[test]
@@ -99,7 +104,8 @@ fn describe_gives_the_papers_counts() {
     assert_eq!(json["network"]["multiply_adds"], 724_406_816);
     assert_eq!(json["network"]["exchanged_bytes"], 234_496);
     // The halves of a split fc8 tell each other fc7 both ways, 8,192 bytes more.
-    let split: serde_json::Value = serde_json::from_str(&place.ok(&["describe", "--json", "--set", "net.fc8=split"])).unwrap();
+    let split: serde_json::Value =
+        serde_json::from_str(&place.ok(&["describe", "--json", "--set", "net.fc8=split"])).unwrap();
     assert_eq!(split["network"]["exchanged_bytes"], 234_496 + 8_192);
     assert_eq!(split["network"]["parameters"], 60_965_224);
 }
@@ -107,7 +113,8 @@ fn describe_gives_the_papers_counts() {
 #[test]
 fn describe_gives_the_textbook_nets_shapes() {
     let place = Place::new();
-    let fashion = place.ok(&["describe", "--recipe", "fashion", "--set", "net.image_channels=1", "--set", "net.classes=10"]);
+    let fashion =
+        place.ok(&["describe", "--recipe", "fashion", "--set", "net.image_channels=1", "--set", "net.classes=10"]);
     for shape in ["96x54x54", "256x26x26", "256x5x5", "26,218,496"] {
         assert!(fashion.contains(shape), "no {shape} in\n{fashion}");
     }
@@ -121,7 +128,10 @@ fn describe_gives_the_textbook_nets_shapes() {
 fn a_run_leaves_recipe_metrics_and_a_checkpoint_that_other_commands_read() {
     let place = Place::new();
     let text = succeeded(place.train(&["--out", "run", "--epochs", "2"]));
-    assert!(text.contains("both streams emulated") && text.contains("held-out accuracy") && text.contains("exchange"), "{text}");
+    assert!(
+        text.contains("both streams emulated") && text.contains("held-out accuracy") && text.contains("exchange"),
+        "{text}"
+    );
     let rows = metrics(&place.path("run"));
     let steps: Vec<_> = rows.iter().filter(|row| row["kind"] == "step").collect();
     assert_eq!(steps.len(), 10);
@@ -158,8 +168,18 @@ fn a_resumed_run_has_the_bits_of_one_that_was_never_stopped() {
     let place = Place::new();
     // Adam has two state tensors and the step in its formula; random crops and flips, dropout, and a schedule.
     let hard = [
-        "--set", "optimizer.kind=adam", "--set", "input.resize=72", "--set", "input.crop=random", "--set", "input.flip=true",
-        "--set", "schedule.drops=2", "--lr", "0.002",
+        "--set",
+        "optimizer.kind=adam",
+        "--set",
+        "input.resize=72",
+        "--set",
+        "input.crop=random",
+        "--set",
+        "input.flip=true",
+        "--set",
+        "schedule.drops=2",
+        "--lr",
+        "0.002",
     ];
     for recipe in [&[][..], &hard] {
         let train = |args: &[&str]| succeeded(place.train(&[recipe, args].concat()));
@@ -171,7 +191,10 @@ fn a_resumed_run_has_the_bits_of_one_that_was_never_stopped() {
         assert_eq!(checkpoint(&place.path("parts")), checkpoint(&place.path("whole")));
         let losses = |run: &str| -> Vec<(u64, f64)> {
             let rows = metrics(&place.path(run));
-            rows.iter().filter(|row| row["kind"] == "step").map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap())).collect()
+            rows.iter()
+                .filter(|row| row["kind"] == "step")
+                .map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap()))
+                .collect()
         };
         assert_eq!(losses("parts"), losses("whole"));
         std::fs::remove_dir_all(place.path("whole")).unwrap();
@@ -192,7 +215,14 @@ fn check_grads_passes_and_bench_measures() {
     let place = Place::new();
     let text = place.ok(&["check-grads"]);
     assert!(text.contains("conv3.weight.theirs") && text.contains("ok") && !text.contains("WRONG"), "{text}");
-    let tiny = ["--set", "net.image_size=67", "--set", "net.conv_channels=[8,12,16,16,12]", "--set", "net.dense_units=[24,20]"];
+    let tiny = [
+        "--set",
+        "net.image_size=67",
+        "--set",
+        "net.conv_channels=[8,12,16,16,12]",
+        "--set",
+        "net.dense_units=[24,20]",
+    ];
     let args = [&["bench", "--batch-size", "4", "--steps", "2", "--json"], &tiny[..]].concat();
     let bench: serde_json::Value = serde_json::from_str(&place.ok(&args)).unwrap();
     assert!(bench["images_per_s"].as_f64().unwrap() > 0. && bench["peak_gflops"].as_f64().unwrap() > 0., "{bench}");

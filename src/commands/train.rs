@@ -18,7 +18,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
         None => {
             let mut recipe = super::recipe(&args.recipe, "quick")?;
             if let Some(lr) = args.lr {
-                recipe = recipe.with(&format!("optimizer.lr={lr}"))?;
+                recipe = recipe.with(&format!("optimizer.lr={lr:?}"))?;
             }
             (recipe, super::data_folder(&args.data), None)
         }

@@ -6,7 +6,7 @@ use super::gemm::{Mat, MatMut, gemm};
 use crate::backend::DenseShape;
 
 /// Units (or inputs) a block: wide enough for the product to run at full speed, small enough for many threads.
-const BLOCK: usize = 256;
+const BLOCK: usize = 384;
 
 /// See [`crate::backend::Backend::dense_forward`].
 pub fn dense_forward(shape: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
