@@ -338,7 +338,7 @@ pub trait Backend: Send {
 
     /// y = y + x over `elems` values: the other stream's part of a gradient.
     fn add(&self, elems: usize, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
-    /// Updates w and the optimizer's state from dw: state[0] is v, or m and v for Adam.
+    /// Updates w and the optimizer's state from dw: the state is v, or m and v for Adam.
     fn update(
         &self,
         update: &Update,
@@ -347,11 +347,4 @@ pub trait Backend: Send {
         w: &mut Self::Buffer,
         state: &mut [Self::Buffer],
     ) -> Result<()>;
-}
-
-impl Update {
-    /// Names of the optimizer's state tensors, in order.
-    pub fn state_names(adam: bool) -> &'static [&'static str] {
-        if adam { &["adam_m", "adam_v"] } else { &["momentum"] }
-    }
 }

@@ -53,6 +53,9 @@ pub enum Tensor {
     State(usize),
 }
 
+/// What was done between two marks.
+type Marked<M> = (usize, Pass, Activity, M, M);
+
 /// One stream of the network.
 pub struct Stream<B: Backend> {
     plan: Plan,
@@ -71,7 +74,7 @@ pub struct Stream<B: Backend> {
     stats: [B::Buffer; 2],
     scores: B::Buffer,
     times: StreamTimes,
-    marks: Vec<(usize, Pass, Activity, B::Mark, B::Mark)>,
+    marks: Vec<Marked<B::Mark>>,
     record: Option<Vec<Record>>,
 }
 
@@ -397,7 +400,7 @@ impl<B: Backend> Stream<B> {
 /// Marks the time around operations of one layer and pass.
 struct Timer<'a, B: Backend> {
     backend: &'a B,
-    marks: &'a mut Vec<(usize, Pass, Activity, B::Mark, B::Mark)>,
+    marks: &'a mut Vec<Marked<B::Mark>>,
     layer: usize,
     pass: Pass,
 }
