@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::backend::Backend;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::pair::Pair;
 use crate::net::plan::{Op, Plan};
 use crate::net::stream::Tensor;
@@ -43,6 +43,44 @@ pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<BTreeMap<
         }
     }
     Ok(merged)
+}
+
+/// The inverse of [`merge`]: gives each stream its blocks of the merged tensors.
+///
+/// Fails, naming the tensor, where one is missing or has another shape.
+pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &BTreeMap<String, MergedTensor>) -> Result<()> {
+    let plans: Vec<Plan> = pair.plans().into_iter().cloned().collect();
+    let expected = merge(pair, tensor)?;
+    for (name, expected) in &expected {
+        let found = merged.get(name).map(|tensor| &tensor.shape);
+        if found != Some(&expected.shape) {
+            return Err(Error::net(name, format!("expected a tensor of shape {:?}, found {found:?}", expected.shape)));
+        }
+    }
+    for index in 0..plans[0].layers.len() {
+        let name = &plans[0].layers[index].name;
+        let mut first_output = 0;
+        for (stream, plan) in plans.iter().enumerate() {
+            let Some(params) = plan.layers[index].params else { continue };
+            let (weight, bias) = (&merged[&format!("{name}.weight")], &merged[&format!("{name}.bias")]);
+            let (outputs, block) = (plan.params[params.bias].elems(), plan.params[params.own].elems());
+            let (width, row) = (weight.values.len() / bias.values.len(), block / outputs);
+            // Where a row of the merged tensor holds both streams' inputs, stream 0's come first.
+            let part = |from: usize| -> Vec<f32> {
+                let first = if width > row { from * row } else { 0 };
+                let rows = weight.values.chunks_exact(width).skip(first_output).take(outputs);
+                rows.flat_map(|values| &values[first..][..row]).copied().collect()
+            };
+            let target = pair.stream(stream);
+            target.write_param(params.own, tensor, &part(stream))?;
+            if let Some(theirs) = params.theirs {
+                target.write_param(theirs, tensor, &part(1 - stream))?;
+            }
+            target.write_param(params.bias, tensor, &bias.values[first_output..][..outputs])?;
+            first_output += outputs;
+        }
+    }
+    Ok(())
 }
 
 /// One stream's part of a layer.

@@ -1,1 +1,29 @@
+//! The one table of tolerances. Each is relative to the largest magnitude of the tensor it is applied to.
 
+/// An operation in f32 against the same in f64: sums of up to some thousand terms, each rounded to 6e-8.
+pub const OPERATION: f64 = 5e-6;
+/// Activations, gradients and test logits of a small net against PyTorch in f64; f32 PyTorch itself gets 2e-6.
+pub const GOLDEN: f64 = 2e-5;
+/// Losses of ten steps against PyTorch in f64; f32 PyTorch itself gets 3e-7.
+pub const GOLDEN_LOSS: f64 = 1e-5;
+/// Parameters after ten steps against PyTorch in f64; f32 PyTorch itself gets 2e-7. Leaving out weight decay, or
+/// applying it to biases, changes them by 1e-5 and must be noticed.
+pub const GOLDEN_FINAL: f64 = 4e-6;
+/// Two streams against one merged network, both in f32: sums of the same terms in another order.
+pub const MERGED: f64 = 1e-5;
+
+/// Compares with a reference; the message names the worst element. NaN is never close.
+pub fn assert_close(name: &str, actual: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(actual.len(), expected.len(), "{name}: number of elements");
+    let scale = expected.iter().fold(1e-30, |max: f64, v| max.max(v.abs()));
+    let error = |(a, e): (&f32, &f64)| if a.is_nan() { f64::INFINITY } else { (f64::from(*a) - e).abs() / scale };
+    let worst = actual.iter().zip(expected).map(error).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((at, error)) = worst {
+        assert!(
+            error <= tolerance,
+            "{name}[{at}]: {} is not {} within {tolerance:e} of {scale}: {error:e}",
+            actual[at],
+            expected[at]
+        );
+    }
+}
