@@ -1,1 +1,131 @@
+//! Every operation as its definition says, in f64, one loop an index. Slow and plain: this is what the fast ones are
+//! compared with.
 
+use alexnet_split::backend::{ConvShape, DenseShape, LrnShape, PoolShape};
+
+/// f32 values as f64.
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// Calls `visit(y, x, w)` with the indices of every product of a convolution.
+fn conv_products(s: &ConvShape, n: usize, mut visit: impl FnMut(usize, usize, usize)) {
+    for image in 0..n {
+        for k in 0..s.k {
+            for p in 0..s.p {
+                for q in 0..s.q {
+                    let y = ((image * s.k + k) * s.p + p) * s.q + q;
+                    for c in 0..s.c {
+                        for r in 0..s.r {
+                            for t in 0..s.s {
+                                let (row, col) = (p * s.stride + r, q * s.stride + t);
+                                if (s.pad..s.h + s.pad).contains(&row) && (s.pad..s.w + s.pad).contains(&col) {
+                                    let x = ((image * s.c + c) * s.h + row - s.pad) * s.w + col - s.pad;
+                                    visit(y, x, ((k * s.c + c) * s.r + r) * s.s + t);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// y = start + x * w.
+pub fn conv_forward(s: &ConvShape, n: usize, x: &[f64], w: &[f64], start: &[f64]) -> Vec<f64> {
+    let mut y = start.to_vec();
+    conv_products(s, n, |yi, xi, wi| y[yi] += x[xi] * w[wi]);
+    y
+}
+
+/// dx
+pub fn conv_backward_input(s: &ConvShape, n: usize, dy: &[f64], w: &[f64]) -> Vec<f64> {
+    let mut dx = vec![0.; n * s.c * s.h * s.w];
+    conv_products(s, n, |yi, xi, wi| dx[xi] += dy[yi] * w[wi]);
+    dx
+}
+
+/// dw
+pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let mut dw = vec![0.; s.k * s.c * s.r * s.s];
+    conv_products(s, n, |yi, xi, wi| dw[wi] += x[xi] * dy[yi]);
+    dw
+}
+
+/// A dense layer is a convolution whose window is the whole image.
+pub fn as_conv(s: &DenseShape) -> ConvShape {
+    ConvShape { c: s.inputs, h: 1, w: 1, k: s.outputs, r: 1, s: 1, p: 1, q: 1, stride: 1, pad: 0 }
+}
+
+/// The sum of dy over images and pixels.
+pub fn backward_bias(k: usize, pixels: usize, dy: &[f64]) -> Vec<f64> {
+    let mut dbias = vec![0.; k];
+    dy.iter().enumerate().for_each(|(i, dy)| dbias[i / pixels % k] += dy);
+    dbias
+}
+
+/// s_i of every element, and for each the indices of its window.
+fn lrn_windows(s: &LrnShape, x: &[f64]) -> (Vec<f64>, Vec<Vec<usize>>) {
+    let window = |i: usize| {
+        let c = i / s.pixels % s.c;
+        let channels = c.saturating_sub(s.n / 2)..=(c + s.n / 2).min(s.c - 1);
+        channels.map(|j| i + j * s.pixels - c * s.pixels).collect::<Vec<_>>()
+    };
+    let windows: Vec<Vec<usize>> = (0..x.len()).map(window).collect();
+    let scale =
+        |window: &Vec<usize>| f64::from(s.k) + f64::from(s.alpha) * window.iter().map(|&j| x[j] * x[j]).sum::<f64>();
+    (windows.iter().map(scale).collect(), windows)
+}
+
+/// y_i = x_i / s_i^beta
+pub fn lrn_forward(s: &LrnShape, x: &[f64]) -> Vec<f64> {
+    let (scale, _) = lrn_windows(s, x);
+    x.iter().zip(scale).map(|(x, scale)| x / scale.powf(f64::from(s.beta))).collect()
+}
+
+/// dx, by the chain rule through every y of every window.
+pub fn lrn_backward(s: &LrnShape, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let (scale, windows) = lrn_windows(s, x);
+    let beta = f64::from(s.beta);
+    let mut dx = vec![0.; x.len()];
+    for i in 0..x.len() {
+        dx[i] += dy[i] / scale[i].powf(beta);
+        for &j in &windows[i] {
+            dx[j] -= dy[i] * x[i] * beta * scale[i].powf(-beta - 1.) * 2. * f64::from(s.alpha) * x[j];
+        }
+    }
+    dx
+}
+
+/// For every output the index of its window's first maximum.
+pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
+    let mut places = Vec::new();
+    for map in 0..n * s.c {
+        for p in 0..s.p {
+            for q in 0..s.q {
+                let at = |i: usize| (map * s.h + p * s.stride + i / s.window) * s.w + q * s.stride + i % s.window;
+                let first = (0..s.window * s.window)
+                    .map(at)
+                    .reduce(|best, place| if x[place] > x[best] { place } else { best });
+                places.push(first.unwrap());
+            }
+        }
+    }
+    places
+}
+
+/// Loss of each image and the gradient of their mean by the logits, over all classes.
+pub fn softmax_cross_entropy(classes: usize, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<f64>) {
+    let (mut losses, mut gradient) = (Vec::new(), Vec::new());
+    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|v| (v - max).exp()).sum();
+        losses.push(sum.ln() + max - row[label as usize]);
+        let one_hot = |class: usize| if class == label as usize { 1. } else { 0. };
+        gradient.extend(
+            row.iter().enumerate().map(|(class, v)| ((v - max).exp() / sum - one_hot(class)) / labels.len() as f64),
+        );
+    }
+    (losses, gradient)
+}

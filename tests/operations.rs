@@ -1,0 +1,316 @@
+//! Every fast operation against its definition in f64, at odd and even sizes; what lies beyond the batch is untouched.
+
+mod support;
+
+use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::backend::*;
+use alexnet_split::net::spec::Activation;
+use alexnet_split::rng::{Philox, Purpose};
+use support::normals;
+use support::reference::{self, wide};
+use support::tolerance::{OPERATION, assert_close};
+
+const BACKEND: fn() -> CpuBackend = CpuBackend::default;
+
+/// Stands in memory that an operation must not write.
+const UNTOUCHED: f32 = 12345.;
+
+/// Room for `elems` values and one that must stay as it is.
+fn output(elems: usize) -> Vec<f32> {
+    vec![UNTOUCHED; elems + 1]
+}
+
+/// The values of an output, once what lies beyond them has been looked at.
+fn written(name: &str, mut values: Vec<f32>) -> Vec<f32> {
+    assert_eq!(values.pop(), Some(UNTOUCHED), "{name} wrote beyond its batch");
+    values
+}
+
+fn conv_shape(
+    c: usize,
+    size: [usize; 2],
+    k: usize,
+    kernel: usize,
+    stride: usize,
+    pad: usize,
+    round_up: bool,
+) -> ConvShape {
+    let out = |size: usize| {
+        let room = size + 2 * pad - kernel;
+        1 + if round_up { room.div_ceil(stride) } else { room / stride }
+    };
+    let [h, w] = size;
+    ConvShape { c, h, w, k, r: kernel, s: kernel, p: out(h), q: out(w), stride, pad }
+}
+
+#[test]
+fn convolution() {
+    let shapes = [
+        conv_shape(1, [5, 5], 1, 1, 1, 0, false),
+        conv_shape(3, [23, 26], 5, 11, 4, 0, true), // the last window reads beyond the image
+        conv_shape(3, [27, 27], 8, 11, 4, 2, false),
+        conv_shape(2, [30, 31], 4, 11, 4, 1, false), // the last pixels are read by no window
+        conv_shape(5, [9, 7], 6, 5, 1, 2, false),
+        conv_shape(16, [13, 13], 24, 3, 1, 1, false),
+        conv_shape(128, [6, 6], 16, 3, 1, 1, false), // rows of the weight gradient alias in the cache
+        conv_shape(4, [8, 8], 3, 3, 2, 1, false),
+        conv_shape(1, [1, 1], 2, 3, 1, 1, false), // most taps lie outside
+    ];
+    for s in shapes {
+        for n in [1, 3, 17] {
+            let name = format!("{s:?} n={n}");
+            let (xs, ws, ys) = (s.c * s.h * s.w, s.k * s.c * s.r * s.s, s.k * s.p * s.q);
+            let (x, w, bias, dy) =
+                (normals(n * xs, 1., 1), normals(ws, 1., 2), normals(s.k, 1., 3), normals(n * ys, 1., 4));
+            let backend = BACKEND();
+
+            let mut y = output(n * ys);
+            backend.conv_forward(&s, n, &x, &w, Some(&bias), &mut y).unwrap();
+            let start: Vec<f64> = (0..n * ys).map(|i| f64::from(bias[i / (s.p * s.q) % s.k])).collect();
+            let once = reference::conv_forward(&s, n, &wide(&x), &wide(&w), &start);
+            assert_close(&format!("y, {name}"), &y[..n * ys], &once, OPERATION);
+            backend.conv_forward(&s, n, &x, &w, None, &mut y).unwrap();
+            let twice = reference::conv_forward(&s, n, &wide(&x), &wide(&w), &once);
+            assert_close(&format!("y added, {name}"), &written(&name, y), &twice, OPERATION);
+
+            let mut dx = output(n * xs);
+            backend.conv_backward_input(&s, n, &dy, &w, &mut dx).unwrap();
+            let expected = reference::conv_backward_input(&s, n, &wide(&dy), &wide(&w));
+            assert_close(&format!("dx, {name}"), &written(&name, dx), &expected, OPERATION);
+
+            let mut dw = output(ws);
+            backend.conv_backward_weight(&s, n, &x, &dy, &mut dw).unwrap();
+            let expected = reference::conv_backward_weight(&s, n, &wide(&x), &wide(&dy));
+            assert_close(&format!("dw, {name}"), &written(&name, dw), &expected, OPERATION);
+
+            let mut dbias = output(s.k);
+            backend.conv_backward_bias(&s, n, &dy, &mut dbias).unwrap();
+            let expected = reference::backward_bias(s.k, s.p * s.q, &wide(&dy));
+            assert_close(&format!("dbias, {name}"), &written(&name, dbias), &expected, OPERATION);
+        }
+    }
+}
+
+#[test]
+fn dense() {
+    for (inputs, outputs) in [(1, 1), (7, 5), (128, 384), (384, 385), (769, 512), (1152, 300)] {
+        for n in [1, 3, 17] {
+            let s = DenseShape { inputs, outputs };
+            let (conv, name, backend) = (reference::as_conv(&s), format!("{s:?} n={n}"), BACKEND());
+            let (x, w) = (normals(n * inputs, 1., 1), normals(inputs * outputs, 1., 2));
+            let (bias, dy) = (normals(outputs, 1., 3), normals(n * outputs, 1., 4));
+
+            let mut y = output(n * outputs);
+            backend.dense_forward(&s, n, &x, &w, Some(&bias), &mut y).unwrap();
+            let start: Vec<f64> = (0..n * outputs).map(|i| f64::from(bias[i % outputs])).collect();
+            let once = reference::conv_forward(&conv, n, &wide(&x), &wide(&w), &start);
+            assert_close(&format!("y, {name}"), &y[..n * outputs], &once, OPERATION);
+            backend.dense_forward(&s, n, &x, &w, None, &mut y).unwrap();
+            let twice = reference::conv_forward(&conv, n, &wide(&x), &wide(&w), &once);
+            assert_close(&format!("y added, {name}"), &written(&name, y), &twice, OPERATION);
+
+            let mut dx = output(n * inputs);
+            backend.dense_backward_input(&s, n, &dy, &w, &mut dx).unwrap();
+            let expected = reference::conv_backward_input(&conv, n, &wide(&dy), &wide(&w));
+            assert_close(&format!("dx, {name}"), &written(&name, dx), &expected, OPERATION);
+
+            let mut dw = output(inputs * outputs);
+            backend.dense_backward_weight(&s, n, &x, &dy, &mut dw).unwrap();
+            let expected = reference::conv_backward_weight(&conv, n, &wide(&x), &wide(&dy));
+            assert_close(&format!("dw, {name}"), &written(&name, dw), &expected, OPERATION);
+
+            let mut dbias = output(outputs);
+            backend.dense_backward_bias(&s, n, &dy, &mut dbias).unwrap();
+            let expected = reference::backward_bias(outputs, 1, &wide(&dy));
+            assert_close(&format!("dbias, {name}"), &written(&name, dbias), &expected, OPERATION);
+        }
+    }
+}
+
+#[test]
+fn local_response_normalization() {
+    for (c, pixels) in [(1, 1), (3, 63), (5, 64), (48, 65), (16, 200)] {
+        for (n, alpha, beta) in [(5, 1e-4, 0.75), (5, 0.5, 0.75), (3, 0.2, 0.5)] {
+            let s = LrnShape { c, pixels, n, k: 2., alpha, beta };
+            let (images, elems) = (3, c * pixels);
+            let (x, dy) = (normals(images * elems, 3., 1), normals(images * elems, 1., 2));
+            let (mut y, mut dx) = (output(images * elems), output(images * elems));
+            BACKEND().lrn_forward(&s, images, &x, &mut y).unwrap();
+            BACKEND().lrn_backward(&s, images, &x, &dy, &mut dx).unwrap();
+            assert_close(&format!("y, {s:?}"), &written("y", y), &reference::lrn_forward(&s, &wide(&x)), OPERATION);
+            let expected = reference::lrn_backward(&s, &wide(&x), &wide(&dy));
+            assert_close(&format!("dx, {s:?}"), &written("dx", dx), &expected, OPERATION);
+        }
+    }
+}
+
+#[test]
+fn max_pooling() {
+    for (h, w, window, stride) in
+        [(3, 3, 3, 2), (55, 55, 3, 2), (13, 12, 3, 2), (7, 9, 2, 2), (5, 6, 1, 1), (8, 8, 3, 3)]
+    {
+        let s = PoolShape { c: 3, h, w, window, stride, p: 1 + (h - window) / stride, q: 1 + (w - window) / stride };
+        let (n, ins, outs) = (2, 3 * h * w, 3 * s.p * s.q);
+        // Few distinct values: many ties.
+        let x: Vec<f32> = normals(n * ins, 2., 1).iter().map(|v| v.round()).collect();
+        let dy = normals(n * outs, 1., 2);
+        let places = reference::max_pool_places(&s, n, &x);
+        let (mut y, mut dx) = (output(n * outs), output(n * ins));
+        BACKEND().max_pool_forward(&s, n, &x, &mut y).unwrap();
+        BACKEND().max_pool_backward(&s, n, &x, &y, &dy, &mut dx).unwrap();
+        assert_eq!(written("y", y), places.iter().map(|&place| x[place]).collect::<Vec<_>>(), "{s:?}");
+        let mut expected = vec![0.; n * ins];
+        places.iter().zip(&dy).for_each(|(&place, dy)| expected[place] += f64::from(*dy));
+        assert_close(&format!("dx, {s:?}"), &written("dx", dx), &expected, OPERATION);
+    }
+}
+
+#[test]
+fn non_linearities() {
+    let elems = 70_001; // more than one block
+    let (x, dy) = (normals(elems, 1., 1), normals(elems, 1., 2));
+    for kind in [Activation::Relu, Activation::Tanh] {
+        let (mut y, mut dx) = ([&x[..], &[UNTOUCHED]].concat(), [&dy[..], &[UNTOUCHED]].concat());
+        BACKEND().activation_forward(kind, elems, &mut y).unwrap();
+        BACKEND().activation_backward(kind, elems, &y, &mut dx).unwrap();
+        let (f, slope): (fn(f64) -> f64, fn(f64) -> f64) = match kind {
+            Activation::Relu => (|x| x.max(0.), |x| if x > 0. { 1. } else { 0. }),
+            Activation::Tanh => (f64::tanh, |x| 1. - x.tanh().powi(2)),
+        };
+        assert_close("y", &written("y", y), &wide(&x).into_iter().map(f).collect::<Vec<_>>(), OPERATION);
+        let expected: Vec<f64> = wide(&x).into_iter().zip(wide(&dy)).map(|(x, dy)| dy * slope(x)).collect();
+        assert_close("dx", &written("dx", dx), &expected, OPERATION);
+    }
+    let mut y = vec![f32::NAN, -1., 0.];
+    BACKEND().activation_forward(Activation::Relu, 3, &mut y).unwrap();
+    assert!(y[0].is_nan() && y[1..] == [0., 0.], "a NaN must be seen in the loss");
+}
+
+#[test]
+fn dropout_draws_one_mask_for_both_passes() {
+    for (elems, first_unit) in [(1000, 0), (1001, 1001), (3, 6)] {
+        for (keep, scaling) in [(0.5, DropoutScaling::Test), (0.8, DropoutScaling::Train), (1., DropoutScaling::Train)]
+        {
+            let s = DropoutShape { elems, first_unit, keep, layer: 17 };
+            let rng = Philox::new(5, Purpose::Dropout, 17);
+            let draw = DropoutDraw { mask: Some((rng, 7)), scaling };
+            let (n, x) = (20, vec![1.; 20 * elems]);
+            let mut y = output(n * elems);
+            BACKEND().dropout_forward(&s, n, &draw, &x, &mut y).unwrap();
+            let y = written("y", y);
+            let factor = if scaling == DropoutScaling::Train { 1. / keep } else { 1. };
+            for (i, &y) in y.iter().enumerate() {
+                let (sample, unit) = (i / elems, first_unit + i % elems);
+                let word = rng.block([unit as u32 / 4, sample as u32, 7, 0])[unit % 4];
+                let kept = f64::from(word) < f64::from(keep) * 4_294_967_296.;
+                assert_eq!(y, if kept { factor } else { 0. }, "sample {sample}, unit {unit}");
+            }
+            let kept = y.iter().filter(|&&v| v != 0.).count() as f64 / y.len() as f64;
+            let deviation = (f64::from(keep * (1. - keep)) / y.len() as f64).sqrt();
+            assert!((kept - f64::from(keep)).abs() <= 4. * deviation, "{kept} kept, not {keep}");
+            let mut dy = x.clone();
+            BACKEND().dropout_backward(&s, n, &draw, &mut dy).unwrap();
+            assert_eq!(dy, y);
+            let test = DropoutDraw { mask: None, scaling };
+            let mut y = output(n * elems);
+            BACKEND().dropout_forward(&s, n, &test, &x, &mut y).unwrap();
+            let factor = if scaling == DropoutScaling::Test { keep } else { 1. };
+            assert!(written("y", y).iter().all(|&v| v == factor));
+        }
+    }
+}
+
+/// Both halves' gradient, losses and ranks, the classes cut at `cut` (all in one at `cut` = `classes`).
+fn split_softmax(classes: usize, cut: usize, logits: &[f32], labels: &[u32]) -> (Vec<f32>, [Vec<f32>; 2]) {
+    let n = labels.len();
+    let parts = [0..cut, cut..classes];
+    let logits: Vec<Vec<f32>> =
+        parts.iter().map(|part| logits.chunks(classes).flat_map(|row| row[part.clone()].to_vec()).collect()).collect();
+    let split = cut < classes;
+    let shapes = parts.clone().map(|part| SoftmaxShape { classes: part.len(), first: part.start, split });
+    let count = if split { 2 } else { 1 };
+    let stats: Vec<Vec<f32>> = (0..count)
+        .map(|i| {
+            let mut stats = output(3 * n);
+            BACKEND().softmax_stats(&shapes[i], n, &logits[i], labels, &mut stats).unwrap();
+            written("stats", stats)
+        })
+        .collect();
+    let results: Vec<(Vec<f32>, Vec<f32>)> = (0..count)
+        .map(|i| {
+            let (mut d, mut scores) = (output(logits[i].len()), output(2 * n));
+            let theirs = split.then(|| &stats[1 - i]);
+            BACKEND()
+                .softmax_cross_entropy(&shapes[i], n, &logits[i], labels, &stats[i], theirs, &mut d, &mut scores)
+                .unwrap();
+            (written("dlogits", d), written("scores", scores))
+        })
+        .collect();
+    let mut gradient = Vec::new();
+    for image in 0..n {
+        for (i, (d, _)) in results.iter().enumerate() {
+            gradient.extend_from_slice(&d[image * parts[i].len()..][..parts[i].len()]);
+        }
+    }
+    let losses = |i: usize| results[i].1.iter().step_by(2).copied().collect::<Vec<_>>();
+    if split {
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        assert!(losses(0).iter().zip(&losses(1)).all(same), "both streams get the same bits");
+    }
+    let above = (0..n).map(|image| results.iter().map(|(_, scores)| scores[2 * image + 1]).sum()).collect();
+    (gradient, [losses(0), above])
+}
+
+#[test]
+fn softmax_cross_entropy_wherever_the_classes_live() {
+    for (classes, cut) in [(7, 4), (10, 5), (1000, 500), (2, 1), (10, 10), (1, 1)] {
+        let labels: Vec<u32> = (0..6).map(|i| (i * 7 % classes) as u32).collect();
+        // Large logits would overflow without the maximum; equal ones test the ranks.
+        let logits: Vec<f32> = normals(6 * classes, 40., 1).iter().map(|v| v.round()).collect();
+        let (gradient, [losses, above]) = split_softmax(classes, cut, &logits, &labels);
+        let (expected_losses, expected) = reference::softmax_cross_entropy(classes, &wide(&logits), &labels);
+        assert_close("dlogits", &gradient, &expected, OPERATION);
+        assert_close("losses", &losses, &expected_losses, OPERATION);
+        for (image, row) in logits.chunks(classes).enumerate() {
+            let label = labels[image] as usize;
+            let rank = (0..classes)
+                .filter(|&class| row[class] > row[label] || (row[class] == row[label] && class < label))
+                .count();
+            assert_eq!(above[image], rank as f32);
+        }
+    }
+    let (_, [losses, _]) = split_softmax(4, 2, &[0., 1., f32::NAN, 2.], &[0]);
+    assert!(!losses[0].is_finite(), "a NaN in the other stream must be seen");
+}
+
+#[test]
+fn updates() {
+    let elems = 70_001;
+    let (w, v, m, dw) = (normals(elems, 1., 1), normals(elems, 0.1, 2), normals(elems, 0.1, 3), normals(elems, 1., 4));
+    let squares: Vec<f32> = v.iter().map(|v| v * v).collect();
+    let each = |f: &dyn Fn(f64, f64, f64, f64) -> f64| -> Vec<f64> {
+        (0..elems).map(|i| f(w[i].into(), dw[i].into(), m[i].into(), squares[i].into())).collect()
+    };
+    let (lr, momentum, decay) = (0.01f32, 0.9f32, 0.0005f32);
+    let (mut new_w, mut state) = (w.clone(), [m.clone()]);
+    BACKEND().update(&Update::Sgd { lr, momentum, weight_decay: decay }, elems, &dw, &mut new_w, &mut state).unwrap();
+    let [lr, momentum, decay] = [lr, momentum, decay].map(f64::from);
+    let velocity = |w: f64, dw: f64, m: f64| momentum * m - decay * lr * w - lr * dw;
+    assert_close("v", &state[0], &each(&|w, dw, m, _| velocity(w, dw, m)), OPERATION);
+    assert_close("w", &new_w, &each(&|w, dw, m, _| w + velocity(w, dw, m)), OPERATION);
+
+    let (beta1, beta2, epsilon) = (0.9f32, 0.999f32, 1e-8f32);
+    let update = Update::Adam { lr: 0.01, beta1, beta2, epsilon, weight_decay: 0.0005, step: 3 };
+    let (mut new_w, mut state) = (w.clone(), [m.clone(), squares.clone()]);
+    BACKEND().update(&update, elems, &dw, &mut new_w, &mut state).unwrap();
+    let [beta1, beta2, epsilon] = [beta1, beta2, epsilon].map(f64::from);
+    let first = |w: f64, dw: f64, m: f64| beta1 * m + (1. - beta1) * (dw + decay * w);
+    let second = |w: f64, dw: f64, v: f64| beta2 * v + (1. - beta2) * (dw + decay * w).powi(2);
+    let step = |w: f64, dw: f64, m: f64, v: f64| {
+        let (m, v) = (first(w, dw, m) / (1. - beta1.powi(3)), second(w, dw, v) / (1. - beta2.powi(3)));
+        w - lr * m / (v.sqrt() + epsilon)
+    };
+    assert_close("m", &state[0], &each(&|w, dw, m, _| first(w, dw, m)), OPERATION);
+    assert_close("v", &state[1], &each(&|w, dw, _, v| second(w, dw, v)), OPERATION);
+    assert_close("w", &new_w, &each(&step), OPERATION);
+}
