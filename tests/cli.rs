@@ -129,7 +129,7 @@ fn a_run_leaves_recipe_metrics_and_a_checkpoint_that_other_commands_read() {
     let place = Place::new();
     let text = succeeded(place.train(&["--out", "run", "--epochs", "2"]));
     assert!(
-        text.contains("both streams emulated") && text.contains("held-out accuracy") && text.contains("exchange"),
+        text.contains("both streams emulated") && text.contains("held-out accuracy") && text.contains("exchanging"),
         "{text}"
     );
     let rows = metrics(&place.path("run"));

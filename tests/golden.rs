@@ -19,8 +19,11 @@ use support::tolerance::{GOLDEN, GOLDEN_FINAL, GOLDEN_LOSS, assert_close};
 /// Of the dropout masks; as in the script.
 const SEED: u64 = 1234567890123;
 
+/// A tensor's shape and values.
+type Shaped = (Vec<usize>, Vec<f64>);
+
 /// One file of the script's.
-struct Golden(BTreeMap<String, (Vec<usize>, Vec<f64>)>);
+struct Golden(BTreeMap<String, Shaped>);
 
 impl Golden {
     fn load(name: &str) -> Golden {
@@ -45,7 +48,7 @@ impl Golden {
     }
 
     /// All tensors named `prefix.`..., without the prefix.
-    fn all(&self, prefix: &str) -> Vec<(&str, &(Vec<usize>, Vec<f64>))> {
+    fn all(&self, prefix: &str) -> Vec<(&str, &Shaped)> {
         let named = |(name, tensor)| Some((str::strip_prefix(name, prefix)?.strip_prefix('.')?, tensor));
         self.0.iter().filter_map(|(name, tensor)| named((name.as_str(), tensor))).collect()
     }
@@ -56,7 +59,7 @@ impl Golden {
     }
 
     fn set_params(&self, pair: &mut Pair<CpuBackend>) {
-        let tensor = |(shape, values): &(Vec<usize>, Vec<f64>)| MergedTensor {
+        let tensor = |(shape, values): &Shaped| MergedTensor {
             shape: shape.clone(),
             values: values.iter().map(|&v| v as f32).collect(),
         };

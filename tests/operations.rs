@@ -173,9 +173,10 @@ fn non_linearities() {
         let (mut y, mut dx) = ([&x[..], &[UNTOUCHED]].concat(), [&dy[..], &[UNTOUCHED]].concat());
         BACKEND().activation_forward(kind, elems, &mut y).unwrap();
         BACKEND().activation_backward(kind, elems, &y, &mut dx).unwrap();
-        let (f, slope): (fn(f64) -> f64, fn(f64) -> f64) = match kind {
-            Activation::Relu => (|x| x.max(0.), |x| if x > 0. { 1. } else { 0. }),
-            Activation::Tanh => (f64::tanh, |x| 1. - x.tanh().powi(2)),
+        let f = |x: f64| if kind == Activation::Relu { x.max(0.) } else { x.tanh() };
+        let slope = |x: f64| match kind {
+            Activation::Relu => f64::from(x > 0.),
+            Activation::Tanh => 1. - x.tanh().powi(2),
         };
         assert_close("y", &written("y", y), &wide(&x).into_iter().map(f).collect::<Vec<_>>(), OPERATION);
         let expected: Vec<f64> = wide(&x).into_iter().zip(wide(&dy)).map(|(x, dy)| dy * slope(x)).collect();

@@ -96,23 +96,22 @@ impl StreamTimes {
     }
 }
 
-/// The table shown at the end of a run: a row a layer, for each stream milliseconds a step by pass and activity and
-/// the layer's share of the stream's time.
+/// The table shown at the end of a run: a row a layer, for each stream milliseconds a step of computing forward,
+/// backward and the update, of handing over (exch) and of waiting for the other stream, and the share of the stream's
+/// time.
 pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
-    let mut out = format!("{:<8}", "ms/step");
+    // 80 columns for two streams.
+    let mut out = format!("{:<6}", "ms");
     for stream in 0..streams.len() {
-        out += &format!("| {:<50}", format!("stream {stream}"));
+        out += &format!("|{:<36}", format!(" stream {stream}"));
     }
-    out += &format!("\n{:<8}", "layer");
+    out += &format!("\n{:<6}", "a step");
     for _ in streams {
-        out += &format!(
-            "|{:>8} {:>8} {:>7} {:>8} {:>8} {:>6} ",
-            "forward", "backward", "update", "exchange", "waiting", "share"
-        );
+        out += &format!("|{:>7}{:>7}{:>6}{:>5}{:>5}{:>6}", "forw", "backw", "upd", "exch", "wait", "share");
     }
     out.push('\n');
     let mut row = |name: &str, cell: &dyn Fn(&StreamTimes, Pass, Activity) -> Duration| {
-        out += &format!("{name:<8}");
+        out += &format!("{name:<6}");
         for times in streams {
             let ms = |time: Duration| time.as_secs_f64() * 1e3 / times.steps.max(1) as f64;
             let by_activity = |activity| Pass::ALL.iter().map(|&pass| cell(times, pass, activity)).sum::<Duration>();
@@ -120,8 +119,7 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
             let [forward, backward, update] = Pass::ALL.map(|pass| ms(cell(times, pass, Activity::Compute)));
             let (exchange, waiting) = (ms(by_activity(Activity::Exchange)), ms(by_activity(Activity::Waiting)));
             let share = 100. * all.as_secs_f64() / times.sum().as_secs_f64().max(1e-9);
-            out +=
-                &format!("|{forward:>8.1} {backward:>8.1} {update:>7.1} {exchange:>8.1} {waiting:>8.1} {share:>5.1}% ");
+            out += &format!("|{forward:>7.1}{backward:>7.1}{update:>6.1}{exchange:>5.1}{waiting:>5.1}{share:>5.0}%");
         }
         out.push('\n');
     };
@@ -129,5 +127,12 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
         row(name, &|times, pass, activity| times.get(layer, pass, activity));
     }
     row("all", &|times, pass, activity| times.total(pass, activity));
+    for (stream, times) in streams.iter().enumerate() {
+        let share = |activity| 100. * times.activity(activity).as_secs_f64() / times.sum().as_secs_f64().max(1e-9);
+        let [compute, exchange, waiting] = Activity::ALL.map(share);
+        out += &format!(
+            "stream {stream}: {compute:.1}% computing, {exchange:.1}% exchanging, {waiting:.1}% waiting for the other\n"
+        );
+    }
     out
 }
