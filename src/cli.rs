@@ -17,7 +17,7 @@ pub struct Cli {
     #[command(flatten)]
     pub train: TrainArgs,
 
-    /// Log more: -v for steps and checkpoints, -vv for every layer's span.
+    /// Log times: -v of steps and checkpoints, -vv of layers, exchanges and waits of both streams, -vvv of operations.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -29,6 +29,7 @@ Examples:
   alexnet-split --set net.fc8=stream0 --lr 0.001 --out runs/try
   alexnet-split --resume runs/try --epochs 2    go on, to the same bits as a run never stopped
   alexnet-split describe                        the paper's network: shapes, parameters, exchanges
+  alexnet-split describe --recipe quick --toml  a recipe to change, for --recipe FILE
   alexnet-split predict runs/try                what it sees in some held-out images
 
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
@@ -155,6 +156,9 @@ pub struct DescribeArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the recipe as TOML, as --recipe FILE reads it.
+    #[arg(long, conflicts_with = "json")]
+    pub toml: bool,
 }
 
 #[derive(Args)]

@@ -249,6 +249,8 @@ fn wrong_recipes_and_networks_are_named() {
     place.fails(&["--set", "net.image_size=256"], 2, &["input.resize", "224"]);
     std::fs::write(place.path("mine.toml"), "base = \"quick\"\n[optimizer]\nspeed = 3\n").unwrap();
     place.fails(&["--recipe", "mine.toml"], 2, &["mine.toml", "speed"]);
+    std::fs::write(place.path("mine.toml"), place.ok(&["describe", "--recipe", "half", "--toml"])).unwrap();
+    assert!(place.ok(&["describe", "--recipe", "mine.toml"]).contains("48x55x55"));
     std::fs::write(place.path("mine.toml"), "base = \"quick\"\n[train]\nbatch_size = 16\n").unwrap();
     failed(place.run(&["--recipe", "mine.toml", "--data", "data", "--batch-size", "81"]), 2, &["81", "80 images"]);
 }

@@ -8,6 +8,10 @@ use crate::cli::DescribeArgs;
 
 pub fn describe(args: &DescribeArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
+    if args.toml {
+        print!("{}", recipe.to_toml());
+        return Ok(());
+    }
     let net = Net::from_options(&recipe.net)?;
     let facts = describe::describe(&net, recipe.train.batch_size, recipe.state_names().len())?;
     if args.json {

@@ -183,9 +183,11 @@ impl<B: Backend> Pair<B> {
     /// exchange; the first cause is returned.
     pub fn each<T: Send>(&mut self, work: impl Fn(&mut Stream<B>) -> Result<T> + Sync) -> Result<Vec<T>> {
         let work = &work;
+        let step = tracing::Span::current();
+        let step = &step;
         let results: Vec<Result<T>> = std::thread::scope(|scope| {
             let running: Vec<_> =
-                self.workers.iter_mut().map(|worker| scope.spawn(move || run_stream(worker, work))).collect();
+                self.workers.iter_mut().map(|worker| scope.spawn(move || run_stream(worker, step, work))).collect();
             running
                 .into_iter()
                 .enumerate()
@@ -204,13 +206,14 @@ impl<B: Backend> Pair<B> {
 
 fn run_stream<B: Backend, T: Send>(
     worker: &mut Worker<B>,
+    step: &tracing::Span,
     work: &(impl Fn(&mut Stream<B>) -> Result<T> + Sync),
 ) -> Result<T> {
     let Worker { cores, stream } = worker;
     let index = stream.plan().stream;
     let result = catch_unwind(AssertUnwindSafe(|| {
         cores.install(|| {
-            let _span = tracing::debug_span!("stream", stream = index).entered();
+            let _span = tracing::debug_span!(parent: step, "stream", stream = index).entered();
             work(stream)
         })
     }));

@@ -407,6 +407,12 @@ struct Timer<'a, B: Backend> {
 
 impl<B: Backend> Timer<'_, B> {
     fn run(&mut self, activity: Activity, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let span = match activity {
+            Activity::Compute => tracing::trace_span!("compute"),
+            Activity::Exchange => tracing::debug_span!("exchange"),
+            Activity::Waiting => tracing::debug_span!("waiting"),
+        };
+        let _entered = span.enter();
         let from = self.backend.mark()?;
         work()?;
         self.marks.push((self.layer, self.pass, activity, from, self.backend.mark()?));

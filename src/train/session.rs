@@ -157,6 +157,7 @@ impl<B: Backend> Session<B> {
     ///
     /// Fails with [`Error::Diverged`] before the update where the loss is not finite.
     pub fn train(&mut self, run: &mut RunDir, max_steps: Option<u64>, observer: &mut dyn Observer) -> Result<()> {
+        let _span = tracing::info_span!("run", recipe = self.recipe.name).entered();
         let per_epoch = self.steps_per_epoch();
         let planned = self.recipe.train.epochs * per_epoch;
         let total = max_steps.map_or(planned, |steps| steps.min(planned));
