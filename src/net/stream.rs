@@ -162,7 +162,7 @@ impl<B: Backend> Stream<B> {
     fn forward_layer(&mut self, index: usize, batch: &Batch, mode: &Mode) -> Result<()> {
         let Stream { plan, backend, exchange, params, activations, gradients, stats, scores, marks, record, .. } = self;
         let (layer, n) = (&plan.layers[index], batch.len());
-        let _span = tracing::debug_span!("layer", stream = plan.stream, layer = layer.name, pass = "forward").entered();
+        let _span = tracing::debug_span!("layer", layer = layer.name, pass = "forward").entered();
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Forward };
         let elems = n * layer.out_shape.iter().product::<usize>();
         match &layer.op {
@@ -250,8 +250,7 @@ impl<B: Backend> Stream<B> {
             plan, backend, exchange, params, activations, gradients, outgoing, incoming, marks, record, ..
         } = self;
         let layer = &plan.layers[index];
-        let _span =
-            tracing::debug_span!("layer", stream = plan.stream, layer = layer.name, pass = "backward").entered();
+        let _span = tracing::debug_span!("layer", layer = layer.name, pass = "backward").entered();
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Backward };
         let [dy, dx] = match (gradients, reached) {
             ([a, b], 0) => [a, b],

@@ -1,6 +1,6 @@
 //! Logs that do not tear the progress bars.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::MultiProgress;
 use std::sync::LazyLock;
@@ -18,8 +18,11 @@ pub fn start(verbose: u8) {
     let level =
         [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE][usize::from(verbose.min(3))];
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let layer =
-        tracing_subscriber::fmt::layer().with_writer(AboveBars).with_span_events(FmtSpan::CLOSE).with_target(false);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(AboveBars)
+        .with_ansi(io::stderr().is_terminal())
+        .with_span_events(FmtSpan::CLOSE)
+        .with_target(false);
     let filter = chosen.unwrap_or_else(|| Targets::new().with_default(level));
     // Fails only where a host program has set up its own logging, which then stays.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
