@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The network of 2012 as it was trained: AlexNet split over two devices.
 ///
@@ -33,7 +33,9 @@ Examples:
   alexnet-split predict runs/try                what it sees in some held-out images
 
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
-4 run directory or checkpoint unusable, 5 device not there, 6 the loss diverged, 7 gradients wrong, 8 a stream failed.";
+4 run directory or checkpoint unusable, 5 CPU threads cannot be started, 6 the loss diverged, 7 gradients wrong,
+8 a stream failed. GPUs: 10 no driver, 11 fewer than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing,
+15 out of memory, 16 no peer access, 17 a CUDA call failed, 18 exchange failed or timed out, 19 other process missing.";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -51,6 +53,10 @@ pub enum Command {
     Bench(BenchArgs),
     /// Write a run's network, both halves merged, for PyTorch.
     Export(ExportArgs),
+    /// Tell what this machine has for training on GPUs, and what to do about what is missing.
+    Doctor(DoctorArgs),
+    /// Compile the GPU kernels, with no GPU, and print their registers, shared memory and spills.
+    Kernels(KernelsArgs),
 }
 
 /// Which network and how: recipe and overrides.
@@ -79,6 +85,30 @@ pub struct DeviceArgs {
     /// CPU threads in all, shared out to the streams [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Matrix products on GPUs: fp32, or tensor cores with factors rounded to tf32 or bf16 [default: tf32].
+    #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
+    pub precision: Option<PrecisionArg>,
+    /// What carries values between two GPUs: nccl, or copy, direct copies within one process.
+    #[arg(long, value_enum, default_value_t = TransportArg::Nccl, value_name = "nccl|copy", hide_possible_values = true)]
+    pub exchange: TransportArg,
+    /// How long the GPUs may wait for each other before the run ends with an error.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub exchange_timeout: u16,
+}
+
+/// `--precision`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    Fp32,
+    Tf32,
+    Bf16,
+}
+
+/// `--exchange`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    Nccl,
+    Copy,
 }
 
 /// What to train on.
@@ -189,6 +219,22 @@ pub struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct KernelsArgs {
+    /// GPUs to compile for; may be repeated [default: sm_80, sm_90a, sm_100a, sm_120a].
+    #[arg(long, value_name = "sm_90")]
+    pub arch: Vec<String>,
 }
 
 #[derive(Args)]

@@ -50,9 +50,17 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The device that was asked for is not there.
+    /// The CPU cannot be used as asked.
     #[error("{0}")]
     Device(String),
+    /// A GPU, or what it takes to use it, is missing or failed.
+    #[error("{message}")]
+    Gpu {
+        /// What kind of trouble; decides the exit code.
+        trouble: GpuTrouble,
+        /// What happened, to what, and what to do.
+        message: String,
+    },
     /// The loss is NaN or infinite; the step was not applied.
     #[error(
         "step {step}: the loss is {loss}; stopped before the update, {checkpoint}. Lower the learning rate (--lr) and --resume, or start again"
@@ -104,7 +112,37 @@ pub enum Error {
     Peer(String),
 }
 
+/// What can be wrong with GPUs, each with an exit code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuTrouble {
+    /// No NVIDIA driver, or one that does not answer.
+    NoDriver = 10,
+    /// Fewer GPUs than asked for.
+    TooFewGpus = 11,
+    /// A GPU older than the kernels are written for.
+    TooOld = 12,
+    /// NVRTC is missing, or does not compile the kernels.
+    NoCompiler = 13,
+    /// NCCL is missing or too old.
+    NoNccl = 14,
+    /// The GPU's memory does not suffice.
+    OutOfMemory = 15,
+    /// One GPU cannot read the other's memory, and device copies were asked for.
+    NoPeerAccess = 16,
+    /// A CUDA call or a kernel failed.
+    Failed = 17,
+    /// An exchange failed or passed its deadline.
+    Exchange = 18,
+    /// The process of the other stream cannot be reached or ended.
+    Process = 19,
+}
+
 impl Error {
+    /// A [`Error::Gpu`].
+    pub fn gpu(trouble: GpuTrouble, message: impl Into<String>) -> Error {
+        Error::Gpu { trouble, message: message.into() }
+    }
+
     /// A [`Error::Recipe`].
     pub fn recipe(key: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::Recipe { key: key.into(), problem: problem.into() }
@@ -137,6 +175,7 @@ impl Error {
             Error::Data { .. } => 3,
             Error::Run { .. } => 4,
             Error::Device(_) => 5,
+            Error::Gpu { trouble, .. } => *trouble as u8,
             Error::Diverged { .. } => 6,
             Error::GradientCheck { .. } => 7,
             Error::ExchangeClosed { .. } | Error::ExchangeMismatch { .. } | Error::StreamPanicked { .. } => 8,

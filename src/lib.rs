@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod data;
+pub mod devices;
 pub mod error;
 pub mod exchange;
 pub mod net;

@@ -33,6 +33,11 @@ impl Philox {
         Philox { key: [seed as u32 ^ tag.wrapping_mul(0x9E37_79B9), (seed >> 32) as u32 ^ tag] }
     }
 
+    /// The key, for kernels that draw the same numbers.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// Four independent 32-bit numbers for one counter.
     #[inline(always)]
     pub fn block(&self, counter: [u32; 4]) -> [u32; 4] {

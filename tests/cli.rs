@@ -42,8 +42,14 @@ impl Place {
         std::fs::write(self.path("data").join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
     }
 
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alexnet-split"));
+        command.args(args).current_dir(self.0.path());
+        command
+    }
+
     fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_alexnet-split")).args(args).current_dir(self.0.path()).output().unwrap()
+        self.command(args).output().unwrap()
     }
 
     /// Trains the tiny network on the data of this place.
@@ -229,13 +235,25 @@ fn check_grads_passes_and_bench_measures() {
 }
 
 #[test]
-fn gpus_are_refused_until_they_are_there() {
+fn without_a_gpu_the_cpu_is_used_and_asking_for_gpus_is_an_error() {
     let place = Place::new();
+    // Hides a real one: what is there is then a driver or nothing.
+    let run = |args: &[&str]| place.command(args).env("CUDA_VISIBLE_DEVICES", "-1").output().unwrap();
     for gpus in ["1", "2"] {
-        place.fails(&["--gpus", gpus], 5, &["CUDA", "--gpus 0"]);
+        let output = run(&["--gpus", gpus]);
+        match output.status.code() {
+            Some(10) => failed(output, 10, &["no NVIDIA driver was found", "--gpus 0"]),
+            _ => failed(output, 11, &["asked for, 0 found", "--gpus 0"]),
+        }
     }
+    let doctor = run(&["doctor"]);
+    assert!(matches!(doctor.status.code(), Some(10 | 11)), "{doctor:?}");
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("MISSING"), "{doctor:?}");
+    let args = [&TINY[..], &["--data", "data", "--steps", "1", "--out", "chosen"]].concat();
+    assert!(succeeded(run(&args)).contains("no GPU found"));
     place.fails(&["--gpus", "3"], 2, &["3"]);
-    succeeded(place.train(&["--gpus", "0", "--steps", "1", "--out", "run"]));
+    let text = succeeded(place.train(&["--gpus", "0", "--steps", "1", "--out", "run"]));
+    assert!(text.contains("both streams emulated") && !text.contains("no GPU found"), "{text}");
 }
 
 #[test]

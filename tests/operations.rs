@@ -1,27 +1,84 @@
-//! Every fast operation against its definition in f64, at odd and even sizes; what lies beyond the batch is untouched.
+//! Every operation on every device against its definition in f64, at odd and even sizes; what lies beyond the batch is
+//! untouched. The CUDA kernels run on the software device.
 
 mod support;
 
-use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::*;
 use alexnet_split::net::spec::Activation;
 use alexnet_split::rng::{Philox, Purpose};
 use support::normals;
 use support::reference::{self, wide};
-use support::tolerance::{OPERATION, assert_close};
+use support::tolerance::{OPERATION, TENSOR_CORE, assert_close};
 
-const BACKEND: fn() -> CpuBackend = CpuBackend::default;
+/// Every test of the list, on every device.
+macro_rules! on_every_device {
+    ($($name:ident),*) => {
+        mod cpu {
+            $(#[test]
+            fn $name() {
+                super::$name(&alexnet_split::backend::cpu::CpuBackend::default());
+            })*
+        }
+        mod cuda {
+            $(#[test]
+            fn $name() {
+                let fp32 = alexnet_split::backend::Precision::Fp32;
+                if let Some(backend) = super::support::softgpu::backend(fp32) {
+                    super::$name(&backend);
+                }
+            })*
+        }
+    };
+}
+
+on_every_device!(
+    convolution,
+    dense,
+    local_response_normalization,
+    max_pooling,
+    non_linearities,
+    dropout_draws_one_mask_for_both_passes,
+    softmax_cross_entropy_wherever_the_classes_live,
+    updates
+);
+
+/// Tensor cores: exactly the products of rounded factors, summed in fp32.
+mod tensor_cores {
+    use super::*;
+    use crate::support::{round_to_bf16, round_to_tf32};
+
+    #[test]
+    fn tf32() {
+        if let Some(backend) = support::softgpu::backend(Precision::Tf32) {
+            products(&backend, &round_to_tf32, TENSOR_CORE);
+        }
+    }
+
+    #[test]
+    fn bf16() {
+        if let Some(backend) = support::softgpu::backend(Precision::Bf16) {
+            products(&backend, &round_to_bf16, TENSOR_CORE);
+        }
+    }
+}
+
+fn upload<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer {
+    let mut buffer = backend.alloc(values.len()).unwrap();
+    backend.write(values, &mut buffer).unwrap();
+    buffer
+}
 
 /// Stands in memory that an operation must not write.
 const UNTOUCHED: f32 = 12345.;
 
 /// Room for `elems` values and one that must stay as it is.
-fn output(elems: usize) -> Vec<f32> {
-    vec![UNTOUCHED; elems + 1]
+fn output<B: Backend>(backend: &B, elems: usize) -> B::Buffer {
+    upload(backend, &vec![UNTOUCHED; elems + 1])
 }
 
-/// The values of an output, once what lies beyond them has been looked at.
-fn written(name: &str, mut values: Vec<f32>) -> Vec<f32> {
+/// The `elems` values of an output, once what lies beyond them has been looked at.
+fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, elems: usize) -> Vec<f32> {
+    let mut values = backend.read(buffer, elems + 1).unwrap();
     assert_eq!(values.pop(), Some(UNTOUCHED), "{name} wrote beyond its batch");
     values
 }
@@ -43,8 +100,21 @@ fn conv_shape(
     ConvShape { c, h, w, k, r: kernel, s: kernel, p: out(h), q: out(w), stride, pad }
 }
 
-#[test]
-fn convolution() {
+fn convolution<B: Backend>(backend: &B) {
+    all_convolutions(backend, &|v| v, OPERATION);
+}
+
+fn dense<B: Backend>(backend: &B) {
+    all_dense(backend, &|v| v, OPERATION);
+}
+
+fn products<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+    all_convolutions(backend, round, tolerance);
+    all_dense(backend, round, tolerance);
+}
+
+/// `round` is what the device does to factors.
+fn all_convolutions<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, tolerance: f64) {
     let shapes = [
         conv_shape(1, [5, 5], 1, 1, 1, 0, false),
         conv_shape(3, [23, 26], 5, 11, 4, 0, true), // the last window reads beyond the image
@@ -54,98 +124,112 @@ fn convolution() {
         conv_shape(16, [13, 13], 24, 3, 1, 1, false),
         conv_shape(128, [6, 6], 16, 3, 1, 1, false), // rows of the weight gradient alias in the cache
         conv_shape(4, [8, 8], 3, 3, 2, 1, false),
-        conv_shape(1, [1, 1], 2, 3, 1, 1, false), // most taps lie outside
+        conv_shape(2, [6, 7], 70, 3, 1, 1, false), // more filters than a tile has rows
+        conv_shape(1, [1, 1], 2, 3, 1, 1, false),  // most taps lie outside
     ];
     for s in shapes {
         for n in [1, 3, 17] {
-            let name = format!("{s:?} n={n}");
-            let (xs, ws, ys) = (s.c * s.h * s.w, s.k * s.c * s.r * s.s, s.k * s.p * s.q);
-            let (x, w, bias, dy) =
-                (normals(n * xs, 1., 1), normals(ws, 1., 2), normals(s.k, 1., 3), normals(n * ys, 1., 4));
-            let backend = BACKEND();
-
-            let mut y = output(n * ys);
-            backend.conv_forward(&s, n, &x, &w, Some(&bias), &mut y).unwrap();
-            let start: Vec<f64> = (0..n * ys).map(|i| f64::from(bias[i / (s.p * s.q) % s.k])).collect();
-            let once = reference::conv_forward(&s, n, &wide(&x), &wide(&w), &start);
-            assert_close(&format!("y, {name}"), &y[..n * ys], &once, OPERATION);
-            backend.conv_forward(&s, n, &x, &w, None, &mut y).unwrap();
-            let twice = reference::conv_forward(&s, n, &wide(&x), &wide(&w), &once);
-            assert_close(&format!("y added, {name}"), &written(&name, y), &twice, OPERATION);
-
-            let mut dx = output(n * xs);
-            backend.conv_backward_input(&s, n, &dy, &w, &mut dx).unwrap();
-            let expected = reference::conv_backward_input(&s, n, &wide(&dy), &wide(&w));
-            assert_close(&format!("dx, {name}"), &written(&name, dx), &expected, OPERATION);
-
-            let mut dw = output(ws);
-            backend.conv_backward_weight(&s, n, &x, &dy, &mut dw).unwrap();
-            let expected = reference::conv_backward_weight(&s, n, &wide(&x), &wide(&dy));
-            assert_close(&format!("dw, {name}"), &written(&name, dw), &expected, OPERATION);
-
-            let mut dbias = output(s.k);
-            backend.conv_backward_bias(&s, n, &dy, &mut dbias).unwrap();
-            let expected = reference::backward_bias(s.k, s.p * s.q, &wide(&dy));
-            assert_close(&format!("dbias, {name}"), &written(&name, dbias), &expected, OPERATION);
+            one_convolution(backend, &s, n, round, tolerance);
         }
     }
 }
 
-#[test]
-fn dense() {
+fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+    let name = format!("{s:?} n={n}");
+    let (xs, ws, ys) = (s.c * s.h * s.w, s.k * s.c * s.r * s.s, s.k * s.p * s.q);
+    let values = [normals(n * xs, 1., 1), normals(ws, 1., 2), normals(s.k, 1., 3), normals(n * ys, 1., 4)];
+    let [x, w, bias, dy] = values.each_ref().map(|values| upload(backend, values));
+    let [rounded_x, rounded_w, _, rounded_dy] = values.each_ref().map(|values| wide_rounded(values, round));
+
+    let mut y = output(backend, n * ys);
+    backend.conv_forward(s, n, &x, &w, Some(&bias), &mut y).unwrap();
+    let start: Vec<f64> = (0..n * ys).map(|i| f64::from(values[2][i / (s.p * s.q) % s.k])).collect();
+    let once = reference::conv_forward(s, n, &rounded_x, &rounded_w, &start);
+    assert_close(&format!("y, {name}"), &written(backend, &name, &y, n * ys), &once, tolerance);
+    backend.conv_forward(s, n, &x, &w, None, &mut y).unwrap();
+    let twice = reference::conv_forward(s, n, &rounded_x, &rounded_w, &once);
+    assert_close(&format!("y added, {name}"), &written(backend, &name, &y, n * ys), &twice, tolerance);
+
+    let mut dx = output(backend, n * xs);
+    backend.conv_backward_input(s, n, &dy, &w, &mut dx).unwrap();
+    let expected = reference::conv_backward_input(s, n, &rounded_dy, &rounded_w);
+    assert_close(&format!("dx, {name}"), &written(backend, &name, &dx, n * xs), &expected, tolerance);
+
+    let mut dw = output(backend, ws);
+    backend.conv_backward_weight(s, n, &x, &dy, &mut dw).unwrap();
+    let expected = reference::conv_backward_weight(s, n, &rounded_x, &rounded_dy);
+    assert_close(&format!("dw, {name}"), &written(backend, &name, &dw, ws), &expected, tolerance);
+
+    let mut dbias = output(backend, s.k);
+    backend.conv_backward_bias(s, n, &dy, &mut dbias).unwrap();
+    let expected = reference::backward_bias(s.k, s.p * s.q, &wide(&values[3]));
+    assert_close(&format!("dbias, {name}"), &written(backend, &name, &dbias, s.k), &expected, OPERATION);
+}
+
+fn wide_rounded(values: &[f32], round: &dyn Fn(f32) -> f32) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(round(v))).collect()
+}
+
+fn all_dense<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, tolerance: f64) {
     for (inputs, outputs) in [(1, 1), (7, 5), (128, 384), (384, 385), (769, 512), (1152, 300)] {
         for n in [1, 3, 17] {
-            let s = DenseShape { inputs, outputs };
-            let (conv, name, backend) = (reference::as_conv(&s), format!("{s:?} n={n}"), BACKEND());
-            let (x, w) = (normals(n * inputs, 1., 1), normals(inputs * outputs, 1., 2));
-            let (bias, dy) = (normals(outputs, 1., 3), normals(n * outputs, 1., 4));
-
-            let mut y = output(n * outputs);
-            backend.dense_forward(&s, n, &x, &w, Some(&bias), &mut y).unwrap();
-            let start: Vec<f64> = (0..n * outputs).map(|i| f64::from(bias[i % outputs])).collect();
-            let once = reference::conv_forward(&conv, n, &wide(&x), &wide(&w), &start);
-            assert_close(&format!("y, {name}"), &y[..n * outputs], &once, OPERATION);
-            backend.dense_forward(&s, n, &x, &w, None, &mut y).unwrap();
-            let twice = reference::conv_forward(&conv, n, &wide(&x), &wide(&w), &once);
-            assert_close(&format!("y added, {name}"), &written(&name, y), &twice, OPERATION);
-
-            let mut dx = output(n * inputs);
-            backend.dense_backward_input(&s, n, &dy, &w, &mut dx).unwrap();
-            let expected = reference::conv_backward_input(&conv, n, &wide(&dy), &wide(&w));
-            assert_close(&format!("dx, {name}"), &written(&name, dx), &expected, OPERATION);
-
-            let mut dw = output(inputs * outputs);
-            backend.dense_backward_weight(&s, n, &x, &dy, &mut dw).unwrap();
-            let expected = reference::conv_backward_weight(&conv, n, &wide(&x), &wide(&dy));
-            assert_close(&format!("dw, {name}"), &written(&name, dw), &expected, OPERATION);
-
-            let mut dbias = output(outputs);
-            backend.dense_backward_bias(&s, n, &dy, &mut dbias).unwrap();
-            let expected = reference::backward_bias(outputs, 1, &wide(&dy));
-            assert_close(&format!("dbias, {name}"), &written(&name, dbias), &expected, OPERATION);
+            one_dense(backend, &DenseShape { inputs, outputs }, n, round, tolerance);
         }
     }
 }
 
-#[test]
-fn local_response_normalization() {
+fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+    let (conv, name) = (reference::as_conv(s), format!("{s:?} n={n}"));
+    let (xs, ws, ys) = (n * s.inputs, s.inputs * s.outputs, n * s.outputs);
+    let values = [normals(xs, 1., 1), normals(ws, 1., 2), normals(s.outputs, 1., 3), normals(ys, 1., 4)];
+    let [x, w, bias, dy] = values.each_ref().map(|values| upload(backend, values));
+    let [rounded_x, rounded_w, _, rounded_dy] = values.each_ref().map(|values| wide_rounded(values, round));
+
+    let mut y = output(backend, ys);
+    backend.dense_forward(s, n, &x, &w, Some(&bias), &mut y).unwrap();
+    let start: Vec<f64> = (0..ys).map(|i| f64::from(values[2][i % s.outputs])).collect();
+    let once = reference::conv_forward(&conv, n, &rounded_x, &rounded_w, &start);
+    assert_close(&format!("y, {name}"), &written(backend, &name, &y, ys), &once, tolerance);
+    backend.dense_forward(s, n, &x, &w, None, &mut y).unwrap();
+    let twice = reference::conv_forward(&conv, n, &rounded_x, &rounded_w, &once);
+    assert_close(&format!("y added, {name}"), &written(backend, &name, &y, ys), &twice, tolerance);
+
+    let mut dx = output(backend, xs);
+    backend.dense_backward_input(s, n, &dy, &w, &mut dx).unwrap();
+    let expected = reference::conv_backward_input(&conv, n, &rounded_dy, &rounded_w);
+    assert_close(&format!("dx, {name}"), &written(backend, &name, &dx, xs), &expected, tolerance);
+
+    let mut dw = output(backend, ws);
+    backend.dense_backward_weight(s, n, &x, &dy, &mut dw).unwrap();
+    let expected = reference::conv_backward_weight(&conv, n, &rounded_x, &rounded_dy);
+    assert_close(&format!("dw, {name}"), &written(backend, &name, &dw, ws), &expected, tolerance);
+
+    let mut dbias = output(backend, s.outputs);
+    backend.dense_backward_bias(s, n, &dy, &mut dbias).unwrap();
+    let expected = reference::backward_bias(s.outputs, 1, &wide(&values[3]));
+    assert_close(&format!("dbias, {name}"), &written(backend, &name, &dbias, s.outputs), &expected, OPERATION);
+}
+
+fn local_response_normalization<B: Backend>(backend: &B) {
     for (c, pixels) in [(1, 1), (3, 63), (5, 64), (48, 65), (16, 200)] {
         for (n, alpha, beta) in [(5, 1e-4, 0.75), (5, 0.5, 0.75), (3, 0.2, 0.5)] {
             let s = LrnShape { c, pixels, n, k: 2., alpha, beta };
             let (images, elems) = (3, c * pixels);
-            let (x, dy) = (normals(images * elems, 3., 1), normals(images * elems, 1., 2));
-            let (mut y, mut dx) = (output(images * elems), output(images * elems));
-            BACKEND().lrn_forward(&s, images, &x, &mut y).unwrap();
-            BACKEND().lrn_backward(&s, images, &x, &dy, &mut dx).unwrap();
-            assert_close(&format!("y, {s:?}"), &written("y", y), &reference::lrn_forward(&s, &wide(&x)), OPERATION);
+            let all = images * elems;
+            let (x, dy) = (normals(all, 3., 1), normals(all, 1., 2));
+            let (on_device_x, on_device_dy) = (upload(backend, &x), upload(backend, &dy));
+            let (mut y, mut dx) = (output(backend, all), output(backend, all));
+            backend.lrn_forward(&s, images, &on_device_x, &mut y).unwrap();
+            backend.lrn_backward(&s, images, &on_device_x, &on_device_dy, &mut dx).unwrap();
+            let expected = reference::lrn_forward(&s, &wide(&x));
+            assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, all), &expected, OPERATION);
             let expected = reference::lrn_backward(&s, &wide(&x), &wide(&dy));
-            assert_close(&format!("dx, {s:?}"), &written("dx", dx), &expected, OPERATION);
+            assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, all), &expected, OPERATION);
         }
     }
 }
 
-#[test]
-fn max_pooling() {
+fn max_pooling<B: Backend>(backend: &B) {
     for (h, w, window, stride) in
         [(3, 3, 3, 2), (55, 55, 3, 2), (13, 12, 3, 2), (7, 9, 2, 2), (5, 6, 1, 1), (8, 8, 3, 3)]
     {
@@ -155,50 +239,55 @@ fn max_pooling() {
         let x: Vec<f32> = normals(n * ins, 2., 1).iter().map(|v| v.round()).collect();
         let dy = normals(n * outs, 1., 2);
         let places = reference::max_pool_places(&s, n, &x);
-        let (mut y, mut dx) = (output(n * outs), output(n * ins));
-        BACKEND().max_pool_forward(&s, n, &x, &mut y).unwrap();
-        BACKEND().max_pool_backward(&s, n, &x, &y, &dy, &mut dx).unwrap();
-        assert_eq!(written("y", y), places.iter().map(|&place| x[place]).collect::<Vec<_>>(), "{s:?}");
+        let (on_device_x, on_device_dy) = (upload(backend, &x), upload(backend, &dy));
+        let (mut y, mut dx) = (output(backend, n * outs), output(backend, n * ins));
+        backend.max_pool_forward(&s, n, &on_device_x, &mut y).unwrap();
+        backend.max_pool_backward(&s, n, &on_device_x, &y, &on_device_dy, &mut dx).unwrap();
+        assert_eq!(
+            written(backend, "y", &y, n * outs),
+            places.iter().map(|&place| x[place]).collect::<Vec<_>>(),
+            "{s:?}"
+        );
         let mut expected = vec![0.; n * ins];
         places.iter().zip(&dy).for_each(|(&place, dy)| expected[place] += f64::from(*dy));
-        assert_close(&format!("dx, {s:?}"), &written("dx", dx), &expected, OPERATION);
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, n * ins), &expected, OPERATION);
     }
 }
 
-#[test]
-fn non_linearities() {
+fn non_linearities<B: Backend>(backend: &B) {
     let elems = 70_001; // more than one block
     let (x, dy) = (normals(elems, 1., 1), normals(elems, 1., 2));
     for kind in [Activation::Relu, Activation::Tanh] {
-        let (mut y, mut dx) = ([&x[..], &[UNTOUCHED]].concat(), [&dy[..], &[UNTOUCHED]].concat());
-        BACKEND().activation_forward(kind, elems, &mut y).unwrap();
-        BACKEND().activation_backward(kind, elems, &y, &mut dx).unwrap();
+        let [mut y, mut dx] = [&x, &dy].map(|values| upload(backend, &[&values[..], &[UNTOUCHED]].concat()));
+        backend.activation_forward(kind, elems, &mut y).unwrap();
+        backend.activation_backward(kind, elems, &y, &mut dx).unwrap();
         let f = |x: f64| if kind == Activation::Relu { x.max(0.) } else { x.tanh() };
         let slope = |x: f64| match kind {
             Activation::Relu => f64::from(x > 0.),
             Activation::Tanh => 1. - x.tanh().powi(2),
         };
-        assert_close("y", &written("y", y), &wide(&x).into_iter().map(f).collect::<Vec<_>>(), OPERATION);
+        let expected: Vec<f64> = wide(&x).into_iter().map(f).collect();
+        assert_close("y", &written(backend, "y", &y, elems), &expected, OPERATION);
         let expected: Vec<f64> = wide(&x).into_iter().zip(wide(&dy)).map(|(x, dy)| dy * slope(x)).collect();
-        assert_close("dx", &written("dx", dx), &expected, OPERATION);
+        assert_close("dx", &written(backend, "dx", &dx, elems), &expected, OPERATION);
     }
-    let mut y = vec![f32::NAN, -1., 0.];
-    BACKEND().activation_forward(Activation::Relu, 3, &mut y).unwrap();
+    let mut y = upload(backend, &[f32::NAN, -1., 0.]);
+    backend.activation_forward(Activation::Relu, 3, &mut y).unwrap();
+    let y = backend.read(&y, 3).unwrap();
     assert!(y[0].is_nan() && y[1..] == [0., 0.], "a NaN must be seen in the loss");
 }
 
-#[test]
-fn dropout_draws_one_mask_for_both_passes() {
+fn dropout_draws_one_mask_for_both_passes<B: Backend>(backend: &B) {
     for (elems, first_unit) in [(1000, 0), (1001, 1001), (3, 6)] {
         for (keep, scaling) in [(0.5, DropoutScaling::Test), (0.8, DropoutScaling::Train), (1., DropoutScaling::Train)]
         {
             let s = DropoutShape { elems, first_unit, keep, layer: 17 };
             let rng = Philox::new(5, Purpose::Dropout, 17);
             let draw = DropoutDraw { mask: Some((rng, 7)), scaling };
-            let (n, x) = (20, vec![1.; 20 * elems]);
-            let mut y = output(n * elems);
-            BACKEND().dropout_forward(&s, n, &draw, &x, &mut y).unwrap();
-            let y = written("y", y);
+            let (n, x) = (20, upload(backend, &vec![1.; 20 * elems]));
+            let mut y = output(backend, n * elems);
+            backend.dropout_forward(&s, n, &draw, &x, &mut y).unwrap();
+            let y = written(backend, "y", &y, n * elems);
             let factor = if scaling == DropoutScaling::Train { 1. / keep } else { 1. };
             for (i, &y) in y.iter().enumerate() {
                 let (sample, unit) = (i / elems, first_unit + i % elems);
@@ -209,42 +298,52 @@ fn dropout_draws_one_mask_for_both_passes() {
             let kept = y.iter().filter(|&&v| v != 0.).count() as f64 / y.len() as f64;
             let deviation = (f64::from(keep * (1. - keep)) / y.len() as f64).sqrt();
             assert!((kept - f64::from(keep)).abs() <= 4. * deviation, "{kept} kept, not {keep}");
-            let mut dy = x.clone();
-            BACKEND().dropout_backward(&s, n, &draw, &mut dy).unwrap();
-            assert_eq!(dy, y);
+            let mut dy = upload(backend, &[vec![1.; n * elems], vec![UNTOUCHED]].concat());
+            backend.dropout_backward(&s, n, &draw, &mut dy).unwrap();
+            assert_eq!(written(backend, "dy", &dy, n * elems), y);
             let test = DropoutDraw { mask: None, scaling };
-            let mut y = output(n * elems);
-            BACKEND().dropout_forward(&s, n, &test, &x, &mut y).unwrap();
+            let mut y = output(backend, n * elems);
+            backend.dropout_forward(&s, n, &test, &x, &mut y).unwrap();
             let factor = if scaling == DropoutScaling::Test { keep } else { 1. };
-            assert!(written("y", y).iter().all(|&v| v == factor));
+            assert!(written(backend, "y", &y, n * elems).iter().all(|&v| v == factor));
         }
     }
 }
 
 /// Both halves' gradient, losses and ranks, the classes cut at `cut` (all in one at `cut` = `classes`).
-fn split_softmax(classes: usize, cut: usize, logits: &[f32], labels: &[u32]) -> (Vec<f32>, [Vec<f32>; 2]) {
+fn split_softmax<B: Backend>(
+    backend: &B,
+    classes: usize,
+    cut: usize,
+    logits: &[f32],
+    labels: &[u32],
+) -> (Vec<f32>, [Vec<f32>; 2]) {
     let n = labels.len();
     let parts = [0..cut, cut..classes];
-    let logits: Vec<Vec<f32>> =
-        parts.iter().map(|part| logits.chunks(classes).flat_map(|row| row[part.clone()].to_vec()).collect()).collect();
     let split = cut < classes;
     let shapes = parts.clone().map(|part| SoftmaxShape { classes: part.len(), first: part.start, split });
+    let logits = parts.clone().map(|part| {
+        let rows: Vec<f32> = logits.chunks(classes).flat_map(|row| row[part.clone()].to_vec()).collect();
+        upload(backend, &rows)
+    });
     let count = if split { 2 } else { 1 };
-    let stats: Vec<Vec<f32>> = (0..count)
+    let stats: Vec<B::Buffer> = (0..count)
         .map(|i| {
-            let mut stats = output(3 * n);
-            BACKEND().softmax_stats(&shapes[i], n, &logits[i], labels, &mut stats).unwrap();
-            written("stats", stats)
+            let mut stats = output(backend, 3 * n);
+            backend.softmax_stats(&shapes[i], n, &logits[i], labels, &mut stats).unwrap();
+            written(backend, "stats", &stats, 3 * n);
+            stats
         })
         .collect();
     let results: Vec<(Vec<f32>, Vec<f32>)> = (0..count)
         .map(|i| {
-            let (mut d, mut scores) = (output(logits[i].len()), output(2 * n));
+            let elems = n * shapes[i].classes;
+            let (mut d, mut scores) = (output(backend, elems), output(backend, 2 * n));
             let theirs = split.then(|| &stats[1 - i]);
-            BACKEND()
+            backend
                 .softmax_cross_entropy(&shapes[i], n, &logits[i], labels, &stats[i], theirs, &mut d, &mut scores)
                 .unwrap();
-            (written("dlogits", d), written("scores", scores))
+            (written(backend, "dlogits", &d, elems), written(backend, "scores", &scores, 2 * n))
         })
         .collect();
     let mut gradient = Vec::new();
@@ -262,13 +361,12 @@ fn split_softmax(classes: usize, cut: usize, logits: &[f32], labels: &[u32]) -> 
     (gradient, [losses(0), above])
 }
 
-#[test]
-fn softmax_cross_entropy_wherever_the_classes_live() {
+fn softmax_cross_entropy_wherever_the_classes_live<B: Backend>(backend: &B) {
     for (classes, cut) in [(7, 4), (10, 5), (1000, 500), (2, 1), (10, 10), (1, 1)] {
         let labels: Vec<u32> = (0..6).map(|i| (i * 7 % classes) as u32).collect();
         // Large logits would overflow without the maximum; equal ones test the ranks.
         let logits: Vec<f32> = normals(6 * classes, 40., 1).iter().map(|v| v.round()).collect();
-        let (gradient, [losses, above]) = split_softmax(classes, cut, &logits, &labels);
+        let (gradient, [losses, above]) = split_softmax(backend, classes, cut, &logits, &labels);
         let (expected_losses, expected) = reference::softmax_cross_entropy(classes, &wide(&logits), &labels);
         assert_close("dlogits", &gradient, &expected, OPERATION);
         assert_close("losses", &losses, &expected_losses, OPERATION);
@@ -280,12 +378,11 @@ fn softmax_cross_entropy_wherever_the_classes_live() {
             assert_eq!(above[image], rank as f32);
         }
     }
-    let (_, [losses, _]) = split_softmax(4, 2, &[0., 1., f32::NAN, 2.], &[0]);
+    let (_, [losses, _]) = split_softmax(backend, 4, 2, &[0., 1., f32::NAN, 2.], &[0]);
     assert!(!losses[0].is_finite(), "a NaN in the other stream must be seen");
 }
 
-#[test]
-fn updates() {
+fn updates<B: Backend>(backend: &B) {
     let elems = 70_001;
     let (w, v, m, dw) = (normals(elems, 1., 1), normals(elems, 0.1, 2), normals(elems, 0.1, 3), normals(elems, 1., 4));
     let squares: Vec<f32> = v.iter().map(|v| v * v).collect();
@@ -293,8 +390,14 @@ fn updates() {
         (0..elems).map(|i| f(w[i].into(), dw[i].into(), m[i].into(), squares[i].into())).collect()
     };
     let (lr, momentum, decay) = (0.01f32, 0.9f32, 0.0005f32);
-    let (mut new_w, mut state) = (w.clone(), [m.clone()]);
-    BACKEND().update(&Update::Sgd { lr, momentum, weight_decay: decay }, elems, &dw, &mut new_w, &mut state).unwrap();
+    let after = |update: Update, state: &[&Vec<f32>]| {
+        let (on_device_dw, mut new_w) = (upload(backend, &dw), upload(backend, &[&w[..], &[UNTOUCHED]].concat()));
+        let mut state: Vec<_> = state.iter().map(|values| upload(backend, values)).collect();
+        backend.update(&update, elems, &on_device_dw, &mut new_w, &mut state).unwrap();
+        let state = state.iter().map(|buffer| backend.read(buffer, elems).unwrap()).collect::<Vec<_>>();
+        (written(backend, "w", &new_w, elems), state)
+    };
+    let (new_w, state) = after(Update::Sgd { lr, momentum, weight_decay: decay }, &[&m]);
     let [lr, momentum, decay] = [lr, momentum, decay].map(f64::from);
     let velocity = |w: f64, dw: f64, m: f64| momentum * m - decay * lr * w - lr * dw;
     assert_close("v", &state[0], &each(&|w, dw, m, _| velocity(w, dw, m)), OPERATION);
@@ -302,8 +405,7 @@ fn updates() {
 
     let (beta1, beta2, epsilon) = (0.9f32, 0.999f32, 1e-8f32);
     let update = Update::Adam { lr: 0.01, beta1, beta2, epsilon, weight_decay: 0.0005, step: 3 };
-    let (mut new_w, mut state) = (w.clone(), [m.clone(), squares.clone()]);
-    BACKEND().update(&update, elems, &dw, &mut new_w, &mut state).unwrap();
+    let (new_w, state) = after(update, &[&m, &squares]);
     let [beta1, beta2, epsilon] = [beta1, beta2, epsilon].map(f64::from);
     let first = |w: f64, dw: f64, m: f64| beta1 * m + (1. - beta1) * (dw + decay * w);
     let second = |w: f64, dw: f64, v: f64| beta2 * v + (1. - beta2) * (dw + decay * w).powi(2);

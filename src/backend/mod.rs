@@ -6,6 +6,7 @@
 //! images in the batch, at most what the buffers were made for. Unless a method says "adds", it overwrites.
 
 pub mod cpu;
+pub mod cuda;
 
 use std::time::Duration;
 
@@ -93,6 +94,13 @@ pub struct SoftmaxShape {
     pub split: bool,
 }
 
+impl DropoutShape {
+    /// Random words below it keep a unit: keep * 2^32, which is 2^32 at keep = 1.
+    pub fn threshold(&self) -> u64 {
+        (f64::from(self.keep) * 4_294_967_296.) as u64
+    }
+}
+
 impl SoftmaxShape {
     /// Values an image that streams tell each other: maximum, sum of exponentials, logit of the label.
     pub const STATS: usize = 3;
@@ -160,27 +168,63 @@ pub enum Update {
     },
 }
 
+impl Update {
+    /// Adam's rate and the root of its second moment's, both corrected for their start at 0: w moves by
+    /// rate * m / (sqrt(v) / root + epsilon). 1 for others.
+    pub fn adam_factors(&self) -> [f32; 2] {
+        match *self {
+            Update::Adam { lr, beta1, beta2, step, .. } => {
+                let power = |beta: f32| 1. - f64::from(beta).powf(step as f64);
+                [(f64::from(lr) / power(beta1)) as f32, power(beta2).sqrt() as f32]
+            }
+            Update::Sgd { .. } => [1.; 2],
+        }
+    }
+}
+
+/// How matrix products are computed; everything else, and all that is stored, is fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Multiply-adds in fp32.
+    Fp32 = 0,
+    /// Tensor cores: factors rounded to 10 bits of mantissa, sums in fp32.
+    Tf32 = 1,
+    /// Tensor cores: factors rounded to 7 bits of mantissa, sums in fp32.
+    Bf16 = 2,
+}
+
 /// A device that can run one stream. An operation knows shapes and buffers, never how many streams there are.
 ///
-/// Methods may return before the work is done (a GPU queues it); [`Backend::read`] waits. They fail where the device
+/// Methods may return before the work is done (a GPU queues it); [`Backend::finish_read`] waits. They fail where the device
 /// does; shapes come from the plan and are right by construction, and a mismatch is a panic.
 pub trait Backend: Send {
     /// Memory of the device holding f32 values.
     type Buffer: Send + Sync;
     /// A point in the device's time.
     type Mark: Send;
+    /// A read that is under way.
+    type Read: Send;
+    /// Whether calls return before the work is done, so that only marks know how long it took.
+    const QUEUES: bool;
 
     /// Memory for `elems` values, all 0.
     fn alloc(&self, elems: usize) -> Result<Self::Buffer>;
     /// Copies `host` to the start of `to`.
     fn write(&self, host: &[f32], to: &mut Self::Buffer) -> Result<()>;
+    /// Starts to read the first `elems` values of `from` as they are after all work queued before; work queued later
+    /// may overwrite them.
+    fn start_read(&self, from: &Self::Buffer, elems: usize) -> Result<Self::Read>;
+    /// Waits for a read, and so for all work queued before it was started.
+    fn finish_read(&self, read: Self::Read) -> Result<Vec<f32>>;
     /// The first `elems` values of `from`, when all work queued before is done.
-    fn read(&self, from: &Self::Buffer, elems: usize) -> Result<Vec<f32>>;
+    fn read(&self, from: &Self::Buffer, elems: usize) -> Result<Vec<f32>> {
+        self.finish_read(self.start_read(from, elems)?)
+    }
     /// Sets the first `elems` values to 0.
     fn fill_zero(&self, elems: usize, to: &mut Self::Buffer) -> Result<()>;
     /// Now, in the device's time.
     fn mark(&self) -> Result<Self::Mark>;
-    /// Time between two marks.
+    /// Time between two marks; waits for the second.
     fn elapsed(&self, from: &Self::Mark, to: &Self::Mark) -> Result<Duration>;
 
     /// y = x * w + bias (cross-correlation); where `bias` is `None`, adds x * w to y: the second block of a layer

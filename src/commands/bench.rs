@@ -11,10 +11,11 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
-use alexnet_split::report::times::{Activity, Pass};
+use alexnet_split::report::times::{Activity, Pass, StreamTimes};
 use alexnet_split::rng::{Philox, Purpose};
 use serde_json::{Value, json};
 
+use super::place::{self, Place, on_place};
 use crate::cli::BenchArgs;
 
 /// One layer's row.
@@ -27,29 +28,34 @@ struct Row {
 pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
-    let (threads, device) = super::device(&args.device, net.streams)?;
     let n = recipe.train.batch_size;
-    let peak = measure_peak_gflops(threads);
-    let mut pair = Pair::on_cpu(&net, n, recipe.state_names().len(), threads, recipe.train.dropout)?;
-    pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
+    let place = place::choose(&args.device, net.streams);
+    let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
+    let peak = matches!(place, Place::Cpu { .. }).then(|| measure_peak_gflops(threads));
     let batch = random_batch(&net, n);
     let mut peer = args.pytorch.as_deref().map(|python| Peer::start(python, n, threads, net.classes())).transpose()?;
     let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
-    for step in 0..=u64::from(args.steps) {
-        let start = Instant::now();
-        pair.forward_backward(&batch, recipe.train.seed, step)?;
-        pair.update(|kind| recipe.update(kind, recipe.optimizer.lr * 1e-3, step + 1))?;
-        if step == 0 {
-            pair.reset_times(); // the warm-up
-            continue;
+    let options = place::gpu_options(&args.device, None);
+    let (plans, times, device) = on_place!(place, options, net.streams, |seats, about| {
+        let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
+        pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
+        for step in 0..=u64::from(args.steps) {
+            let start = Instant::now();
+            pair.forward_backward(&batch, recipe.train.seed, step)?;
+            pair.update(|kind| recipe.update(kind, recipe.optimizer.lr * 1e-3, step + 1))?;
+            pair.settle()?;
+            if step == 0 {
+                pair.reset_times(); // the warm-up
+                continue;
+            }
+            ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
+            if let Some(peer) = &mut peer {
+                theirs_ms.push(peer.step()?);
+            }
         }
-        ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
-        if let Some(peer) = &mut peer {
-            theirs_ms.push(peer.step()?);
-        }
-    }
-    let plans: Vec<Plan> = pair.plans().into_iter().cloned().collect();
-    let rows = rows(&plans, &pair, n);
+        (pair.plans().to_vec(), pair.times()?, about)
+    });
+    let rows = rows(&plans, &times, n);
     let macs: u64 = plans.iter().flat_map(|plan| &plan.layers).map(|layer| layer.macs()).sum();
     let first: u64 =
         plans.iter().flat_map(|plan| &plan.layers).filter(|layer| layer.x == 0).map(|layer| layer.macs()).sum();
@@ -90,10 +96,8 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         speed_of(n, &ours_ms, f64::max),
         speed_of(n, &ours_ms, f64::min)
     );
-    println!(
-        "arithmetic     {gflops:.0} GFLOP/s by direct convolution, {:.0}% of the measured peak of {peak:.0}",
-        100. * gflops / peak
-    );
+    let share = |peak| format!(", {:.0}% of the measured peak of {peak:.0}", 100. * gflops / peak);
+    println!("arithmetic     {gflops:.0} GFLOP/s by direct convolution{}", peak.map_or(String::new(), share));
     match &peer {
         Some(peer) => {
             let theirs = speed(&theirs_ms);
@@ -110,14 +114,12 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-fn rows(plans: &[Plan], pair: &Pair<impl alexnet_split::backend::Backend>, n: usize) -> Vec<Row> {
-    let times = pair.times();
+fn rows(plans: &[Plan], times: &[StreamTimes], n: usize) -> Vec<Row> {
     let row = |layer: usize| {
         let macs: u64 = plans.iter().map(|plan| plan.layers[layer].macs()).sum();
         let passes = Pass::ALL.iter().map(|&pass| {
-            let ms = |times: &alexnet_split::report::times::StreamTimes| {
-                Activity::ALL.iter().map(|&activity| times.get(layer, pass, activity).as_secs_f64()).sum::<f64>() * 1e3
-                    / times.steps.max(1) as f64
+            let ms = |times: &StreamTimes| {
+                times.get(layer, pass, Activity::Compute).as_secs_f64() * 1e3 / times.steps.max(1) as f64
             };
             let slower = times.iter().map(ms).fold(0., f64::max);
             let products = match pass {
@@ -129,7 +131,7 @@ fn rows(plans: &[Plan], pair: &Pair<impl alexnet_split::backend::Backend>, n: us
             let flops = 2. * (products * macs * n as u64) as f64;
             (slower, (flops > 0.).then(|| flops / (slower * 1e6)))
         });
-        Row { name: plans[0].layers[layer].name.clone(), passes: passes.collect() }
+        Row { name: plans[0].layers[layer].name.to_string(), passes: passes.collect() }
     };
     (0..plans[0].layers.len()).map(row).collect()
 }

@@ -1,5 +1,6 @@
 //! `check-grads`: gradients against finite differences.
 
+use alexnet_split::backend::Precision;
 use alexnet_split::data::Batch;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::init::{BiasInit, WeightInit};
@@ -8,6 +9,7 @@ use alexnet_split::net::spec::Net;
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split::train::check_grads;
 
+use super::place::{self, on_place};
 use crate::cli::CheckGradsArgs;
 
 /// Images in the batch: a few, so that every layer's sum over images is exercised.
@@ -22,16 +24,20 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
     net.conv_channels.get_or_insert(vec![8, 12, 16, 16, 12]);
     net.dense_units.get_or_insert(vec![24, 20]);
     let net = Net::from_options(&recipe.net)?;
-    let (threads, device) = super::device(&args.device, net.streams)?;
-    let mut pair = Pair::on_cpu(&net, IMAGES, 1, threads, recipe.train.dropout)?;
-    pair.init(recipe.train.seed, WeightInit::He, BiasInit::Zero)?;
     let rng = Philox::new(recipe.train.seed, Purpose::Check, 1);
     let pixels = (IMAGES * net.image.iter().product::<usize>()) as u32;
     let batch = Batch {
         images: (0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect(),
         labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
     };
-    let checks = check_grads::check_grads(&mut pair, &batch, recipe.train.seed)?;
+    let (place, streams) = (place::choose(&args.device, net.streams), net.streams);
+    // Rounded factors would drown the differences.
+    let options = place::gpu_options(&args.device, Some(Precision::Fp32));
+    let (checks, device) = on_place!(place, options, streams, |seats, about| {
+        let mut pair = Pair::new(&net, seats, None, IMAGES, 1, recipe.train.dropout)?;
+        pair.init(recipe.train.seed, WeightInit::He, BiasInit::Zero)?;
+        (check_grads::check_grads(&mut pair, &batch, recipe.train.seed)?, about)
+    });
     if args.json {
         checks.iter().for_each(|check| println!("{}", serde_json::json!(check)));
     } else {

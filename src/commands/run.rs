@@ -1,14 +1,20 @@
 //! Commands that look at an existing run: `eval`, `predict`, `export`.
 
+use alexnet_split::backend::Backend;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::report::picture::picture;
 use alexnet_split::train::export;
+use alexnet_split::train::session::Session;
 use serde_json::json;
 
+use super::on_run;
 use crate::cli::{EvalArgs, ExportArgs, PredictArgs};
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
-    let mut session = super::open_run(&args.run)?;
+    on_run!(&args.run, |session| eval_session(args, &mut session))
+}
+
+fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result<()> {
     let result = session.evaluate(&mut ())?;
     let step = session.step();
     if args.json {
@@ -25,7 +31,10 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
 }
 
 pub fn predict(args: &PredictArgs) -> Result<()> {
-    let mut session = super::open_run(&args.run)?;
+    on_run!(&args.run, |session| predict_session(args, &mut session))
+}
+
+fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> Result<()> {
     let count = session.data().test.len();
     let images = if args.images.is_empty() { (0..count.min(5) as u32).collect() } else { args.images.clone() };
     if let Some(outside) = images.iter().find(|&&image| image as usize >= count) {
@@ -62,8 +71,7 @@ pub fn predict(args: &PredictArgs) -> Result<()> {
 }
 
 pub fn export(args: &ExportArgs) -> Result<()> {
-    let mut session = super::open_run(&args.run)?;
-    export::export(&mut session, &args.file)?;
+    on_run!(&args.run, |session| export::export(&mut session, &args.file)?);
     println!("wrote {}: load it with scripts/load_exported.py", args.file.display());
     Ok(())
 }

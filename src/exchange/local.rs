@@ -2,8 +2,9 @@
 //! time, so that no memory is allocated after the first step.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
-use super::{Exchange, Swap};
+use super::{Exchange, Swap, Transfer};
 use crate::backend::cpu::CpuBackend;
 use crate::error::{Error, Result};
 
@@ -15,30 +16,28 @@ pub struct LocalExchange {
     from: Receiver<Parcel>,
     /// Buffers that came with earlier swaps.
     spare: Vec<Vec<f32>>,
+    /// When the swap under way was started.
+    started: Instant,
 }
 
 /// What goes over: the values (none where nothing is given, but the buffer travels all the same), and what for.
 struct Parcel {
     swap: Swap,
     values: Vec<f32>,
+    sent: Instant,
 }
 
 /// Both ends of a new connection: stream 0's and stream 1's.
 pub fn connect() -> (LocalExchange, LocalExchange) {
     let ((to_1, from_0), (to_0, from_1)) = (channel(), channel());
-    let end = |stream, to, from| LocalExchange { stream, to: Some(to), from, spare: Vec::new() };
+    let end =
+        |stream, to, from| LocalExchange { stream, to: Some(to), from, spare: Vec::new(), started: Instant::now() };
     (end(0, to_1, from_1), end(1, to_0, from_0))
 }
 
 impl LocalExchange {
     fn closed(&self, swap: &Swap) -> Error {
         Error::ExchangeClosed { stream: self.stream, what: swap.to_string() }
-    }
-}
-
-impl std::fmt::Display for Swap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} values for layer {} ({} pass)", self.elems, self.layer, self.pass)
     }
 }
 
@@ -50,17 +49,26 @@ impl Exchange<CpuBackend> for LocalExchange {
         give: Option<&Vec<f32>>,
         _: Option<&mut Vec<f32>>,
     ) -> Result<()> {
+        self.started = Instant::now();
         let given = give.map_or(&[][..], |give| &give[..swap.elems]);
         let fits = self.spare.iter().position(|spare| spare.capacity() >= given.len());
         let mut values =
             fits.map(|index| self.spare.swap_remove(index)).or_else(|| self.spare.pop()).unwrap_or_default();
         values.clear();
         values.extend_from_slice(given);
-        let sent = self.to.as_ref().is_some_and(|to| to.send(Parcel { swap: *swap, values }).is_ok());
+        let sent = self
+            .to
+            .as_ref()
+            .is_some_and(|to| to.send(Parcel { swap: swap.clone(), values, sent: Instant::now() }).is_ok());
         if sent { Ok(()) } else { Err(self.closed(swap)) }
     }
 
-    fn finish_swap(&mut self, _: &CpuBackend, swap: &Swap, take: Option<&mut Vec<f32>>) -> Result<()> {
+    fn finish_swap(
+        &mut self,
+        _: &CpuBackend,
+        swap: &Swap,
+        take: Option<&mut Vec<f32>>,
+    ) -> Result<Transfer<CpuBackend>> {
         let parcel = self.from.recv().map_err(|_| self.closed(swap))?;
         let expected = take.as_ref().map_or(0, |_| swap.elems);
         if parcel.swap != *swap || parcel.values.len() != expected {
@@ -75,7 +83,7 @@ impl Exchange<CpuBackend> for LocalExchange {
             take[..expected].copy_from_slice(&parcel.values);
         }
         self.spare.push(parcel.values);
-        Ok(())
+        Ok((self.started, parcel.sent.max(self.started)))
     }
 
     fn close(&mut self) {
@@ -89,7 +97,7 @@ mod tests {
     use crate::report::times::Pass;
 
     fn swap(elems: usize) -> Swap {
-        Swap { layer: 3, pass: Pass::Forward, elems }
+        Swap { layer: "conv3".into(), pass: Pass::Forward, step: Some(0), elems }
     }
 
     #[test]

@@ -1,21 +1,43 @@
 //! What carries activations and gradients between the two streams. One verb: swap.
 
+pub mod copies;
+pub mod link;
 pub mod local;
+pub mod nccl;
+pub mod self_test;
+
+use std::fmt;
+use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::report::times::Pass;
 
 /// One exchange: which one it is, and how many values go each way (none, where nothing is given).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swap {
-    /// Index of the layer that needs it.
-    pub layer: usize,
+    /// Name of the layer that needs it.
+    pub layer: Arc<str>,
     /// Activations go forward, gradients backward.
     pub pass: Pass,
+    /// Training step, or `None` at test time.
+    pub step: Option<u64>,
     /// Values in each buffer.
     pub elems: usize,
 }
+
+impl fmt::Display for Swap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values for layer {} ({} pass, ", self.elems, self.layer, self.pass)?;
+        match self.step {
+            Some(step) => write!(f, "step {})", step + 1),
+            None => write!(f, "evaluation)"),
+        }
+    }
+}
+
+/// When a swap's values were on their way, from the call to start it until the other stream's had come.
+pub type Transfer<B> = (<B as Backend>::Mark, <B as Backend>::Mark);
 
 /// One stream's end of the connection.
 ///
@@ -23,8 +45,7 @@ pub struct Swap {
 /// most one swap is under way. What one end gives is what the other takes, so a swap is its own adjoint. Both
 /// directions may be used, or one (`None` at both ends of the other).
 pub trait Exchange<B: Backend>: Send {
-    /// Starts: `give` is on its way when this returns and may be overwritten by work queued later. `take` must not be
-    /// used until the swap is finished.
+    /// Starts. Until the swap is finished `give` must not be overwritten and `take` must not be used.
     ///
     /// Fails with [`crate::error::Error::ExchangeClosed`] where the other stream has ended.
     fn start_swap(
@@ -35,10 +56,10 @@ pub trait Exchange<B: Backend>: Send {
         take: Option<&mut B::Buffer>,
     ) -> Result<()>;
 
-    /// Finishes: `take` holds the other stream's values for all work queued later.
+    /// Finishes: `take` holds the other stream's values for all work queued later. Says when they were on their way.
     ///
     /// Fails as [`Exchange::start_swap`], and with [`crate::error::Error::ExchangeMismatch`] where the other stream is at another swap.
-    fn finish_swap(&mut self, backend: &B, swap: &Swap, take: Option<&mut B::Buffer>) -> Result<()>;
+    fn finish_swap(&mut self, backend: &B, swap: &Swap, take: Option<&mut B::Buffer>) -> Result<Transfer<B>>;
 
     /// Ends the connection, so that the other stream does not wait for ever for one that has failed.
     fn close(&mut self);

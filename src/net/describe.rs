@@ -58,7 +58,7 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
     let plans = Plan::all(net)?;
     let streams: Vec<Vec<LayerFacts>> = plans.iter().map(layer_facts).collect();
     let all = || streams.iter().flatten();
-    let softmax_bytes = all().filter(|layer| layer.name == "loss").map(|layer| layer.sent_bytes).sum();
+    let softmax_bytes = all().filter(|layer| &*layer.name == "loss").map(|layer| layer.sent_bytes).sum();
     let parameters = |plan: &Plan| plan.params.iter().map(|param| param.elems() as u64).sum::<u64>();
     let buffers =
         |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_slot() + 2 * plan.largest_crossing();
@@ -81,7 +81,7 @@ fn layer_facts(plan: &Plan) -> Vec<LayerFacts> {
         let params = layer.params.map(|p| [Some(p.own), p.theirs, Some(p.bias)]);
         let has_weights = layer.params.is_some() || layer.crossing.is_some();
         LayerFacts {
-            name: layer.name.clone(),
+            name: layer.name.to_string(),
             reads: match (layer.x, layer.crossing) {
                 _ if !has_weights => "",
                 (0, _) => "image",

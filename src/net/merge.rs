@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::net::pair::Pair;
-use crate::net::plan::{Op, Plan};
+use crate::net::plan::Op;
 use crate::net::stream::Tensor;
 
 /// A tensor of the merged network.
@@ -24,7 +24,7 @@ pub struct MergedTensor {
 
 /// Merges one kind of tensor (values, gradients...) of all parameters: `conv1.weight`, `conv1.bias`, ...
 pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<BTreeMap<String, MergedTensor>> {
-    let plans: Vec<Plan> = pair.plans().into_iter().cloned().collect();
+    let plans = pair.plans().to_vec();
     let mut merged = BTreeMap::new();
     for index in 0..plans[0].layers.len() {
         let name = &plans[0].layers[index].name;
@@ -49,7 +49,7 @@ pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<BTreeMap<
 ///
 /// Fails, naming the tensor, where one is missing or has another shape.
 pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &BTreeMap<String, MergedTensor>) -> Result<()> {
-    let plans: Vec<Plan> = pair.plans().into_iter().cloned().collect();
+    let plans = pair.plans().to_vec();
     let expected = merge(pair, tensor)?;
     for (name, expected) in &expected {
         let found = merged.get(name).map(|tensor| &tensor.shape);

@@ -3,10 +3,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, DropoutScaling, Update};
 use crate::data::Batch;
 use crate::error::{Error, Result};
+use crate::exchange::link::Link;
 use crate::exchange::{Exchange, local};
 use crate::net::init::{BiasInit, WeightInit, initial_values};
 use crate::net::plan::{ParamKind, Plan};
@@ -52,49 +56,86 @@ impl BatchResult {
     }
 }
 
+/// What a stream runs on.
+pub struct Seat<B: Backend> {
+    /// Which stream.
+    pub stream: usize,
+    /// Its device.
+    pub backend: B,
+    /// Its end of the exchange; `None` where there is only one stream.
+    pub exchange: Option<Box<dyn Exchange<B>>>,
+    /// CPU threads.
+    pub threads: usize,
+}
+
+impl Seat<CpuBackend> {
+    /// Seats for all streams on this machine's CPU with `threads` threads in all.
+    pub fn on_cpu(streams: usize, threads: usize) -> Vec<Seat<CpuBackend>> {
+        let threads = threads.max(1);
+        let (ours, theirs) = local::connect();
+        let ends: [Box<dyn Exchange<CpuBackend>>; 2] = [Box::new(ours), Box::new(theirs)];
+        let seats = CpuBackend::for_streams(streams, threads).into_iter().zip(ends).enumerate();
+        let seat = |(stream, (backend, end)): (usize, (CpuBackend, Box<dyn Exchange<CpuBackend>>))| Seat {
+            stream,
+            backend,
+            exchange: (streams > 1).then_some(end),
+            // Cores are shared out evenly; stream 0 gets the odd one.
+            threads: ((threads + streams - 1 - stream) / streams).max(1),
+        };
+        seats.map(seat).collect()
+    }
+}
+
 /// A stream and the threads it runs on.
 struct Worker<B: Backend> {
     cores: rayon::ThreadPool,
     stream: Stream<B>,
 }
 
-/// The whole network.
+/// The whole network: its streams in this process, and the way to the one in the other process if there is one.
+///
+/// With two processes each calls the same methods in the same order.
 pub struct Pair<B: Backend> {
+    /// Of all streams, wherever they are.
+    plans: Vec<Plan>,
     workers: Vec<Worker<B>>,
+    link: Option<Link>,
     scaling: DropoutScaling,
 }
 
 impl Pair<CpuBackend> {
-    /// The network on this machine's CPU with `threads` threads in all; `capacity` is the largest batch and `states`
-    /// the number of state tensors a parameter that the optimizer keeps.
+    /// The network on this machine's CPU; see [`Pair::new`].
     pub fn on_cpu(net: &Net, capacity: usize, states: usize, threads: usize, scaling: DropoutScaling) -> Result<Self> {
-        let threads = threads.max(1);
-        let exchanges: Vec<Option<Box<dyn Exchange<CpuBackend>>>> = match net.streams {
-            1 => vec![None],
-            _ => {
-                let (ours, theirs) = local::connect();
-                vec![Some(Box::new(ours)), Some(Box::new(theirs))]
-            }
-        };
-        let mut workers = Vec::new();
-        let backends = CpuBackend::for_streams(net.streams, threads);
-        for (index, (backend, exchange)) in backends.into_iter().zip(exchanges).enumerate() {
-            // Cores are shared out evenly; stream 0 gets the odd one.
-            let share = ((threads + net.streams - 1 - index) / net.streams).max(1);
-            let cores = rayon::ThreadPoolBuilder::new()
-                .num_threads(share)
-                .thread_name(move |i| format!("stream {index} thread {i}"));
-            let cores =
-                cores.build().map_err(|error| Error::Device(format!("cannot start {share} threads: {error}")))?;
-            let plan = Plan::new(net, index)?;
-            let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states))?;
-            workers.push(Worker { cores, stream });
-        }
-        Ok(Pair { workers, scaling })
+        Pair::new(net, Seat::on_cpu(net.streams, threads), None, capacity, states, scaling)
     }
 }
 
 impl<B: Backend> Pair<B> {
+    /// The network on `seats`: one a stream, or the one of this process where `link` leads to the other's.
+    /// `capacity` is the largest batch and `states` the number of state tensors a parameter that the optimizer keeps.
+    pub fn new(
+        net: &Net,
+        seats: Vec<Seat<B>>,
+        link: Option<Link>,
+        capacity: usize,
+        states: usize,
+        scaling: DropoutScaling,
+    ) -> Result<Self> {
+        let plans = Plan::all(net)?;
+        let mut workers = Vec::new();
+        for Seat { stream, backend, exchange, threads } in seats {
+            let cores = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(move |i| format!("stream {stream} thread {i}"));
+            let cores =
+                cores.build().map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;
+            let plan = plans[stream].clone();
+            let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states))?;
+            workers.push(Worker { cores, stream });
+        }
+        Ok(Pair { plans, workers, link, scaling })
+    }
+
     /// Sets all parameters to their initial values.
     pub fn init(&mut self, seed: u64, weights: WeightInit, biases: BiasInit) -> Result<()> {
         self.each(|stream| {
@@ -113,12 +154,12 @@ impl<B: Backend> Pair<B> {
         let mode = Mode { scaling: self.scaling, training: Some((seed, step)) };
         let scores = self.each(|stream| {
             stream.forward(batch, &mode)?;
+            // Read while the device goes on with the backward pass.
+            let scores = stream.start_scores(batch.len())?;
             stream.backward(batch.len(), &mode)?;
-            let scores = stream.read_scores(batch.len())?;
-            stream.collect_times(1)?;
-            Ok(scores)
+            stream.finish_scores(scores)
         })?;
-        Ok(merge_scores(batch.len(), &scores))
+        self.merge_scores(batch.len(), scores)
     }
 
     /// The forward pass with dropout as in training step `step` of `seed`: what finite differences need.
@@ -134,14 +175,35 @@ impl<B: Backend> Pair<B> {
     fn forward(&mut self, batch: &Batch, mode: Mode) -> Result<BatchResult> {
         let scores = self.each(|stream| {
             stream.forward(batch, &mode)?;
-            let scores = stream.read_scores(batch.len())?;
+            let scores = stream.start_scores(batch.len())?;
+            let scores = stream.finish_scores(scores)?;
             stream.discard_marks();
             Ok(scores)
         })?;
-        Ok(merge_scores(batch.len(), &scores))
+        self.merge_scores(batch.len(), scores)
     }
 
-    /// The logits of all classes of the newest batch of `n` images, a row an image.
+    /// Adds up the streams' scores: the loss is known to each that has classes, ranks are counted in each one's part.
+    fn merge_scores(&mut self, images: usize, mut streams: Vec<Option<Scores>>) -> Result<BatchResult> {
+        if let Some(link) = &mut self.link {
+            // Every process decides on the same numbers.
+            let ours: Vec<f32> = streams.iter().flatten().flat_map(|scores| scores.rows.clone()).collect();
+            let theirs = link.swap_values(&ours)?;
+            streams
+                .insert((1 - link.rank()).min(streams.len()), (!theirs.is_empty()).then_some(Scores { rows: theirs }));
+        }
+        let mut result = BatchResult { images, ..BatchResult::default() };
+        let known: Vec<&Scores> = streams.iter().flatten().collect();
+        for image in 0..images {
+            result.loss_sum += known.first().map_or(f64::NAN, |scores| f64::from(scores.rows[2 * image]));
+            let above: f32 = known.iter().map(|scores| scores.rows[2 * image + 1]).sum();
+            result.top1_errors += usize::from(above >= 1.);
+            result.top5_errors += usize::from(above >= 5.);
+        }
+        Ok(result)
+    }
+
+    /// The logits of all classes of the newest batch of `n` images, a row an image; all streams must be in this process.
     pub fn logits(&mut self, n: usize) -> Result<Vec<Vec<f32>>> {
         let parts = self.each(|stream| stream.read_logits(n))?;
         let row = |image: usize| {
@@ -152,16 +214,25 @@ impl<B: Backend> Pair<B> {
 
     /// Applies the newest gradients.
     pub fn update(&mut self, hyper: impl Fn(ParamKind) -> Update + Sync) -> Result<()> {
-        self.each(|stream| {
-            stream.update(&hyper)?;
-            stream.collect_times(0)
-        })?;
+        self.each(|stream| stream.update(&hyper))?;
         Ok(())
     }
 
-    /// Each stream's times so far.
-    pub fn times(&self) -> Vec<StreamTimes> {
-        self.workers.iter().map(|worker| worker.stream.times().clone()).collect()
+    /// Waits for everything queued.
+    pub fn settle(&mut self) -> Result<()> {
+        self.each(Stream::settle_times)?;
+        Ok(())
+    }
+
+    /// Each stream's times so far; waits for the newest step.
+    pub fn times(&mut self) -> Result<Vec<StreamTimes>> {
+        self.settle()?;
+        let mut times: Vec<_> = self.workers.iter().map(|worker| worker.stream.times().clone()).collect();
+        if let Some(link) = &mut self.link {
+            let theirs = link.swap(&times[0])?;
+            times.insert(1 - link.rank(), theirs);
+        }
+        Ok(times)
     }
 
     /// Forgets the times so far.
@@ -169,14 +240,78 @@ impl<B: Backend> Pair<B> {
         self.workers.iter_mut().for_each(|worker| worker.stream.reset_times());
     }
 
-    /// The streams' plans.
-    pub fn plans(&self) -> Vec<&Plan> {
-        self.workers.iter().map(|worker| worker.stream.plan()).collect()
+    /// The plans of all streams.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
     }
 
-    /// One stream, for reading and setting its parameters.
+    /// Whether this process keeps the run directory and talks to the user.
+    pub fn leads(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.rank() == 0)
+    }
+
+    /// What the process that leads finds, told to the other one, which waits for it.
+    pub fn told<T: Serialize + DeserializeOwned>(&mut self, find: impl FnOnce() -> Result<T>) -> Result<T> {
+        let found = self.leads().then(find).transpose()?;
+        match (found, &mut self.link) {
+            (found, Some(link)) => link.told(found),
+            (Some(found), None) => Ok(found),
+            (None, None) => unreachable!("a process alone leads"),
+        }
+    }
+
+    /// As [`Pair::told`], for values to the bit.
+    pub fn told_values(&mut self, find: impl FnOnce() -> Result<Vec<f32>>) -> Result<Vec<f32>> {
+        let found = self.leads().then(find).transpose()?;
+        match (found, &mut self.link) {
+            (Some(found), Some(link)) => link.send_values(&found).map(|()| found),
+            (None, Some(link)) => link.receive_values(),
+            (found, None) => Ok(found.unwrap_or_default()),
+        }
+    }
+
+    /// One stream of this process, for reading and setting its parameters.
     pub fn stream(&mut self, index: usize) -> &mut Stream<B> {
-        &mut self.workers[index].stream
+        match self.local(index) {
+            Some(stream) => stream,
+            None => panic!("stream {index} is in another process"),
+        }
+    }
+
+    fn local(&mut self, index: usize) -> Option<&mut Stream<B>> {
+        self.workers.iter_mut().map(|worker| &mut worker.stream).find(|stream| stream.plan().stream == index)
+    }
+
+    /// One of a parameter's tensors, on the process that leads; the other one gets nothing.
+    pub fn read_param(&mut self, stream: usize, index: usize, tensor: Tensor) -> Result<Vec<f32>> {
+        let values = self.local(stream).map(|stream| stream.read_param(index, tensor)).transpose()?;
+        match (values, &mut self.link) {
+            (Some(values), None) => Ok(values),
+            (Some(values), Some(link)) if link.rank() == 0 => Ok(values),
+            (Some(values), Some(link)) => link.send_values(&values).map(|()| Vec::new()),
+            (None, Some(link)) if link.rank() == 0 => link.receive_values(),
+            (None, _) => Ok(Vec::new()),
+        }
+    }
+
+    /// Sets one of a parameter's tensors to what `values` gives on the process that leads; the other does not call it.
+    pub fn write_param(
+        &mut self,
+        stream: usize,
+        index: usize,
+        tensor: Tensor,
+        values: impl FnOnce() -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let leads = self.leads();
+        let values = match &mut self.link {
+            Some(link) if !leads && link.rank() == stream => link.receive_values()?,
+            Some(_) if !leads => return Ok(()),
+            _ => values()?,
+        };
+        if let Some(stream) = self.local(stream) {
+            return stream.write_param(index, tensor, &values);
+        }
+        self.link.as_mut().map_or(Ok(()), |link| link.send_values(&values))
     }
 
     /// Runs `work` in every stream at once, each on its own threads. If one fails, the other is released from the
@@ -197,6 +332,10 @@ impl<B: Backend> Pair<B> {
         let (done, mut failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
         if failed.is_empty() {
             return done.into_iter().collect();
+        }
+        if B::QUEUES {
+            // The devices may still be at work, or hang: memory is left to the driver, which frees it with the process.
+            std::mem::forget(std::mem::take(&mut self.workers));
         }
         // That the other stream has ended is a consequence, not a cause.
         let cause = failed.iter().position(|result| !matches!(result, Err(Error::ExchangeClosed { .. }))).unwrap_or(0);
@@ -228,17 +367,4 @@ fn panicked(stream: usize, panic: &(dyn std::any::Any + Send)) -> Error {
     let text =
         panic.downcast_ref::<&str>().map(|text| text.to_string()).or_else(|| panic.downcast_ref::<String>().cloned());
     Error::StreamPanicked { stream, message: text.unwrap_or_else(|| "unknown".into()) }
-}
-
-/// Adds up the streams' scores: the loss is known to each that has classes, ranks are counted in each one's part.
-fn merge_scores(images: usize, streams: &[Option<Scores>]) -> BatchResult {
-    let mut result = BatchResult { images, ..BatchResult::default() };
-    let known: Vec<&Scores> = streams.iter().flatten().collect();
-    for image in 0..images {
-        result.loss_sum += known.first().map_or(f64::NAN, |scores| f64::from(scores.rows[2 * image]));
-        let above: f32 = known.iter().map(|scores| scores.rows[2 * image + 1]).sum();
-        result.top1_errors += usize::from(above >= 1.);
-        result.top5_errors += usize::from(above >= 5.);
-    }
-    result
 }

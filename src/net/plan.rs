@@ -1,5 +1,7 @@
 //! What one stream does: the table resolved to shapes, buffers and parameters.
 
+use std::sync::Arc;
+
 use crate::backend::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
 use crate::error::{Error, Result};
 use crate::net::spec::{Activation, Layer, Net, Placement, Reads};
@@ -26,7 +28,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct PlannedLayer {
     /// `conv1`, `relu1`, `norm1`, `pool1`, `drop6`, `loss`...
-    pub name: String,
+    pub name: Arc<str>,
     /// What to do, with its shapes.
     pub op: Op,
     /// The buffer it reads.
@@ -344,12 +346,20 @@ impl Planner<'_> {
         self.plan.slots.push(out_shape.iter().product());
         self.slot = self.plan.slots.len() - 1;
         self.shape = out_shape;
-        self.plan.layers.push(PlannedLayer { name, op, x, y: self.slot, out_shape, crossing, params });
+        self.plan.layers.push(PlannedLayer { name: name.into(), op, x, y: self.slot, out_shape, crossing, params });
     }
 
     fn push_in_place(&mut self, name: String, op: Op) {
         let (slot, out_shape) = (self.slot, self.shape);
-        self.plan.layers.push(PlannedLayer { name, op, x: slot, y: slot, out_shape, crossing: None, params: None });
+        self.plan.layers.push(PlannedLayer {
+            name: name.into(),
+            op,
+            x: slot,
+            y: slot,
+            out_shape,
+            crossing: None,
+            params: None,
+        });
     }
 }
 

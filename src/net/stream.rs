@@ -19,6 +19,10 @@ pub struct Mode {
 }
 
 impl Mode {
+    fn swap(&self, layer: &PlannedLayer, pass: Pass, elems: usize) -> Swap {
+        Swap { layer: layer.name.clone(), pass, step: self.training.map(|(_, step)| step), elems }
+    }
+
     fn draw(&self, layer: u32) -> DropoutDraw {
         let mask = self.training.map(|(seed, step)| (Philox::new(seed, Purpose::Dropout, layer), step));
         DropoutDraw { mask, scaling: self.scaling }
@@ -54,7 +58,13 @@ pub enum Tensor {
 }
 
 /// What was done between two marks.
-type Marked<M> = (usize, Pass, Activity, M, M);
+struct Marked<M> {
+    layer: usize,
+    pass: Pass,
+    activity: Activity,
+    from: M,
+    to: M,
+}
 
 /// One stream of the network.
 pub struct Stream<B: Backend> {
@@ -74,7 +84,9 @@ pub struct Stream<B: Backend> {
     stats: [B::Buffer; 2],
     scores: B::Buffer,
     times: StreamTimes,
+    /// Of the newest pass, and of training passes before it whose work may not be done yet.
     marks: Vec<Marked<B::Mark>>,
+    older_marks: Vec<Marked<B::Mark>>,
     record: Option<Vec<Record>>,
 }
 
@@ -105,6 +117,7 @@ impl<B: Backend> Stream<B> {
             scores: images(2)?,
             times: StreamTimes::new(plan.layers.len()),
             marks: Vec::new(),
+            older_marks: Vec::new(),
             record: None,
             plan,
             backend,
@@ -125,6 +138,8 @@ impl<B: Backend> Stream<B> {
 
     /// Forgets the time spent so far.
     pub fn reset_times(&mut self) {
+        self.marks.clear();
+        self.older_marks.clear();
         self.times = StreamTimes::new(self.plan.layers.len());
     }
 
@@ -152,6 +167,7 @@ impl<B: Backend> Stream<B> {
         if let Some(record) = &mut self.record {
             record.clear();
         }
+        self.older_marks.append(&mut self.marks);
         self.backend.write(&batch.images, &mut self.activations[0])?;
         for index in 0..self.plan.layers.len() {
             self.forward_layer(index, batch, mode)?;
@@ -162,17 +178,17 @@ impl<B: Backend> Stream<B> {
     fn forward_layer(&mut self, index: usize, batch: &Batch, mode: &Mode) -> Result<()> {
         let Stream { plan, backend, exchange, params, activations, gradients, stats, scores, marks, record, .. } = self;
         let (layer, n) = (&plan.layers[index], batch.len());
-        let _span = tracing::debug_span!("layer", layer = layer.name, pass = "forward").entered();
+        let _span = tracing::debug_span!("layer", layer = &*layer.name, pass = "forward").entered();
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Forward };
         let elems = n * layer.out_shape.iter().product::<usize>();
         match &layer.op {
             Op::Conv(_) | Op::Dense(_) | Op::Absent => {
                 let theirs = match (layer.crossing, exchange) {
                     (Some(crossing), Some(exchange)) => {
-                        let swap = Swap { layer: index, pass: Pass::Forward, elems: n * crossing.elems };
+                        let swap = mode.swap(layer, Pass::Forward, n * crossing.elems);
                         let [x, theirs] = disjoint(activations, [layer.x, crossing.theirs]);
                         let (give, take) = (crossing.gives.then_some(&*x), crossing.takes.then_some(theirs));
-                        timed.run(Activity::Exchange, || exchange.start_swap(backend, &swap, give, take))?;
+                        exchange.start_swap(backend, &swap, give, take)?;
                         Some((crossing, swap, exchange))
                     }
                     _ => None,
@@ -187,7 +203,7 @@ impl<B: Backend> Stream<B> {
                 }
                 if let Some((crossing, swap, exchange)) = theirs {
                     let take = crossing.takes.then_some(&mut activations[crossing.theirs]);
-                    timed.run(Activity::Waiting, || exchange.finish_swap(backend, &swap, take))?;
+                    timed.finish_swap(&mut **exchange, &swap, take)?;
                     if let Some((block, true)) =
                         layer.params.and_then(|p| p.theirs).map(|block| (block, crossing.takes))
                     {
@@ -219,9 +235,9 @@ impl<B: Backend> Stream<B> {
                 timed.run(Activity::Compute, || backend.softmax_stats(shape, n, logits, labels, ours))?;
                 let mut other = None;
                 if let (true, Some(exchange)) = (shape.split, exchange) {
-                    let swap = Swap { layer: index, pass: Pass::Forward, elems: n * SoftmaxShape::STATS };
-                    timed.run(Activity::Exchange, || exchange.start_swap(backend, &swap, Some(ours), Some(theirs)))?;
-                    timed.run(Activity::Waiting, || exchange.finish_swap(backend, &swap, Some(theirs)))?;
+                    let swap = mode.swap(layer, Pass::Forward, n * SoftmaxShape::STATS);
+                    exchange.start_swap(backend, &swap, Some(ours), Some(theirs))?;
+                    timed.finish_swap(&mut **exchange, &swap, Some(theirs))?;
                     other = Some(&*theirs);
                 }
                 timed.run(Activity::Compute, || {
@@ -230,7 +246,7 @@ impl<B: Backend> Stream<B> {
             }
         }
         if let Some(record) = record {
-            record.push((layer.name.clone(), backend.read(&activations[layer.y], elems)?));
+            record.push((layer.name.to_string(), backend.read(&activations[layer.y], elems)?));
         }
         Ok(())
     }
@@ -250,7 +266,7 @@ impl<B: Backend> Stream<B> {
             plan, backend, exchange, params, activations, gradients, outgoing, incoming, marks, record, ..
         } = self;
         let layer = &plan.layers[index];
-        let _span = tracing::debug_span!("layer", layer = layer.name, pass = "backward").entered();
+        let _span = tracing::debug_span!("layer", layer = &*layer.name, pass = "backward").entered();
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Backward };
         let [dy, dx] = match (gradients, reached) {
             ([a, b], 0) => [a, b],
@@ -263,7 +279,7 @@ impl<B: Backend> Stream<B> {
             Op::SoftmaxCrossEntropy(_) => {} // its gradient came with the loss
             Op::Conv(_) | Op::Dense(_) | Op::Absent => {
                 let crossing = layer.crossing.zip(exchange.as_mut()).map(|(crossing, exchange)| {
-                    (crossing, exchange, Swap { layer: index, pass: Pass::Backward, elems: n * crossing.elems })
+                    (crossing, exchange, mode.swap(layer, Pass::Backward, n * crossing.elems))
                 });
                 // First what the other stream is waiting for, then the rest while it is on its way.
                 let mut under_way = None;
@@ -274,7 +290,7 @@ impl<B: Backend> Stream<B> {
                         })?;
                     }
                     let (give, take) = (crossing.takes.then_some(&*outgoing), crossing.gives.then_some(&mut *incoming));
-                    timed.run(Activity::Exchange, || exchange.start_swap(backend, &swap, give, take))?;
+                    exchange.start_swap(backend, &swap, give, take)?;
                     under_way = Some((crossing, exchange, swap));
                 }
                 if let Some(p) = layer.params {
@@ -294,7 +310,7 @@ impl<B: Backend> Stream<B> {
                 }
                 if let Some((crossing, exchange, swap)) = under_way {
                     let take = crossing.gives.then_some(&mut *incoming);
-                    timed.run(Activity::Waiting, || exchange.finish_swap(backend, &swap, take))?;
+                    timed.finish_swap(&mut **exchange, &swap, take)?;
                     if crossing.gives {
                         timed.run(Activity::Compute, || backend.add(swap.elems, incoming, dx))?;
                     }
@@ -341,10 +357,18 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// Waits for the batch and reads its scores; `None` where the loss lives on the other stream.
-    pub fn read_scores(&mut self, n: usize) -> Result<Option<Scores>> {
+    /// Starts to read the newest batch's scores; `None` where the loss lives on the other stream.
+    pub fn start_scores(&mut self, n: usize) -> Result<Option<B::Read>> {
         let has_loss = self.plan.layers.iter().any(|layer| matches!(layer.op, Op::SoftmaxCrossEntropy(_)));
-        has_loss.then(|| Ok(Scores { rows: self.backend.read(&self.scores, 2 * n)? })).transpose()
+        has_loss.then(|| self.backend.start_read(&self.scores, 2 * n)).transpose()
+    }
+
+    /// Waits for the scores, but not for work queued after [`Stream::start_scores`].
+    pub fn finish_scores(&mut self, scores: Option<B::Read>) -> Result<Option<Scores>> {
+        let scores = scores.map(|read| Ok(Scores { rows: self.backend.finish_read(read)? })).transpose()?;
+        // What was queued before this batch is done now (where there is no loss, the times wait for it).
+        self.collect_times()?;
+        Ok(scores)
     }
 
     /// Waits for the batch and reads this stream's logits: n rows of its classes (none where fc8 is elsewhere).
@@ -353,13 +377,28 @@ impl<B: Backend> Stream<B> {
         self.backend.read(&self.activations[last.x], n * self.plan.slots[last.x])
     }
 
-    /// Turns the marks of the newest training pass into times; `steps` training steps are counted.
-    pub fn collect_times(&mut self, steps: u64) -> Result<()> {
-        for (layer, pass, activity, from, to) in self.marks.drain(..) {
-            self.times.add(layer, pass, activity, self.backend.elapsed(&from, &to)?);
+    /// Turns the marks of earlier training steps into times.
+    fn collect_times(&mut self) -> Result<()> {
+        let Stream { backend, times, plan, older_marks, .. } = self;
+        if let (Some(first), Some(last)) = (older_marks.first(), older_marks.last()) {
+            times.total += backend.elapsed(&first.from, &last.to)?;
+            times.steps += 1;
         }
-        self.times.steps += steps;
+        for Marked { layer, pass, activity, from, to } in older_marks.drain(..) {
+            let time = backend.elapsed(&from, &to)?;
+            times.add(layer, pass, activity, time);
+            if B::QUEUES {
+                let (layer, ms) = (&plan.layers[layer].name, time.as_secs_f64() * 1e3);
+                tracing::debug!(stream = plan.stream, %layer, %pass, %activity, ms = format!("{ms:.3}"), "device time");
+            }
+        }
         Ok(())
+    }
+
+    /// Waits for the newest training step and counts its time too.
+    pub fn settle_times(&mut self) -> Result<()> {
+        self.older_marks.append(&mut self.marks);
+        self.collect_times()
     }
 
     /// Forgets the marks of the newest pass: it was not training.
@@ -405,17 +444,31 @@ struct Timer<'a, B: Backend> {
 }
 
 impl<B: Backend> Timer<'_, B> {
-    fn run(&mut self, activity: Activity, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn run<T>(&mut self, activity: Activity, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let span = match activity {
             Activity::Compute => tracing::trace_span!("compute"),
-            Activity::Exchange => tracing::debug_span!("exchange"),
-            Activity::Waiting => tracing::debug_span!("waiting"),
+            Activity::Exchange | Activity::Waiting => tracing::debug_span!("exchange"),
         };
         let _entered = span.enter();
         let from = self.backend.mark()?;
-        work()?;
-        self.marks.push((self.layer, self.pass, activity, from, self.backend.mark()?));
+        let done = work()?;
+        self.push(activity, from, self.backend.mark()?);
+        Ok(done)
+    }
+
+    /// Finishes a swap: the time that this stream waits for it, and the time that it was on its way.
+    fn finish_swap(&mut self, exchange: &mut dyn Exchange<B>, swap: &Swap, take: Option<&mut B::Buffer>) -> Result<()> {
+        let backend = self.backend;
+        let (from, to) = self.run(Activity::Waiting, || exchange.finish_swap(backend, swap, take))?;
+        // Before the waiting, so that the last mark of a step is one of the computing stream.
+        let waiting = self.marks.len().saturating_sub(1);
+        let (layer, pass) = (self.layer, self.pass);
+        self.marks.insert(waiting, Marked { layer, pass, activity: Activity::Exchange, from, to });
         Ok(())
+    }
+
+    fn push(&mut self, activity: Activity, from: B::Mark, to: B::Mark) {
+        self.marks.push(Marked { layer: self.layer, pass: self.pass, activity, from, to });
     }
 }
 

@@ -34,9 +34,9 @@ impl fmt::Display for Pass {
 pub enum Activity {
     /// Running an operation.
     Compute,
-    /// Handing a buffer to the other stream.
+    /// Values were on their way between the streams, mostly while this one computed.
     Exchange,
-    /// Waiting for the other stream's buffer.
+    /// Waiting for the other stream's values.
     Waiting,
 }
 
@@ -56,18 +56,20 @@ impl fmt::Display for Activity {
 }
 
 /// Time of one stream over some steps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct StreamTimes {
     /// By layer, pass, activity.
     layers: Vec<[[Duration; 3]; 3]>,
     /// Training steps measured.
     pub steps: u64,
+    /// From the first operation of each step to the end of its last one.
+    pub total: Duration,
 }
 
 impl StreamTimes {
     /// No time yet, for a network of `layers` layers.
     pub fn new(layers: usize) -> Self {
-        StreamTimes { layers: vec![[[Duration::ZERO; 3]; 3]; layers], steps: 0 }
+        StreamTimes { layers: vec![[[Duration::ZERO; 3]; 3]; layers], steps: 0, total: Duration::ZERO }
     }
 
     /// Adds a measurement.
@@ -90,15 +92,20 @@ impl StreamTimes {
         Pass::ALL.iter().map(|&pass| self.total(pass, activity)).sum()
     }
 
-    /// All time measured.
-    pub fn sum(&self) -> Duration {
-        Activity::ALL.iter().map(|&activity| self.activity(activity)).sum()
+    /// The part of the exchanges during which this stream computed.
+    pub fn hidden(&self) -> Duration {
+        self.activity(Activity::Exchange).saturating_sub(self.activity(Activity::Waiting))
+    }
+
+    /// The part of the steps in which this stream did not compute.
+    pub fn idle(&self) -> Duration {
+        self.total.saturating_sub(self.activity(Activity::Compute))
     }
 }
 
 /// The table shown at the end of a run: a row a layer, for each stream milliseconds a step of computing forward,
-/// backward and the update, of handing over (exch) and of waiting for the other stream, and the share of the stream's
-/// time.
+/// backward and the update, of values on their way (exch) and of waiting for them (wait), and the share of the stream's
+/// computing and waiting.
 pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
     // 80 columns for two streams.
     let mut out = format!("{:<6}", "ms");
@@ -115,10 +122,11 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
         for times in streams {
             let ms = |time: Duration| time.as_secs_f64() * 1e3 / times.steps.max(1) as f64;
             let by_activity = |activity| Pass::ALL.iter().map(|&pass| cell(times, pass, activity)).sum::<Duration>();
-            let all: Duration = Activity::ALL.iter().map(|&activity| by_activity(activity)).sum();
+            let busy = by_activity(Activity::Compute) + by_activity(Activity::Waiting);
+            let whole = times.activity(Activity::Compute) + times.activity(Activity::Waiting);
             let [forward, backward, update] = Pass::ALL.map(|pass| ms(cell(times, pass, Activity::Compute)));
             let (exchange, waiting) = (ms(by_activity(Activity::Exchange)), ms(by_activity(Activity::Waiting)));
-            let share = 100. * all.as_secs_f64() / times.sum().as_secs_f64().max(1e-9);
+            let share = 100. * busy.as_secs_f64() / whole.as_secs_f64().max(1e-9);
             out += &format!("|{forward:>7.1}{backward:>7.1}{update:>6.1}{exchange:>5.1}{waiting:>5.1}{share:>5.0}%");
         }
         out.push('\n');
@@ -128,11 +136,20 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
     }
     row("all", &|times, pass, activity| times.total(pass, activity));
     for (stream, times) in streams.iter().enumerate() {
-        let share = |activity| 100. * times.activity(activity).as_secs_f64() / times.sum().as_secs_f64().max(1e-9);
-        let [compute, exchange, waiting] = Activity::ALL.map(share);
+        let ms = |time: Duration| time.as_secs_f64() * 1e3 / times.steps.max(1) as f64;
+        let share = |part: Duration, whole: Duration| 100. * part.as_secs_f64() / whole.as_secs_f64().max(1e-9);
+        let (compute, exchange) = (times.activity(Activity::Compute), times.activity(Activity::Exchange));
         out += &format!(
-            "stream {stream}: {compute:.1}% computing, {exchange:.1}% exchanging, {waiting:.1}% waiting for the other\n"
+            "stream {stream}: of {:.1} ms a step {:.1}% computing, {:.1}% idle",
+            ms(times.total),
+            share(compute, times.total),
+            share(times.idle(), times.total)
         );
+        if exchange > Duration::ZERO {
+            let hidden = share(times.hidden(), exchange);
+            out += &format!("; exchanging {:.1} ms, {hidden:.0}% of it hidden behind computing", ms(exchange));
+        }
+        out.push('\n');
     }
     out
 }

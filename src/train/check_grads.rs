@@ -48,7 +48,7 @@ impl Check {
 /// parameter whose gradient is 0 everywhere is reported with an error of 1: nothing was checked.
 pub fn check_grads<B: Backend>(pair: &mut Pair<B>, batch: &Batch, seed: u64) -> Result<Vec<Check>> {
     let here = pair.forward_backward(batch, seed, 0)?.loss();
-    let plans: Vec<_> = pair.plans().into_iter().cloned().collect();
+    let plans = pair.plans().to_vec();
     let mut checks = Vec::new();
     for (stream, plan) in plans.iter().enumerate() {
         for (index, param) in plan.params.iter().enumerate() {

@@ -48,44 +48,51 @@ pub fn save<B: Backend>(
     let _span = tracing::info_span!("checkpoint", step = state.step).entered();
     let folder = run.join("checkpoints");
     let whole = folder.join(format!("step-{:08}", state.step));
-    if whole.exists() {
+    if !pair.told(|| Ok(!whole.exists()))? {
         return Ok(whole); // the same step of the same run: the same bits
     }
     let temporary = folder.join("unfinished");
-    if temporary.exists() {
-        std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
+    if pair.leads() {
+        if temporary.exists() {
+            std::fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
+        }
+        std::fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
     }
-    std::fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
-    for stream in 0..state.streams {
-        let params = pair.plans()[stream].params.clone();
+    for (stream, plan) in pair.plans().to_vec().iter().enumerate() {
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
-        for (index, param) in params.iter().enumerate() {
-            tensors.push((
-                param.name.clone(),
-                param.shape.clone(),
-                pair.stream(stream).read_param(index, Tensor::Value)?,
-            ));
+        for (index, param) in plan.params.iter().enumerate() {
+            let value = pair.read_param(stream, index, Tensor::Value)?;
+            tensors.push((param.name.clone(), param.shape.clone(), value));
             for (number, name) in state_names.iter().enumerate() {
-                let values = pair.stream(stream).read_param(index, Tensor::State(number))?;
+                let values = pair.read_param(stream, index, Tensor::State(number))?;
                 tensors.push((format!("{name}.{}", param.name), param.shape.clone(), values));
             }
         }
         if stream == 0 {
             tensors.push(("input.mean".into(), vec![mean.len()], mean.to_vec()));
         }
-        write_tensors(&temporary.join(file_name(stream)), &tensors, None)?;
+        if pair.leads() {
+            write_tensors(&temporary.join(file_name(stream)), &tensors, None)?;
+        }
     }
+    // The other process waits here: its next exchange has a deadline, and a disk may be slow.
+    pair.told(|| publish(run, state, &temporary, &whole))?;
+    Ok(whole)
+}
+
+/// Makes a finished folder the newest checkpoint.
+fn publish(run: &Path, state: &State, temporary: &Path, whole: &Path) -> Result<()> {
     let json = temporary.join("checkpoint.json");
     std::fs::write(&json, serde_json::to_string_pretty(state).unwrap_or_default())
         .map_err(Error::io("write", &json))?;
     flush(&json)?;
-    sync_folder(&temporary)?;
-    std::fs::rename(&temporary, &whole).map_err(Error::io("rename to", &whole))?;
-    sync_folder(&folder)?;
-    for old in list(run)?.into_iter().filter(|old| *old != whole) {
+    sync_folder(temporary)?;
+    std::fs::rename(temporary, whole).map_err(Error::io("rename to", whole))?;
+    whole.parent().map_or(Ok(()), sync_folder)?;
+    for old in list(run)?.into_iter().filter(|old| old != whole) {
         std::fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
     }
-    Ok(whole)
+    Ok(())
 }
 
 /// The newest checkpoint of a run, or the one that `path` is itself.
@@ -131,21 +138,20 @@ pub fn load<B: Backend>(
         return Err(Error::run(checkpoint, problem));
     }
     let mut mean = Vec::new();
-    for stream in 0..streams {
+    for (stream, plan) in pair.plans().to_vec().iter().enumerate() {
         let path = checkpoint.join(file_name(stream));
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| Error::run(&path, format!("damaged: {error}")))?;
-        let params = pair.plans()[stream].params.clone();
-        for (index, param) in params.iter().enumerate() {
-            let value = read_tensor(&path, &file, &param.name, Some(&param.shape))?;
-            pair.stream(stream).write_param(index, Tensor::Value, &value)?;
+        // Only the process that leads needs to see the run's directory.
+        let bytes = if pair.leads() { std::fs::read(&path).map_err(Error::io("read", &path))? } else { Vec::new() };
+        let file = || SafeTensors::deserialize(&bytes).map_err(|error| Error::run(&path, format!("damaged: {error}")));
+        for (index, param) in plan.params.iter().enumerate() {
+            let read = |name: &str| read_tensor(&path, &file()?, name, Some(&param.shape));
+            pair.write_param(stream, index, Tensor::Value, || read(&param.name))?;
             for (number, name) in state_names.iter().enumerate() {
-                let value = read_tensor(&path, &file, &format!("{name}.{}", param.name), Some(&param.shape))?;
-                pair.stream(stream).write_param(index, Tensor::State(number), &value)?;
+                pair.write_param(stream, index, Tensor::State(number), || read(&format!("{name}.{}", param.name)))?;
             }
         }
         if stream == 0 {
-            mean = read_tensor(&path, &file, "input.mean", None)?;
+            mean = pair.told_values(|| read_tensor(&path, &file()?, "input.mean", None))?;
         }
     }
     Ok(mean)

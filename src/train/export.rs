@@ -30,7 +30,7 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     let scaling = session.recipe().train.dropout;
     let metadata = HashMap::from([
         ("format".to_owned(), "pt".to_owned()),
-        ("layers".to_owned(), layers(&session.pair().plans(), scaling).to_string()),
+        ("layers".to_owned(), layers(session.pair().plans(), scaling).to_string()),
         ("classes".to_owned(), json!(session.data().classes).to_string()),
     ]);
     let merged = merge(session.pair(), Tensor::Value)?;
@@ -47,7 +47,7 @@ fn image_channels<B: Backend>(session: &Session<B>) -> usize {
 }
 
 /// The table, a row a layer, as the script reads it.
-fn layers(plans: &[&Plan], scaling: DropoutScaling) -> Value {
+fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
     let streams = plans.len();
     let rows = plans[0].layers.iter().filter_map(|layer| {
         let groups = if layer.crossing.is_some() || layer.x == 0 { 1 } else { streams };
@@ -56,9 +56,9 @@ fn layers(plans: &[&Plan], scaling: DropoutScaling) -> Value {
                 // Zeros that the last window reads beyond the image, besides the padding.
                 let after = |out: usize, size: usize| ((out - 1) * s.stride + s.r).saturating_sub(size + s.pad);
                 let padding = [s.pad, after(s.q, s.w), s.pad, after(s.p, s.h)];
-                json!({"op": "conv", "name": layer.name, "stride": s.stride, "groups": groups, "padding": padding})
+                json!({"op": "conv", "name": &*layer.name, "stride": s.stride, "groups": groups, "padding": padding})
             }
-            Op::Dense(_) => json!({"op": "dense", "name": layer.name}),
+            Op::Dense(_) => json!({"op": "dense", "name": &*layer.name}),
             Op::Activation(Activation::Relu, _) => json!({"op": "relu"}),
             Op::Activation(Activation::Tanh, _) => json!({"op": "tanh"}),
             Op::Lrn(s) => {

@@ -24,9 +24,8 @@ pub struct RunInfo {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    metrics: File,
-    /// Keeps the lock.
-    _lock: File,
+    /// The metrics and the lock; `None` where another process keeps the directory.
+    files: Option<[File; 2]>,
 }
 
 impl RunDir {
@@ -69,7 +68,12 @@ impl RunDir {
     fn open_metrics(path: &Path, lock: File) -> Result<RunDir> {
         let file = path.join("metrics.jsonl");
         let metrics = OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))?;
-        Ok(RunDir { path: path.to_owned(), metrics, _lock: lock })
+        Ok(RunDir { path: path.to_owned(), files: Some([metrics, lock]) })
+    }
+
+    /// The run directory that the other process keeps.
+    pub fn elsewhere(path: &Path) -> RunDir {
+        RunDir { path: path.to_owned(), files: None }
     }
 
     /// Where it is.
@@ -79,7 +83,8 @@ impl RunDir {
 
     /// Adds a line to the metrics.
     pub fn log(&mut self, row: &serde_json::Value) -> Result<()> {
-        writeln!(self.metrics, "{row}").map_err(Error::io("write", &self.path.join("metrics.jsonl")))
+        let Some([metrics, _lock]) = &mut self.files else { return Ok(()) };
+        writeln!(metrics, "{row}").map_err(Error::io("write", &self.path.join("metrics.jsonl")))
     }
 }
 

@@ -9,11 +9,11 @@ use super::checkpoint::{self, State};
 use super::run_dir::RunDir;
 use super::schedule::Schedule;
 use crate::backend::Backend;
-use crate::backend::cpu::CpuBackend;
 use crate::data::input::Preprocessor;
 use crate::data::{DataSet, ImageSet};
 use crate::error::{Error, Result};
-use crate::net::pair::{BatchResult, Pair};
+use crate::exchange::link::Link;
+use crate::net::pair::{BatchResult, Pair, Seat};
 use crate::net::spec::Net;
 use crate::recipe::Recipe;
 use crate::rng::{Philox, Purpose};
@@ -93,23 +93,21 @@ pub fn resolve(mut recipe: Recipe, data: &DataSet) -> Result<Recipe> {
     Ok(recipe)
 }
 
-impl Session<CpuBackend> {
-    /// A new network on the CPU; `recipe` must be resolved.
-    pub fn on_cpu(recipe: Recipe, data: DataSet, threads: usize) -> Result<Self> {
+impl<B: Backend> Session<B> {
+    /// A new network on the seats that `pair` makes for it; `recipe` must be resolved.
+    pub fn new(recipe: Recipe, data: DataSet, seats: Vec<Seat<B>>, link: Option<Link>) -> Result<Self> {
         let net = Net::from_options(&recipe.net)?;
         let input = Preprocessor::new(&recipe.input, net.image, &data.train)?;
-        let mut pair =
-            Pair::on_cpu(&net, recipe.train.batch_size, recipe.state_names().len(), threads, recipe.train.dropout)?;
+        let states = recipe.state_names().len();
+        let mut pair = Pair::new(&net, seats, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         let schedule = Schedule::new(recipe.optimizer.lr);
         Ok(Session { recipe, data, input, pair, step: 0, schedule })
     }
-}
 
-impl<B: Backend> Session<B> {
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
     pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
-        let state = checkpoint::load_state(checkpoint)?;
+        let state = self.pair.told(|| checkpoint::load_state(checkpoint))?;
         let mean = checkpoint::load(checkpoint, &state, &mut self.pair, self.recipe.state_names())?;
         if mean.len() != self.input.mean().len() {
             let problem =

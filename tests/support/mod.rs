@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod reference;
+pub mod softgpu;
 pub mod tolerance;
 
 use alexnet_split::backend::DropoutScaling;
@@ -42,4 +43,15 @@ pub fn normals(elems: usize, scale: f32, seed: u64) -> Vec<f32> {
 pub fn batch(net: &Net, n: usize, scale: f32) -> Batch {
     let elems: usize = net.image.iter().product();
     Batch { images: normals(n * elems, scale, 5), labels: (0..n).map(|i| (i * 3 % net.classes()) as u32).collect() }
+}
+
+/// The nearest number with 10 bits of mantissa; ties go away from 0, as tensor cores want their tf32 factors.
+pub fn round_to_tf32(v: f32) -> f32 {
+    f32::from_bits(v.to_bits().wrapping_add(1 << 12) & !((1 << 13) - 1))
+}
+
+/// The nearest bf16; ties go to even.
+pub fn round_to_bf16(v: f32) -> f32 {
+    let bits = v.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }

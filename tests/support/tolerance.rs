@@ -2,6 +2,9 @@
 
 /// An operation in f32 against the same in f64: sums of up to some thousand terms, each rounded to 6e-8.
 pub const OPERATION: f64 = 5e-6;
+/// A product on tensor cores against the same rounded factors in f64: as above, but the cores add up eight or sixteen
+/// products at a time with fewer bits.
+pub const TENSOR_CORE: f64 = 2e-5;
 /// Activations, gradients and test logits of a small net against PyTorch in f64; f32 PyTorch itself gets 2e-6.
 pub const GOLDEN: f64 = 2e-5;
 /// Losses of ten steps against PyTorch in f64; f32 PyTorch itself gets 3e-7.

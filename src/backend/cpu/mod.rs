@@ -41,6 +41,8 @@ impl CpuBackend {
 impl Backend for CpuBackend {
     type Buffer = Vec<f32>;
     type Mark = Instant;
+    type Read = Vec<f32>;
+    const QUEUES: bool = false;
 
     fn alloc(&self, elems: usize) -> Result<Vec<f32>> {
         Ok(vec![0.; elems])
@@ -51,8 +53,12 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn read(&self, from: &Vec<f32>, elems: usize) -> Result<Vec<f32>> {
+    fn start_read(&self, from: &Vec<f32>, elems: usize) -> Result<Vec<f32>> {
         Ok(from[..elems].to_vec())
+    }
+
+    fn finish_read(&self, read: Vec<f32>) -> Result<Vec<f32>> {
+        Ok(read)
     }
 
     fn fill_zero(&self, elems: usize, to: &mut Vec<f32>) -> Result<()> {

@@ -59,8 +59,7 @@ pub fn dropout_backward(shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: 
 
 #[inline(always)]
 fn drop_units(shape: &DropoutShape, rng: &Philox, step: u64, sample: usize, factor: f32, units: &mut [f32]) {
-    // 2^32 at keep = 1, hence 64 bits.
-    let threshold = (f64::from(shape.keep) * 4_294_967_296.) as u64;
+    let threshold = shape.threshold();
     let mut unit = shape.first_unit;
     let mut rest = units;
     while !rest.is_empty() {

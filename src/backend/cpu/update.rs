@@ -22,9 +22,8 @@ pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]
                 })
             });
         }
-        (Update::Adam { lr, beta1, beta2, epsilon, weight_decay, step }, [m, v]) => {
-            let power = |beta: f32| 1. - f64::from(beta).powf(step as f64);
-            let (rate, root) = ((f64::from(lr) / power(beta1)) as f32, power(beta2).sqrt() as f32);
+        (Update::Adam { beta1, beta2, epsilon, weight_decay, .. }, [m, v]) => {
+            let [rate, root] = update.adam_factors();
             let state = m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK));
             w.par_chunks_mut(BLOCK).zip(state).zip(dw.par_chunks(BLOCK)).for_each(|((w, (m, v)), dw)| {
                 Arch::new().dispatch(|| {

@@ -1,0 +1,58 @@
+// Max pooling (paper 3.4) and its gradient. Contracts: src/backend/mod.rs.
+#include "shapes.cuh"
+
+// One thread an output.
+extern "C" __global__ void __launch_bounds__(256)
+    max_pool_forward(PoolShape shape, const float* __restrict__ x, float* __restrict__ y) {
+    const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= shape.n * shape.c * shape.p * shape.q) {
+        return;
+    }
+    const unsigned q = at % shape.q, p = at / shape.q % shape.p, map = at / shape.q / shape.p;
+    const float* corner = x + (map * shape.h + p * shape.stride) * shape.w + q * shape.stride;
+    float largest = corner[0];
+    for (unsigned r = 0; r < shape.window; ++r) {
+        for (unsigned s = 0; s < shape.window; ++s) {
+            const float value = corner[r * shape.w + s];
+            // A NaN stays: a diverged run must be seen in the loss.
+            largest = largest > value || isnan(largest) ? largest : value;
+        }
+    }
+    y[at] = largest;
+}
+
+// Whether row r, column s is the first place in row order where the window at `corner` has its maximum.
+static __device__ bool is_first(const PoolShape& shape, const float* corner, float largest, unsigned r, unsigned s) {
+    for (unsigned at = 0; at < r * shape.window + s; ++at) {
+        if (corner[at / shape.window * shape.w + at % shape.window] == largest) {
+            return false;
+        }
+    }
+    return corner[r * shape.w + s] == largest;
+}
+
+// One thread an input: it looks at the windows that contain it, in row order, and takes the gradients of those whose
+// first maximum it is. So no two threads write to one place, and the order of the sum is fixed.
+extern "C" __global__ void __launch_bounds__(256)
+    max_pool_backward(PoolShape shape, const float* __restrict__ x, const float* __restrict__ y,
+                      const float* __restrict__ dy, float* __restrict__ dx) {
+    const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= shape.n * shape.c * shape.h * shape.w) {
+        return;
+    }
+    const unsigned w = at % shape.w, h = at / shape.w % shape.h, map = at / shape.w / shape.h;
+    const unsigned first_p = h < shape.window ? 0 : (h - shape.window) / shape.stride + 1;
+    const unsigned first_q = w < shape.window ? 0 : (w - shape.window) / shape.stride + 1;
+    const unsigned end_p = min(h / shape.stride + 1, shape.p), end_q = min(w / shape.stride + 1, shape.q);
+    float sum = 0.f;
+    for (unsigned p = first_p; p < end_p; ++p) {
+        for (unsigned q = first_q; q < end_q; ++q) {
+            const unsigned out = (map * shape.p + p) * shape.q + q;
+            const float* corner = x + (map * shape.h + p * shape.stride) * shape.w + q * shape.stride;
+            if (is_first(shape, corner, y[out], h - p * shape.stride, w - q * shape.stride)) {
+                sum += dy[out];
+            }
+        }
+    }
+    dx[at] = sum;
+}

@@ -1,0 +1,91 @@
+// Tensor-core instructions as inline PTX, so that no CUDA header is needed, and beside each what it computes, in plain C++
+// for the software device of the tests. Layouts are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8 / m16n8k16":
+// with group = lane / 4 and t = lane % 4, a lane holds of A (16 x k, rows) the words of rows group and group + 8 at
+// depths t and t + 4, of B (k x 8) those of column group at the same depths, and of C (16 x 8) columns 2t and 2t + 1 of
+// rows group and group + 8. A word is one tf32 number or two bf16 numbers of neighbouring depths, the even one low.
+#pragma once
+
+#ifndef SOFTGPU
+
+// To 10 bits of mantissa, ties away from 0.
+static __device__ unsigned to_tf32(float x) {
+    unsigned word;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(x));
+    return word;
+}
+
+// Two numbers to 7 bits of mantissa each, ties to even.
+static __device__ unsigned to_bf16x2(float even, float odd) {
+    unsigned word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(odd), "f"(even));
+    return word;
+}
+
+// c += a b, eight deep.
+static __device__ void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// c += a b, sixteen deep.
+static __device__ void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+#else
+
+static unsigned to_tf32(float x) {
+    if (isnan(x)) {
+        return 0x7fffe000u;
+    }
+    return (__float_as_uint(x) + 0x1000u) & ~0x1fffu;
+}
+
+static unsigned to_bf16(float x) {
+    if (isnan(x)) {
+        return 0x7fffu;
+    }
+    const unsigned word = __float_as_uint(x);
+    return (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
+}
+
+static unsigned to_bf16x2(float even, float odd) { return to_bf16(odd) << 16 | to_bf16(even); }
+
+// The words that one lane holds of A and B.
+struct MmaWords {
+    unsigned a[4], b[2];
+};
+
+// c += a b over eight depths of words; `product` multiplies two words.
+template <class Product>
+static void mma_words(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], Product product) {
+    const auto lanes = softgpu::warp_share(MmaWords{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+    const unsigned group = softgpu::lane() / 4, t = softgpu::lane() % 4;
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned lower = i / 2, column = 2 * t + i % 2;
+        for (unsigned depth = 0; depth < 8; ++depth) {
+            const unsigned right = depth / 4;
+            c[i] = product(lanes[group * 4 + depth % 4].a[lower + 2 * right], lanes[column * 4 + depth % 4].b[right], c[i]);
+        }
+    }
+}
+
+static void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    mma_words(c, a, b, [](unsigned x, unsigned y, float sum) {
+        return fmaf(__uint_as_float(x), __uint_as_float(y), sum);
+    });
+}
+
+static void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    mma_words(c, a, b, [](unsigned x, unsigned y, float sum) {
+        sum = fmaf(__uint_as_float(x << 16), __uint_as_float(y << 16), sum);
+        return fmaf(__uint_as_float(x & 0xffff0000u), __uint_as_float(y & 0xffff0000u), sum);
+    });
+}
+
+#endif

@@ -1,0 +1,44 @@
+// The structs that kernels take by value: shapes as the host computed them (src/backend/cuda/kernels.rs defines the same).
+// The letters are the field's: N C H W in, K R S filters, P Q out. All offsets fit in 31 bits; the host checks.
+#pragma once
+
+// Division of x < 2^31 by d, prepared by the host: three instructions instead of some thirty.
+struct Divisor {
+    unsigned d, multiplier, shift;
+
+    __device__ unsigned quotient(unsigned x) const { return (__umulhi(x, multiplier) + x) >> shift; }
+};
+
+struct ConvShape {
+    unsigned n, c, h, w, k, r, s, p, q, stride, pad;
+    Divisor by_rs, by_s, by_pq, by_q, by_hw, by_w, by_stride;
+};
+
+struct DenseShape {
+    unsigned n, inputs, outputs;
+};
+
+struct LrnShape {
+    unsigned n, c, pixels, window;
+    float k, alpha, beta;
+};
+
+struct PoolShape {
+    unsigned n, c, h, w, window, stride, p, q;
+};
+
+struct DropoutShape {
+    unsigned n, elems, first_unit;
+    float factor;
+    unsigned masked, always, threshold;
+    unsigned key[2], step[2];
+};
+
+struct SoftmaxShape {
+    unsigned n, classes, first;
+};
+
+// How the summed dimension of a product is cut: block z sums the indices from z * depth on.
+struct Split {
+    unsigned count, depth;
+};

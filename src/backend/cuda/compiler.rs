@@ -1,0 +1,261 @@
+//! Kernels from source to machine code: NVRTC, and a cache on disk so that it runs once a GPU type.
+
+use std::ffi::{CString, c_char, c_int};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
+
+use super::libraries;
+use crate::backend::Precision;
+use crate::error::{Error, GpuTrouble, Result};
+
+/// Environment variable: the folder of the cache.
+pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+
+/// Block tile of the matrix products: rows and columns of the result and depth of one step. The kernels are compiled
+/// with them (kernels/gemm.cuh) and the host computes grids from them.
+pub const TILE_ROWS: usize = 64;
+/// See [`TILE_ROWS`].
+pub const TILE_COLS: usize = 128;
+/// See [`TILE_ROWS`].
+pub const TILE_DEPTH: usize = 16;
+
+/// A kernel file.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// `conv.cu`
+    pub name: &'static str,
+    /// CUDA C++.
+    pub text: &'static str,
+}
+
+macro_rules! sources {
+    ($($name:literal),*) => { [$(Source { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
+}
+
+/// All kernels, a file an operation.
+pub const SOURCES: [Source; 7] =
+    sources!("conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
+/// What they include.
+const HEADERS: [Source; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
+
+/// Which GPU code is made for: compute capability such as 9.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// 9 of 9.0.
+    pub major: u32,
+    /// 0 of 9.0.
+    pub minor: u32,
+}
+
+impl Target {
+    /// The oldest that the kernels are written for: asynchronous copies and tf32 came with it.
+    pub const OLDEST: Target = Target { major: 8, minor: 0 };
+
+    /// Reads `sm_90`, `sm_90a` or `9.0`.
+    pub fn parse(text: &str) -> Option<Target> {
+        let digits = text.trim_start_matches("sm_").trim_end_matches('a').replace('.', "");
+        let number: u32 = digits.parse().ok().filter(|number| (10..1000).contains(number))?;
+        Some(Target { major: number / 10, minor: number % 10 })
+    }
+}
+
+impl fmt::Display for Target {
+    /// As the compiler wants it; from 9.0 on with everything that this very GPU can do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sm_{}{}{}", self.major, self.minor, if self.major >= 9 { "a" } else { "" })
+    }
+}
+
+/// Machine code of a file, and what the compiler said.
+pub struct Compiled {
+    /// A cubin.
+    pub code: Vec<u8>,
+    /// Warnings and, on request, registers and spills.
+    pub log: String,
+}
+
+/// NVRTC's version.
+pub fn version() -> Result<(i32, i32)> {
+    let nvrtc = libraries::nvrtc()?;
+    let (mut major, mut minor): (c_int, c_int) = (0, 0);
+    // SAFETY: two places to write to.
+    check("its version", unsafe { (nvrtc.nvrtcVersion)(&mut major, &mut minor) }, String::new)?;
+    Ok((major, minor))
+}
+
+/// The machine code of `source` for `target`, from the cache if it is there.
+pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> Result<Vec<u8>> {
+    let (major, minor) = version()?;
+    let mut key = format!("NVRTC {major}.{minor}\n{}\n", options(target, precision).join(" "));
+    for part in HEADERS.iter().chain([&source]) {
+        key += &format!("// {}\n{}\n", part.name, part.text);
+    }
+    let file = cache_folder().map(|folder| folder.join(cache_name(source.name, &key)));
+    if let Some(code) = file.as_deref().and_then(|file| read_cached(file, &key)) {
+        return Ok(code);
+    }
+    let code = compile(source, target, precision, false)?.code;
+    if let Some(Err(error)) = file.as_deref().map(|file| write_cached(file, &key, &code)) {
+        // A read-only home costs a second at every start, no more.
+        tracing::debug!(%error, "compiled kernels cannot be kept; set {CACHE} to a folder that can be written");
+    }
+    Ok(code)
+}
+
+/// Compiles `source`; with `verbose` the log lists registers, shared memory and spills of every kernel.
+pub fn compile(source: Source, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
+    let nvrtc = libraries::nvrtc()?;
+    let mut options = options(target, precision);
+    if verbose {
+        options.push("--ptxas-options=-v".into());
+    }
+    let c = |text: &str| CString::new(text).unwrap_or_default();
+    let (text, name) = (c(source.text), c(source.name));
+    let [headers, names] = [HEADERS.map(|header| c(header.text)), HEADERS.map(|header| c(header.name))];
+    let options: Vec<CString> = options.iter().map(|option| c(option)).collect();
+    let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
+    let (headers, names, option_pointers) = (pointers(&headers), pointers(&names), pointers(&options));
+    let mut program: nvrtcProgram = std::ptr::null_mut();
+    // SAFETY: all pointers are to C strings and arrays that live to the end of this function; sizes are theirs; what is
+    // read has the size that NVRTC tells.
+    unsafe {
+        let count = headers.len() as c_int;
+        let created = (nvrtc.nvrtcCreateProgram)(
+            &mut program,
+            text.as_ptr(),
+            name.as_ptr(),
+            count,
+            headers.as_ptr(),
+            names.as_ptr(),
+        );
+        check(source.name, created, String::new)?;
+        let compiled = (nvrtc.nvrtcCompileProgram)(program, option_pointers.len() as c_int, option_pointers.as_ptr());
+        let mut size = 0;
+        let mut log = Vec::new();
+        if (nvrtc.nvrtcGetProgramLogSize)(program, &mut size) == nvrtcResult::NVRTC_SUCCESS {
+            log.resize(size, 0u8);
+            (nvrtc.nvrtcGetProgramLog)(program, log.as_mut_ptr().cast());
+        }
+        let log = String::from_utf8_lossy(&log).trim_matches(['\0', '\n', ' ']).to_owned();
+        let mut code = Vec::new();
+        let result = check(source.name, compiled, || format!("for {target}: {log}")).and_then(|()| {
+            check(source.name, (nvrtc.nvrtcGetCUBINSize)(program, &mut size), String::new)?;
+            code.resize(size, 0u8);
+            check(source.name, (nvrtc.nvrtcGetCUBIN)(program, code.as_mut_ptr().cast()), String::new)
+        });
+        (nvrtc.nvrtcDestroyProgram)(&mut program);
+        result.map(|()| Compiled { code, log })
+    }
+}
+
+fn check(what: &str, result: nvrtcResult, more: impl FnOnce() -> String) -> Result<()> {
+    if result == nvrtcResult::NVRTC_SUCCESS {
+        return Ok(());
+    }
+    let text = format!(
+        "NVRTC does not compile {what}: {result:?} {}\n(an NVRTC as new as the driver knows every GPU that the driver knows)",
+        more()
+    );
+    Err(Error::gpu(GpuTrouble::NoCompiler, text))
+}
+
+fn options(target: Target, precision: Precision) -> Vec<String> {
+    vec![
+        format!("--gpu-architecture={target}"),
+        "--std=c++17".into(),
+        "-default-device".into(),
+        format!("-DPRECISION={}", precision as u32),
+        format!("-DTILE_ROWS={TILE_ROWS}"),
+        format!("-DTILE_COLS={TILE_COLS}"),
+        format!("-DTILE_DEPTH={TILE_DEPTH}"),
+    ]
+}
+
+static OWN_CACHE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Keeps compiled kernels in `folder`, whatever the environment says. Only the first call counts.
+pub fn keep_compiled_in(folder: &Path) {
+    let _ = OWN_CACHE.set(folder.to_owned());
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    if let Some(folder) = OWN_CACHE.get() {
+        return Some(folder.clone());
+    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable(CACHE)
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn cache_name(source: &str, key: &str) -> String {
+    format!("{}-{:016x}.cubin", source.trim_end_matches(".cu"), hash(key.as_bytes()))
+}
+
+/// An entry is its key's length, the key, the code's hash and the code: a collision of names, a file cut short and a
+/// flipped bit are all seen, and the entry is made anew.
+fn read_cached(file: &Path, key: &str) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(file).ok()?;
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (found, rest) = rest.split_at_checked(u64::from_le_bytes(*length).try_into().ok()?)?;
+    let (sum, code) = rest.split_first_chunk::<8>()?;
+    (found == key.as_bytes() && u64::from_le_bytes(*sum) == hash(code)).then(|| code.to_vec())
+}
+
+fn write_cached(file: &Path, key: &str, code: &[u8]) -> std::io::Result<()> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let folder = file.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let bytes = [&(key.len() as u64).to_le_bytes(), key.as_bytes(), &hash(code).to_le_bytes(), code].concat();
+    // A name of its own and a rename: two processes at once both succeed, and nobody reads half an entry.
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = file.with_extension(format!("{}-{number}.tmp", std::process::id()));
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, file));
+    written.inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_and_written() {
+        for (text, expected) in [("sm_80", "sm_80"), ("sm_90a", "sm_90a"), ("9.0", "sm_90a"), ("sm_120", "sm_120a")] {
+            assert_eq!(Target::parse(text).unwrap().to_string(), expected);
+        }
+        assert!(Target::parse("gfx90").is_none() && Target::parse("").is_none());
+    }
+
+    #[test]
+    fn a_damaged_cache_entry_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("made/conv.cubin");
+        write_cached(&file, "key", b"code of a kernel").unwrap();
+        assert_eq!(read_cached(&file, "key").unwrap(), b"code of a kernel");
+        assert!(read_cached(&file, "another key").is_none());
+        let whole = std::fs::read(&file).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&file, &whole[..cut]).unwrap();
+            assert!(read_cached(&file, "key").is_none(), "cut at {cut}");
+            let mut flipped = whole.clone();
+            flipped[cut] ^= 4;
+            std::fs::write(&file, flipped).unwrap();
+            assert!(read_cached(&file, "key").is_none(), "flipped at {cut}");
+        }
+        let no_folder = folder.path().join("made/conv.cubin/below/a-file");
+        assert!(write_cached(&no_folder, "key", b"code").is_err(), "and no panic");
+    }
+}

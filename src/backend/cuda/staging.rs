@@ -1,0 +1,97 @@
+//! Copies between host and device through page-locked memory, which the device reaches while the host goes on.
+
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::{CudaEvent, CudaStream, result};
+
+use super::device::{Gpu, Pinned};
+use crate::error::Result;
+
+/// Values of an upload's piece: long enough for full speed, short enough to fill one while another is on its way.
+const PIECE_ELEMS: usize = 1 << 20;
+
+/// Reads up to this size keep their memory for the next one.
+const SMALL_READ_ELEMS: usize = 1 << 16;
+
+/// Two pieces for uploads that take turns, and memory of earlier small reads.
+pub struct Staging {
+    pieces: [(Pinned, Arc<CudaEvent>); 2],
+    next: usize,
+    spare: Vec<Pinned>,
+}
+
+/// A read under way.
+pub struct Read {
+    memory: Pinned,
+    elems: usize,
+    done: CudaEvent,
+}
+
+impl Read {
+    /// When the values are there.
+    pub fn done(&self) -> &CudaEvent {
+        &self.done
+    }
+}
+
+impl Staging {
+    /// Allocates the pieces.
+    pub fn new(gpu: &Gpu) -> Result<Staging> {
+        let piece = || {
+            let event = gpu.context().new_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING));
+            Ok((gpu.alloc_pinned(PIECE_ELEMS)?, Arc::new(gpu.check("an event", event)?)))
+        };
+        Ok(Staging { pieces: [piece()?, piece()?], next: 0, spare: Vec::new() })
+    }
+
+    /// Queues the upload of `host` to the device's `address`; `host` may change when this returns. `block_until` waits
+    /// for the piece's last upload.
+    pub fn write(
+        &mut self,
+        gpu: &Gpu,
+        queue: &CudaStream,
+        host: &[f32],
+        address: u64,
+        block_until: &dyn Fn(&CudaEvent) -> Result<()>,
+    ) -> Result<()> {
+        for (index, part) in host.chunks(PIECE_ELEMS).enumerate() {
+            let (piece, sent) = &mut self.pieces[self.next];
+            block_until(sent)?; // done at once where it was never recorded
+            piece.values_mut()[..part.len()].copy_from_slice(part);
+            let to = address + (index * PIECE_ELEMS * size_of::<f32>()) as u64;
+            let copied = gpu.context().bind_to_thread().and_then(|()| {
+                // SAFETY: the caller's buffer holds the values; the piece is not touched before `sent`.
+                unsafe { result::memcpy_htod_async(to, &piece.values()[..part.len()], queue.cu_stream()) }
+            });
+            gpu.check("an upload", copied.and_then(|()| sent.record(queue)))?;
+            self.next = 1 - self.next;
+        }
+        Ok(())
+    }
+
+    /// Queues the download of `elems` values.
+    pub fn start_read(&mut self, gpu: &Gpu, queue: &CudaStream, address: u64, elems: usize) -> Result<Read> {
+        let fits = self.spare.iter().position(|memory| memory.elems() >= elems);
+        let mut memory = match fits.map(|index| self.spare.swap_remove(index)) {
+            Some(memory) => memory,
+            None => gpu.alloc_pinned(elems)?,
+        };
+        let copied = gpu.context().bind_to_thread().and_then(|()| match elems {
+            0 => Ok(()),
+            // SAFETY: both ends hold the values; `memory` is not touched before `done`.
+            _ => unsafe { result::memcpy_dtoh_async(&mut memory.values_mut()[..elems], address, queue.cu_stream()) },
+        });
+        let done = copied.and_then(|()| queue.record_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING)));
+        Ok(Read { memory, elems, done: gpu.check("a download", done)? })
+    }
+
+    /// The values, once they are there.
+    pub fn finish_read(&mut self, read: Read) -> Vec<f32> {
+        let values = read.memory.values()[..read.elems].to_vec();
+        if read.memory.elems() <= SMALL_READ_ELEMS {
+            self.spare.push(read.memory);
+        }
+        values
+    }
+}

@@ -1,0 +1,190 @@
+//! Waiting for a device without waiting for ever: while the host waits it looks at the exchanges, and a thread that never
+//! calls CUDA ends the process where even that hangs.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use cudarc::driver::CudaEvent;
+
+use crate::error::{Error, GpuTrouble, Result};
+
+/// What the watching thread grants beyond the deadline before it ends the process.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The exchanges of one stream that are not known to be done, and how long they may take.
+pub struct Watch {
+    stream: usize,
+    deadline: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What was queued, when, and the event after it; oldest first.
+    pending: VecDeque<(String, Instant, Arc<CudaEvent>)>,
+    /// Asks the transport for an error.
+    transport: Option<Box<dyn Fn() -> Result<(), String> + Send>>,
+    /// The other stream of this process has failed.
+    closed: bool,
+}
+
+impl Watch {
+    /// For `stream`, whose exchanges may take `deadline` each.
+    pub fn new(stream: usize, deadline: Duration) -> Arc<Watch> {
+        Arc::new(Watch { stream, deadline, state: Mutex::default() })
+    }
+
+    /// How long an exchange may take.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The stream's number.
+    pub fn stream(&self) -> usize {
+        self.stream
+    }
+
+    /// Sets what is asked for errors of the transport.
+    pub fn set_transport(&self, ask: impl Fn() -> Result<(), String> + Send + 'static) {
+        self.state().transport = Some(Box::new(ask));
+    }
+
+    /// An exchange was queued; `done` comes after it.
+    pub fn queued(&self, what: &impl Display, done: &Arc<CudaEvent>) {
+        let mut state = self.state();
+        state.pending.push_back((what.to_string(), Instant::now(), done.clone()));
+        // Keeps the list short where the host never waits.
+        while state.pending.front().is_some_and(|(_, _, done)| done.is_complete()) {
+            state.pending.pop_front();
+        }
+    }
+
+    /// The other stream has failed and will not take part any more.
+    pub fn close(&self) {
+        self.state().closed = true;
+    }
+
+    /// Whether [`Watch::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Waits until `done` says so.
+    ///
+    /// Fails where it fails, the transport reports an error, an exchange passes the deadline or the other stream ends.
+    pub fn block_until(&self, done: impl Fn() -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !self.guarded("asking whether work is done", || Ok(done()? || self.check().map(|()| false)?))? {
+            // A step takes milliseconds: a thread that spins longer would only take a core from the data loader.
+            if start.elapsed() < Duration::from_micros(200) {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a call that should return at once; the process ends where it does not.
+    pub fn guarded<T>(&self, doing: &'static str, call: impl FnOnce() -> T) -> T {
+        let _guard = watched(self.stream, doing, self.deadline);
+        call()
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut state = self.state();
+        while state.pending.front().is_some_and(|(_, _, done)| done.is_complete()) {
+            state.pending.pop_front();
+        }
+        let oldest = || state.pending.front().map_or("work", |(what, _, _)| what.as_str()).to_owned();
+        if let Some(Err(problem)) = state.transport.as_ref().map(|ask| ask()) {
+            return Err(self.failed(&oldest(), &problem));
+        }
+        if state.closed && !state.pending.is_empty() {
+            return Err(Error::ExchangeClosed { stream: self.stream, what: oldest() });
+        }
+        match state.pending.front() {
+            Some((what, since, _)) if since.elapsed() > self.deadline => Err(self.failed(what, &self.too_late())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of an exchange that does not come to an end.
+    pub fn too_late(&self) -> String {
+        let seconds = self.deadline.as_secs_f64();
+        format!(
+            "nothing came within {seconds} s: the other stream hangs, or the GPUs cannot reach each other (try NCCL_P2P_DISABLE=1, and `doctor`; \
+             --exchange-timeout sets the deadline)"
+        )
+    }
+
+    /// The error of an exchange.
+    pub fn failed(&self, what: &str, problem: &str) -> Error {
+        Error::gpu(GpuTrouble::Exchange, format!("stream {} (rank {0}): exchange of {what}: {problem}", self.stream))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What threads are doing that might hang, and until when that is no reason to worry.
+type Watched = Mutex<Vec<Call>>;
+
+struct Call {
+    number: u64,
+    stream: usize,
+    doing: &'static str,
+    until: Instant,
+}
+
+fn watched_list() -> &'static Watched {
+    static LIST: OnceLock<&'static Watched> = OnceLock::new();
+    LIST.get_or_init(|| {
+        let list: &'static Watched = Box::leak(Box::default());
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || watch_for_ever(list));
+        if let Err(error) = thread {
+            tracing::warn!("no watchdog: {error}");
+        }
+        list
+    })
+}
+
+/// Until the guard is dropped, the process ends with the exchange's exit code if it takes longer than `limit` and the
+/// grace: the last resort where a CUDA or NCCL call does not return.
+fn watched(stream: usize, doing: &'static str, limit: Duration) -> impl Drop {
+    struct Guard(u64);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let mut list = watched_list().lock().unwrap_or_else(PoisonError::into_inner);
+            list.retain(|call| call.number != self.0);
+        }
+    }
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mut list = watched_list().lock().unwrap_or_else(PoisonError::into_inner);
+    list.push(Call { number, stream, doing, until: Instant::now() + limit + GRACE });
+    Guard(number)
+}
+
+/// The watching thread. It touches nothing of CUDA, whose calls may be what hangs.
+fn watch_for_ever(list: &'static Watched) {
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let list = list.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Call { stream, doing, .. }) = list.iter().find(|call| Instant::now() > call.until) {
+            eprintln!(
+                "error: stream {stream} (rank {stream}): {doing}: a CUDA or NCCL call does not return; see `doctor`"
+            );
+            // Not `exit`: libraries' clean-up would wait for the same call.
+            unsafe extern "C" {
+                fn _exit(code: i32) -> !;
+            }
+            // SAFETY: ends the process.
+            unsafe { _exit(GpuTrouble::Exchange as i32) }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `doctor`: what this machine has for training on GPUs, line by line, and what to do about what is missing.
+
+use alexnet_split::backend::cuda::{compiler, device};
+use alexnet_split::devices;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::exchange::nccl;
+use serde_json::json;
+
+use super::place;
+use crate::cli::DoctorArgs;
+
+/// One thing looked at: its name, and what was found or what is wrong.
+struct Finding {
+    what: String,
+    found: Result<String>,
+    /// Whether training on GPUs works without it.
+    optional: bool,
+}
+
+pub fn doctor(args: &DoctorArgs) -> Result<()> {
+    let mut findings = Vec::new();
+    let mut look = |what: &str, optional: bool, found: Result<String>| {
+        let what = what.to_owned();
+        findings.push(Finding { what, found, optional });
+    };
+    look("driver", false, device::driver_version().map(|version| format!("made for CUDA {}", device::show(version))));
+    let gpus = device::list();
+    match &gpus {
+        Ok(gpus) if gpus.is_empty() => look("GPUs", false, devices::need(1, 0)),
+        Ok(gpus) => gpus.iter().for_each(|gpu| {
+            let (name, target) = (format!("GPU {}", gpu.ordinal), gpu.target);
+            let capability = format!("compute capability {}.{}", target.major, target.minor);
+            let gib = gpu.total_bytes as f64 / f64::from(1 << 30);
+            let text = format!("{}, {capability}, {} multiprocessors, {gib:.1} GiB", gpu.name, gpu.processors);
+            look(&name, false, device::Gpu::open(gpu.ordinal).map(|_| text));
+        }),
+        Err(_) => {} // the driver's line says why
+    }
+    let count = gpus.as_ref().map_or(0, Vec::len);
+    look("NVRTC", false, compiler::version().map(|(major, minor)| format!("{major}.{minor}")));
+    look("NCCL", true, nccl::version().map(nccl::show));
+    if count >= 2 {
+        let peers = device::can_access_peer(0, 1) && device::can_access_peer(1, 0);
+        let text = if peers {
+            "GPUs 0 and 1 reach each other's memory"
+        } else {
+            "none between GPUs 0 and 1: NCCL goes through the host, which is slower"
+        };
+        look("peer access", true, Ok(text.into()));
+    }
+    let options = place::gpu_options(&args.device, None);
+    for gpus in 1..=count.min(2) {
+        let about = devices::seats(gpus, 2, &options).map(|found| found.about);
+        look(&format!("--gpus {gpus}"), gpus == 2, about);
+    }
+    if count == 1 {
+        look("--gpus 2", true, devices::need(2, 1));
+    }
+    report(args, findings)
+}
+
+fn report(args: &DoctorArgs, findings: Vec<Finding>) -> Result<()> {
+    for Finding { what, found, optional } in &findings {
+        let (state, text) = match found {
+            Ok(text) => ("ok", text.clone()),
+            Err(error) => (if *optional { "without" } else { "MISSING" }, error.to_string()),
+        };
+        if args.json {
+            println!("{}", json!({"what": what, "state": state.to_lowercase(), "text": text}));
+        } else {
+            println!("{what:<12} {state:<8} {text}");
+        }
+    }
+    let first: Option<Error> =
+        findings.into_iter().filter(|finding| !finding.optional).find_map(|finding| finding.found.err());
+    match first {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}

@@ -1,0 +1,96 @@
+//! Where a command runs its network: the flags turned into seats.
+
+use std::time::Duration;
+
+use alexnet_split::backend::Precision;
+use alexnet_split::backend::cuda::{compiler, device, libraries};
+use alexnet_split::devices::{GpuOptions, Transport};
+use alexnet_split::error::Result;
+use alexnet_split::exchange::nccl;
+
+use crate::cli::{DeviceArgs, PrecisionArg, TransportArg};
+
+/// The fastest that learns as fp32 does.
+const DEFAULT_PRECISION: Precision = Precision::Tf32;
+
+/// A kind of device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This machine's CPU, and why not a GPU if nobody said so.
+    Cpu { threads: usize, why: String },
+    /// So many GPUs.
+    Gpus(usize),
+}
+
+/// What the flags ask for; without `--gpus` the best that is there.
+pub fn choose(args: &DeviceArgs, streams: usize) -> Place {
+    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    match args.gpus {
+        Some(0) => Place::Cpu { threads, why: String::new() },
+        Some(gpus) => Place::Gpus(gpus.into()),
+        None => match best_gpus(args, streams) {
+            Ok(0) => Place::Cpu { threads, why: " (no GPU found)".into() },
+            Ok(gpus) => Place::Gpus(gpus),
+            Err(error) => {
+                // No driver is the ordinary case of a laptop; anything else is worth a word.
+                let why = if libraries::driver().is_ok() { format!(" ({error})") } else { " (no GPU found)".into() };
+                Place::Cpu { threads, why }
+            }
+        },
+    }
+}
+
+/// How many GPUs can be used.
+fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
+    let usable = device::list()?.iter().take_while(|gpu| gpu.target.major >= compiler::Target::OLDEST.major).count();
+    if usable > 0 {
+        compiler::version()?;
+    }
+    let two = usable >= 2 && streams == 2 && (args.exchange == TransportArg::Copy || nccl::version().is_ok());
+    Ok(if two { 2 } else { usable.min(1) })
+}
+
+/// How GPUs are used, by the flags; `precision` where they do not say.
+pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOptions {
+    GpuOptions {
+        precision: match args.precision {
+            Some(PrecisionArg::Fp32) => Precision::Fp32,
+            Some(PrecisionArg::Tf32) => Precision::Tf32,
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+            None => precision.unwrap_or(DEFAULT_PRECISION),
+        },
+        transport: match args.exchange {
+            TransportArg::Nccl => Transport::Nccl,
+            TransportArg::Copy => Transport::Copy,
+        },
+        exchange_timeout: Duration::from_secs(args.exchange_timeout.into()),
+    }
+}
+
+/// What to tell the user about the CPU.
+pub fn about_cpu(threads: usize, streams: usize, why: &str) -> String {
+    // The pool of everything outside the streams: reading and scaling images. Only the first call sets it.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
+    format!("CPU, {threads} thread{}, {streams}{why}", if threads == 1 { "" } else { "s" })
+}
+
+/// Evaluates `$body` with `$seats` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each
+/// kind of device, so that the body may be generic.
+macro_rules! on_place {
+    ($place:expr, $options:expr, $streams:expr, |$seats:ident, $about:ident| $body:expr) => {
+        match $place {
+            $crate::commands::place::Place::Cpu { threads, why } => {
+                let $about = $crate::commands::place::about_cpu(threads, $streams, &why);
+                let $seats = alexnet_split::net::pair::Seat::on_cpu($streams, threads);
+                $body
+            }
+            $crate::commands::place::Place::Gpus(gpus) => {
+                let found = alexnet_split::devices::seats(gpus, $streams, &$options)?;
+                let ($seats, $about) = (found.seats, found.about);
+                $body
+            }
+        }
+    };
+}
+pub(crate) use on_place;

@@ -1,0 +1,250 @@
+#include "memory.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "faults.h"
+#include "fibers.h"
+
+namespace softgpu {
+namespace {
+
+constexpr size_t PAGE = 4096;
+constexpr size_t ARENA_BYTES = size_t{64} << 30;  // of addresses: they are not used twice
+constexpr size_t ALIGNMENT = 16;                  // hardware gives 256; a kernel must not count on more than it reads at once
+constexpr unsigned char FRESH = 0xff;             // NaN
+constexpr unsigned char GAP = 0xfe;               // NaN too
+
+struct Allocation {
+    size_t bytes;
+    uintptr_t pages;  // its first page
+    size_t page_bytes;
+};
+
+struct Arena {
+    uintptr_t base = 0, next = 0;
+    size_t used = 0;
+    std::map<uintptr_t, Allocation> live;
+    bool accessible = false;
+};
+
+std::mutex& mutex = *new std::mutex;
+Arena* const arenas = new Arena[MAX_DEVICES];  // never destroyed: kernels may still run when main ends
+std::map<uintptr_t, size_t> pinned;
+
+int protection(const Arena& arena) { return arena.accessible ? PROT_READ | PROT_WRITE : PROT_NONE; }
+
+// A file without bytes: what it is mapped to can never be accessed, whatever the protection says. So guards stay guards
+// when a whole arena is made accessible by one call.
+int empty_file() {
+    static const int file = memfd_create("softgpu guard", 0);
+    return file;
+}
+
+void* map(uintptr_t at, size_t bytes, bool usable) {
+    const int fixed = at ? MAP_FIXED : 0;
+    void* place = reinterpret_cast<void*>(at);
+    return usable ? mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1, 0)
+                  : mmap(place, bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE | fixed, empty_file(), 0);
+}
+
+Arena& arena_of(int device) {
+    Arena& arena = arenas[device];
+    if (!arena.base) {
+        void* base = map(0, ARENA_BYTES, false);
+        if (base == MAP_FAILED) {
+            report("no addresses for device %d: %s", device, strerror(errno));
+            abort();
+        }
+        arena.base = arena.next = reinterpret_cast<uintptr_t>(base);
+    }
+    return arena;
+}
+
+// What lies at an address, for messages. Takes no lock: the handler of a fault must not wait.
+std::string describe(uintptr_t address) {
+    char text[200];
+    for (int device = 0; device < MAX_DEVICES; ++device) {
+        const Arena& arena = arenas[device];
+        if (!arena.base || address < arena.base || address >= arena.base + ARENA_BYTES) {
+            continue;
+        }
+        auto next = arena.live.upper_bound(address);
+        if (next != arena.live.begin()) {
+            const auto& [start, found] = *std::prev(next);
+            const uintptr_t end = start + found.bytes;
+            if (address < end) {
+                snprintf(text, sizeof text, "memory of device %d, which this kernel's device may not reach", device);
+                return text;
+            }
+            if (address < end + PAGE) {
+                snprintf(text, sizeof text, "%zu bytes after the end of an allocation of %zu bytes on device %d",
+                         address - end, found.bytes, device);
+                return text;
+            }
+        }
+        snprintf(text, sizeof text, "no allocation, or a freed one, on device %d", device);
+        return text;
+    }
+    return "not device memory";
+}
+
+void on_fault(int signal, siginfo_t* info, void*) {
+    if (!in_kernel()) {
+        // Host code that uses a device's address, or a crash of its own: as without the software device.
+        report("host code: illegal access at %p: %s", info->si_addr,
+               describe(reinterpret_cast<uintptr_t>(info->si_addr)).c_str());
+        std::signal(signal, SIG_DFL);
+        return;
+    }
+    // The processor gives no address for a vector that is not aligned.
+    const bool misaligned = info->si_code == SI_KERNEL;
+    const std::string what = misaligned ? "a misaligned vector" : describe(reinterpret_cast<uintptr_t>(info->si_addr));
+    kernel_fault("illegal access by " + where() + ": " + what);
+}
+
+bool holds(uintptr_t from, uintptr_t to, unsigned char value) {
+    for (uintptr_t at = from; at < to; ++at) {
+        if (*reinterpret_cast<const volatile unsigned char*>(at) != value) {
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+size_t total_bytes() { return static_cast<size_t>(setting("SOFTGPU_MEMORY_MB", 4096)) << 20; }
+
+size_t free_bytes(int device) {
+    std::lock_guard lock(mutex);
+    return total_bytes() - arenas[device].used;
+}
+
+uintptr_t allocate(int device, size_t bytes) {
+    std::lock_guard lock(mutex);
+    Arena& arena = arena_of(device);
+    const size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const size_t pages = (rounded + PAGE - 1) / PAGE * PAGE;
+    if (arena.used + bytes > total_bytes() || arena.next + pages + PAGE > arena.base + ARENA_BYTES) {
+        return 0;
+    }
+    if (map(arena.next, pages, true) == MAP_FAILED) {
+        return 0;
+    }
+    const uintptr_t address = arena.next + pages - rounded;
+    memset(reinterpret_cast<void*>(arena.next), GAP, pages);
+    memset(reinterpret_cast<void*>(address), FRESH, bytes);
+    mprotect(reinterpret_cast<void*>(arena.next), pages, protection(arena));
+    arena.live[address] = {bytes, arena.next, pages};
+    arena.used += bytes;
+    arena.next += pages + PAGE;
+    return address;
+}
+
+bool release(int device, uintptr_t address) {
+    std::lock_guard lock(mutex);
+    Arena& arena = arena_of(device);
+    auto found = arena.live.find(address);
+    if (found == arena.live.end()) {
+        return false;
+    }
+    arena.used -= found->second.bytes;
+    map(found->second.pages, found->second.page_bytes, false);
+    arena.live.erase(found);
+    return true;
+}
+
+bool is_allocated(uintptr_t address, size_t bytes, int* device) {
+    std::lock_guard lock(mutex);
+    for (*device = 0; *device < MAX_DEVICES; ++*device) {
+        const Arena& arena = arenas[*device];
+        auto next = arena.live.upper_bound(address);
+        if (next != arena.live.begin()) {
+            const auto& [start, found] = *std::prev(next);
+            if (address + bytes <= start + found.bytes) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void* allocate_pinned(size_t bytes) {
+    void* address = aligned_alloc(PAGE, (bytes + PAGE - 1) / PAGE * PAGE);
+    std::lock_guard lock(mutex);
+    pinned[reinterpret_cast<uintptr_t>(address)] = bytes;
+    memset(address, FRESH, bytes);
+    return address;
+}
+
+bool release_pinned(void* address) {
+    std::lock_guard lock(mutex);
+    if (!pinned.erase(reinterpret_cast<uintptr_t>(address))) {
+        return false;
+    }
+    free(address);
+    return true;
+}
+
+bool is_pinned(const void* address) {
+    std::lock_guard lock(mutex);
+    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    auto next = pinned.upper_bound(at);
+    return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second;
+}
+
+void set_access(unsigned devices) {
+    std::lock_guard lock(mutex);
+    for (int device = 0; device < MAX_DEVICES; ++device) {
+        Arena& arena = arenas[device];
+        const bool wanted = devices >> device & 1;
+        if (arena.accessible != wanted) {
+            arena.accessible = wanted;
+            if (arena.next != arena.base) {
+                mprotect(reinterpret_cast<void*>(arena.base), arena.next - arena.base, protection(arena));
+            }
+        }
+    }
+}
+
+std::string find_overrun(int device) {
+    std::lock_guard lock(mutex);
+    const Arena& arena = arenas[device];
+    for (const auto& [start, found] : arena.live) {
+        const uintptr_t end = start + found.bytes, page_end = found.pages + found.page_bytes;
+        const uintptr_t gap = std::max(found.pages, start - std::min(start - found.pages, uintptr_t{64}));
+        if (!holds(gap, start, GAP) || !holds(end, page_end, GAP)) {
+            const char* side = holds(gap, start, GAP) ? "after" : "before";
+            char text[200];
+            snprintf(text, sizeof text, "illegal store right %s an allocation of %zu bytes on device %d", side, found.bytes,
+                     device);
+            return text;
+        }
+    }
+    return "";
+}
+
+void catch_faults() {
+    // A stack of its own: the kernel's may be what overflows.
+    static char stack[64 << 10];
+    stack_t alternate = {};
+    alternate.ss_sp = stack;
+    alternate.ss_size = sizeof stack;
+    sigaltstack(&alternate, nullptr);
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaction(SIGSEGV, &action, nullptr);
+    sigaction(SIGBUS, &action, nullptr);
+}
+
+}  // namespace softgpu

@@ -1,0 +1,40 @@
+// Memory of the devices. Every allocation ends at a page that can never be accessed and begins after a filled gap; fresh
+// memory is NaN. A device's memory can be accessed only while one of its operations runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace softgpu {
+
+constexpr int MAX_DEVICES = 8;
+
+// Memory of `bytes` on `device`; 0 where there is not so much left.
+uintptr_t allocate(int device, size_t bytes);
+
+// False where there is no such allocation.
+bool release(int device, uintptr_t address);
+
+// Whether [address, address + bytes) lies in one allocation; of which device.
+bool is_allocated(uintptr_t address, size_t bytes, int* device);
+
+// Free and whole memory of a device.
+size_t free_bytes(int device);
+size_t total_bytes();
+
+// Page-locked host memory: copies from and to it happen when their turn comes, not when they are queued.
+void* allocate_pinned(size_t bytes);
+bool release_pinned(void* address);
+bool is_pinned(const void* address);
+
+// From now on the calling thread's operations reach the memory of these devices (a bit each) and of no other.
+void set_access(unsigned devices);
+
+// What has been written beside the allocations of `device`; empty if nothing was.
+std::string find_overrun(int device);
+
+// Catches illegal accesses of kernels on the calling thread; they end the kernel.
+void catch_faults();
+
+}  // namespace softgpu

@@ -1,0 +1,102 @@
+//! Building and using the software CUDA device (tests/softgpu), once for all test programs.
+
+use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use alexnet_split::backend::Precision;
+use alexnet_split::backend::cuda::CudaBackend;
+use alexnet_split::backend::cuda::compiler;
+use alexnet_split::backend::cuda::device::Gpu;
+use alexnet_split::backend::cuda::kernels::Kernels;
+use alexnet_split::backend::cuda::libraries;
+use alexnet_split::backend::cuda::watch::Watch;
+
+/// What the build needs.
+const COMPILE: [&str; 8] = ["-std=c++20", "-O2", "-g1", "-march=native", "-fPIC", "-shared", "-pthread", "-Wall"];
+
+/// The folder with libcuda.so, libnvrtc.so and libnccl.so of the software device; `None`, said aloud, where there is no
+/// C++20 compiler to make them.
+pub fn folder() -> Option<&'static Path> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let folder = FOLDER.get_or_init(build);
+    if folder.is_none() {
+        eprintln!("skipped: no C++ compiler");
+    }
+    folder.as_deref()
+}
+
+/// Where compiled kernels are kept between test programs and runs.
+pub fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels")
+}
+
+/// The compiler: what CXX says, or g++.
+fn compiler() -> String {
+    std::env::var("CXX").unwrap_or_else(|_| "g++".into())
+}
+
+fn build() -> Option<PathBuf> {
+    let version = Command::new(compiler()).arg("--version").output().ok().filter(|output| output.status.success())?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/softgpu");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&sources).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cpp" || extension == "h"));
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    (version.stdout, COMPILE, &sources).hash(&mut hasher);
+    files.iter().for_each(|file| std::fs::read(file).unwrap().hash(&mut hasher));
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = tmp.join(format!("softgpu-{:016x}", hasher.finish()));
+
+    // Test programs run one after another or, with other runners, at once.
+    let lock: File =
+        OpenOptions::new().create(true).truncate(false).write(true).open(tmp.join("softgpu.lock")).unwrap();
+    lock.lock().unwrap();
+    if !folder.exists() {
+        let unfinished = tmp.join("softgpu-unfinished");
+        let _ = std::fs::remove_dir_all(&unfinished);
+        std::fs::create_dir_all(&unfinished).unwrap();
+        let library = unfinished.join("libsoftgpu.so");
+        let include = format!("-DSOFTGPU_INCLUDE_DIR=\"{}\"", sources.display());
+        let cpp = files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "cpp"));
+        let built = Command::new(compiler())
+            .args(COMPILE)
+            .args([&include, "-Wl,-soname,libcuda.so", "-o"])
+            .arg(&library)
+            .args(cpp)
+            .arg("-ldl")
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "the software CUDA device: {}", String::from_utf8_lossy(&built.stderr));
+        for name in ["libcuda.so", "libnvrtc.so", "libnccl.so"] {
+            std::os::unix::fs::symlink("libsoftgpu.so", unfinished.join(name)).unwrap();
+        }
+        std::fs::rename(&unfinished, &folder).unwrap();
+    }
+    Some(folder)
+}
+
+/// A GPU of the software device in this process.
+pub fn gpu() -> Option<Gpu> {
+    let folder = folder()?;
+    libraries::search_first(folder);
+    compiler::keep_compiled_in(&cache());
+    Some(Gpu::open(0).unwrap())
+}
+
+/// A stream on it.
+pub fn backend(precision: Precision) -> Option<CudaBackend> {
+    let gpu = gpu()?;
+    let kernels = Arc::new(Kernels::load(&gpu, precision).unwrap());
+    let watch = Watch::new(0, Duration::from_secs(60));
+    Some(CudaBackend::new(gpu, kernels, watch).unwrap())
+}
+
+/// `command` with the software device as its CUDA.
+pub fn with_gpus<'a>(command: &'a mut Command, gpus: usize) -> Option<&'a mut Command> {
+    let folder = folder()?;
+    Some(command.env(libraries::FOLDERS, folder).env(compiler::CACHE, cache()).env("SOFTGPU_DEVICES", gpus.to_string()))
+}
