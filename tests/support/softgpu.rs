@@ -96,7 +96,7 @@ pub fn backend(precision: Precision) -> Option<CudaBackend> {
 }
 
 /// `command` with the software device as its CUDA.
-pub fn with_gpus<'a>(command: &'a mut Command, gpus: usize) -> Option<&'a mut Command> {
+pub fn with_gpus(command: &mut Command, gpus: usize) -> Option<&mut Command> {
     let folder = folder()?;
     Some(command.env(libraries::FOLDERS, folder).env(compiler::CACHE, cache()).env("SOFTGPU_DEVICES", gpus.to_string()))
 }
