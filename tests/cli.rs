@@ -1,102 +1,8 @@
 //! The command line on good and on bad input: what it prints, what it leaves behind, and its exit code.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod support;
 
-use tempfile::TempDir;
-
-/// Small enough to train in a second, with every layer of the paper's table in it.
-#[rustfmt::skip]
-const TINY: [&str; 10] = [
-    "--set", "net.image_size=67", "--set", "input.resize=67", "--set", "net.conv_channels=[8,12,16,16,12]",
-    "--set", "net.dense_units=[24,20]", "--batch-size", "16",
-];
-
-/// A folder that is gone when the test ends, with a small IDX data set in `data`.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Place {
-        let place = Place(TempDir::new().unwrap());
-        std::fs::create_dir(place.path("data")).unwrap();
-        for (prefix, count) in [("train", 80u32), ("t10k", 20)] {
-            let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-            // A bright bar whose place tells the class, on a grey ground.
-            let image = |i: u32| {
-                (0..784u32).map(move |p| if p / 28 / 3 == i % 10 { 230 } else { (40 + (p * 7 + i * 13) % 30) as u8 })
-            };
-            place.write_idx(prefix, &[count, 28, 28], &(0..count).flat_map(image).collect::<Vec<u8>>(), &labels);
-        }
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write_idx(&self, prefix: &str, sizes: &[u32; 3], pixels: &[u8], labels: &[u8]) {
-        let be = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
-        let images = [be(&[0x803]), be(sizes), pixels.to_vec()].concat();
-        std::fs::write(self.path("data").join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
-        let labels = [be(&[0x801, labels.len() as u32]), labels.to_vec()].concat();
-        std::fs::write(self.path("data").join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alexnet-split"));
-        command.args(args).current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Trains the tiny network on the data of this place.
-    fn train(&self, args: &[&str]) -> Output {
-        self.run(&[&TINY[..], &["--data", "data"], args].concat())
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        succeeded(self.run(args))
-    }
-
-    /// Fails with this exit code and one line that contains all of `parts`.
-    fn fails(&self, args: &[&str], code: i32, parts: &[&str]) {
-        failed(self.run(args), code, parts);
-    }
-}
-
-fn succeeded(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn failed(output: Output, code: i32, parts: &[&str]) {
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{error}");
-    for part in parts {
-        assert!(error.contains(part), "no {part:?} in: {error}");
-    }
-    assert!(!error.contains("panicked"), "{error}");
-}
-
-fn metrics(run: &Path) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Every checkpoint file of a run by name.
-fn checkpoint(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut folders: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(folders.len(), 1, "{folders:?}");
-    let mut files: Vec<_> = std::fs::read_dir(folders.pop().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
-    files.sort();
-    files
-        .iter()
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into(), std::fs::read(path).unwrap()))
-        .collect()
-}
+use support::place::{Place, TINY, checkpoint, failed, metrics, succeeded};
 
 #[test]
 fn describe_gives_the_papers_counts() {
@@ -237,20 +143,17 @@ fn check_grads_passes_and_bench_measures() {
 #[test]
 fn without_a_gpu_the_cpu_is_used_and_asking_for_gpus_is_an_error() {
     let place = Place::new();
-    // Hides a real one: what is there is then a driver or nothing.
-    let run = |args: &[&str]| place.command(args).env("CUDA_VISIBLE_DEVICES", "-1").output().unwrap();
     for gpus in ["1", "2"] {
-        let output = run(&["--gpus", gpus]);
+        let output = place.run(&["--gpus", gpus]);
         match output.status.code() {
             Some(10) => failed(output, 10, &["no NVIDIA driver was found", "--gpus 0"]),
             _ => failed(output, 11, &["asked for, 0 found", "--gpus 0"]),
         }
     }
-    let doctor = run(&["doctor"]);
+    let doctor = place.run(&["doctor"]);
     assert!(matches!(doctor.status.code(), Some(10 | 11)), "{doctor:?}");
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("MISSING"), "{doctor:?}");
-    let args = [&TINY[..], &["--data", "data", "--steps", "1", "--out", "chosen"]].concat();
-    assert!(succeeded(run(&args)).contains("no GPU found"));
+    assert!(succeeded(place.train(&["--steps", "1", "--out", "chosen"])).contains("no GPU found"));
     place.fails(&["--gpus", "3"], 2, &["3"]);
     let text = succeeded(place.train(&["--gpus", "0", "--steps", "1", "--out", "run"]));
     assert!(text.contains("both streams emulated") && !text.contains("no GPU found"), "{text}");

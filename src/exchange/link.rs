@@ -17,7 +17,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
 const HELLO: &str = concat!("alexnet-split ", env!("CARGO_PKG_VERSION"));
 
 /// Which process this is, as launchers tell it in the environment: torchrun's and mpirun-like scripts' `RANK`,
-/// `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, `LOCAL_RANK`, or Slurm's variables.
+/// `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, `LOCAL_RANK`, or those that Slurm's srun sets for each of its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     /// 0 or 1: also the stream that this process runs.
@@ -37,7 +37,7 @@ impl World {
         let number = |names: [&str; 2]| {
             first(names).map(|(name, text)| text.trim().parse::<usize>().map_err(|_| wrong(&name, &text))).transpose()
         };
-        let size = number(["WORLD_SIZE", "SLURM_NTASKS"])?.unwrap_or(1);
+        let size = number(["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])?.unwrap_or(1);
         if size == 1 {
             return Ok(None);
         }
@@ -49,13 +49,24 @@ impl World {
         if rank > 1 {
             return Err(wrong("RANK", &rank.to_string()));
         }
-        let host = first(["MASTER_ADDR", "SLURM_LAUNCH_NODE_IPADDR"]).map(|(_, host)| host);
+        let host = get("MASTER_ADDR").or_else(|| get("SLURM_STEP_NODELIST").map(|list| first_host(&list)));
         let host = host.ok_or_else(|| missing("MASTER_ADDR (the machine of process 0)"))?;
         let port = get("MASTER_PORT").unwrap_or_else(|| "29500".into());
+        // torchrun listens on the port itself.
+        let taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
         let port: u16 = port.trim().parse().map_err(|_| wrong("MASTER_PORT", &port))?;
+        let port = port.wrapping_add(u16::from(taken));
         let local_rank = number(["LOCAL_RANK", "SLURM_LOCALID"])?;
         Ok(Some(World { rank, local_rank, address: format!("{host}:{port}") }))
     }
+}
+
+/// The first of Slurm's list of machines: gpu03 of `gpu[03-04,07],login1`.
+fn first_host(list: &str) -> String {
+    let end = list.find([',', '[']).unwrap_or(list.len());
+    let (name, rest) = list.split_at(end);
+    let number = rest.strip_prefix('[').and_then(|numbers| numbers.split([',', '-', ']']).next());
+    format!("{name}{}", number.unwrap_or_default())
 }
 
 fn wrong(name: &str, found: &str) -> Error {
@@ -186,7 +197,9 @@ fn to_values(bytes: &[u8]) -> Vec<f32> {
 
 fn listen(address: &str, until: Instant) -> Result<TcpStream, String> {
     let port = address.rsplit(':').next().unwrap_or_default();
-    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).map_err(|error| format!("port {port}: {error}"))?;
+    // The named address alone, so that 127.0.0.1 is open to this machine alone; a name may stand for another interface.
+    let listener = TcpListener::bind(address).or_else(|_| TcpListener::bind(format!("0.0.0.0:{port}")));
+    let listener = listener.map_err(|error| format!("port {port}: {error}"))?;
     listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     loop {
         match listener.accept() {
@@ -234,14 +247,20 @@ mod tests {
         ];
         let expected = World { rank: 1, local_rank: Some(0), address: "gpu-7:1234".into() };
         assert_eq!(world(&torchrun).unwrap(), Some(expected));
+        let elastic = [&torchrun[..], &[("TORCHELASTIC_USE_AGENT_STORE", "True")]].concat();
+        assert_eq!(world(&elastic).unwrap().unwrap().address, "gpu-7:1235");
         let slurm = [
             ("SLURM_NTASKS", "2"),
+            ("SLURM_STEP_NUM_TASKS", "2"),
             ("SLURM_PROCID", "0"),
             ("SLURM_LOCALID", "0"),
-            ("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1"),
+            ("SLURM_STEP_NODELIST", "gpu[03-04]"),
         ];
-        let expected = World { rank: 0, local_rank: Some(0), address: "10.0.0.1:29500".into() };
+        let expected = World { rank: 0, local_rank: Some(0), address: "gpu03:29500".into() };
         assert_eq!(world(&slurm).unwrap(), Some(expected));
+        // A batch script that reserved two tasks but does not start this program by srun.
+        assert_eq!(world(&[("SLURM_NTASKS", "2"), ("SLURM_PROCID", "0")]).unwrap(), None);
+        assert_eq!(["gpu3", "a-1,b-2", "n[7,9-10],m1"].map(first_host), ["gpu3", "a-1", "n7"]);
         for wrong in [
             &[("WORLD_SIZE", "3")][..],
             &[("WORLD_SIZE", "2")],

@@ -79,6 +79,12 @@ fn build() -> Option<PathBuf> {
     Some(folder)
 }
 
+/// Whether the dynamic loader finds a library of this machine.
+pub fn has_library(name: &str) -> bool {
+    // SAFETY: the libraries asked for are CUDA's, which may be loaded anywhere.
+    unsafe { libloading::Library::new(name) }.is_ok()
+}
+
 /// A GPU of the software device in this process.
 pub fn gpu() -> Option<Gpu> {
     let folder = folder()?;

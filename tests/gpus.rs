@@ -1,0 +1,204 @@
+//! Training on GPUs as a user does it, on the software CUDA device: one GPU, two, and two processes give the same bits;
+//! every fault ends in its message and exit code, in time, with the last checkpoint intact.
+
+mod support;
+
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
+use support::softgpu;
+use support::tolerance::MERGED;
+
+/// Longer than any healthy run here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What `--exchange-timeout` is where something is made to hang.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A training run of the tiny net on the software device, not yet started; `None` where there is no compiler.
+fn train(place: &Place, args: &[&str], settings: &[(&str, &str)]) -> Option<Command> {
+    let mut command = place.train_command(args);
+    on_gpus(&mut command, settings)?;
+    Some(command)
+}
+
+fn on_gpus<'a>(command: &'a mut Command, settings: &[(&str, &str)]) -> Option<&'a mut Command> {
+    Some(softgpu::with_gpus(command, 2)?.envs(settings.iter().copied()))
+}
+
+/// The two processes of a run, by their commands and settings.
+fn two_processes(commands: [Command; 2], settings: [&[(&str, &str)]; 2]) -> Option<[Command; 2]> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let meeting = [("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)];
+    let mut commands = commands;
+    for ((command, settings), rank) in commands.iter_mut().zip(settings).zip(["0", "1"]) {
+        on_gpus(command, &[&meeting[..], &[("RANK", rank), ("LOCAL_RANK", rank)], settings].concat())?;
+    }
+    Some(commands)
+}
+
+fn both(commands: [Command; 2]) -> [Output; 2] {
+    std::thread::scope(|scope| {
+        let [mut zero, mut one] = commands;
+        let other = scope.spawn(move || output_within(&mut one, PATIENCE));
+        [output_within(&mut zero, PATIENCE), other.join().unwrap()]
+    })
+}
+
+fn losses(run: &Path) -> Vec<(u64, f64)> {
+    let rows = metrics(run);
+    rows.iter().map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap())).collect()
+}
+
+#[test]
+fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
+    let place = Place::new();
+    let precision = ["--precision", "fp32"];
+    // Another order of streams, blocks and threads each time.
+    let runs: [(&str, &[&str], &str); 4] = [
+        ("one", &["--gpus", "1"], "1"),
+        ("two", &["--gpus", "2"], "2"),
+        ("copies", &["--gpus", "2", "--exchange", "copy"], "3"),
+        ("processes", &[], "4"),
+    ];
+    for (out, args, seed) in runs {
+        let args = [args, &["--steps", "3", "--out", out], &precision].concat();
+        let settings: &[(&str, &str)] = &[("SOFTGPU_SEED", seed)];
+        if out == "processes" {
+            // Only process 0 is told what to train.
+            let commands = [place.train_command(&args), place.command(&precision)];
+            let Some(commands) = two_processes(commands, [settings, settings]) else { return };
+            let [zero, one] = both(commands).map(succeeded);
+            assert!(zero.contains("held-out accuracy") && zero.contains("hidden behind computing"), "{zero}");
+            assert_eq!(one, "", "process 0 reports");
+        } else {
+            let Some(mut command) = train(&place, &args, settings) else { return };
+            let text = succeeded(output_within(&mut command, PATIENCE));
+            assert!(text.contains("software device") && text.contains("hidden behind computing"), "{text}");
+        }
+        assert_eq!(losses(&place.path(out)), losses(&place.path("one")), "{out}");
+        assert_eq!(checkpoint(&place.path(out)), checkpoint(&place.path("one")), "{out}");
+    }
+
+    succeeded(place.train(&["--gpus", "0", "--steps", "3", "--out", "cpu"]));
+    for (gpu, cpu) in losses(&place.path("one")).iter().zip(losses(&place.path("cpu"))) {
+        assert_eq!(gpu.0, cpu.0);
+        assert!((gpu.1 - cpu.1).abs() <= MERGED * cpu.1, "step {}: {} on GPUs, {} on the CPU", cpu.0, gpu.1, cpu.1);
+    }
+
+    // Stopped and resumed elsewhere: the same bits again.
+    let steps = |run: &str, args: &[&str]| {
+        let args = [args, &precision].concat();
+        let mut command = place.command(&[&["--resume", run], &args[..]].concat());
+        on_gpus(&mut command, &[]).map(|command| succeeded(output_within(command, PATIENCE)))
+    };
+    let args = [&["--gpus", "2", "--steps", "1", "--out", "parts"][..], &precision].concat();
+    let Some(mut command) = train(&place, &args, &[]) else { return };
+    succeeded(output_within(&mut command, PATIENCE));
+    steps("parts", &["--gpus", "1", "--steps", "2"]);
+    let resume = place.command(&[&["--resume", "parts", "--steps", "3"], &precision[..]].concat());
+    let Some(commands) = two_processes([resume, place.command(&precision)], [&[], &[]]) else { return };
+    let [_, _] = both(commands).map(succeeded);
+    assert_eq!(checkpoint(&place.path("parts")), checkpoint(&place.path("one")));
+    // And on to the CPU, which reads what the GPUs wrote.
+    place.ok(&["--resume", "parts", "--gpus", "0", "--steps", "4"]);
+}
+
+#[test]
+fn tensor_cores_give_the_same_bits_on_one_gpu_and_two() {
+    let place = Place::new();
+    for precision in ["tf32", "bf16"] {
+        for gpus in ["1", "2"] {
+            let out = format!("{precision}-{gpus}");
+            let args = ["--gpus", gpus, "--precision", precision, "--steps", "2", "--out", &out];
+            let Some(mut command) = train(&place, &args, &[("SOFTGPU_SEED", gpus)]) else { return };
+            let text = succeeded(output_within(&mut command, PATIENCE));
+            assert!(text.contains(precision), "{text}");
+        }
+        let [one, two] = ["1", "2"].map(|gpus| place.path(&format!("{precision}-{gpus}")));
+        assert_eq!(losses(&one), losses(&two), "{precision}");
+        assert_eq!(checkpoint(&one), checkpoint(&two), "{precision}");
+    }
+    assert_ne!(losses(&place.path("tf32-1")), losses(&place.path("bf16-1")));
+}
+
+/// A run that stands at step 1, for something to go wrong with.
+fn begun() -> Place {
+    let place = Place::new();
+    succeeded(place.train(&["--gpus", "0", "--steps", "1", "--out", "run"]));
+    place
+}
+
+/// Goes on with the run, which must fail so within `patience` and leave its checkpoint as it was.
+fn goes_wrong(
+    place: &Place,
+    args: &[&str],
+    settings: &[(&str, &str)],
+    code: i32,
+    parts: &[&str],
+    patience: Duration,
+) -> Option<()> {
+    let before = checkpoint(&place.path("run"));
+    let mut command = place.command(&[&["--resume", "run", "--steps", "3"], args].concat());
+    on_gpus(&mut command, settings)?;
+    let start = Instant::now();
+    failed(output_within(&mut command, patience), code, parts);
+    eprintln!("{settings:?}: {:.1} s", start.elapsed().as_secs_f64());
+    assert_eq!(checkpoint(&place.path("run")), before, "{settings:?}");
+    Some(())
+}
+
+#[test]
+fn what_a_machine_lacks_is_said() {
+    let place = begun();
+    let check = |args: &[&str], setting: (&str, &str), code: i32, parts: &[&str]| {
+        goes_wrong(&place, args, &[setting], code, parts, PATIENCE)
+    };
+    let (one, two) = (["--gpus", "1"], ["--gpus", "2"]);
+    if check(&two, ("SOFTGPU_DEVICES", "0"), 11, &["2 GPUs asked for, 0 found", "--gpus 0"]).is_none() {
+        return;
+    }
+    check(&two, ("SOFTGPU_DEVICES", "1"), 11, &["2 GPUs asked for, 1 found", "--gpus 1"]);
+    check(&one, ("SOFTGPU_CAPABILITY", "75"), 12, &["7.5", "8.0"]);
+    check(&one, ("SOFTGPU_MEMORY_MB", "1"), 15, &["memory", "--batch-size"]);
+    check(&["--gpus", "2", "--exchange", "copy"], ("SOFTGPU_PEER", "0"), 16, &["--exchange nccl"]);
+
+    // A folder with a driver, but not what else is needed.
+    let (folder, all) = (place.path("libraries"), softgpu::folder().unwrap());
+    std::fs::create_dir(&folder).unwrap();
+    let bring = |name: &str| symlink(all.join(name), folder.join(name)).unwrap();
+    bring("libcuda.so");
+    let setting = ("ALEXNET_SPLIT_LIBRARIES", folder.to_str().unwrap());
+    if softgpu::has_library("libnvrtc.so") || softgpu::has_library("libnccl.so.2") {
+        eprintln!("skipped: this machine has CUDA's libraries, which would be found instead");
+        return;
+    }
+    check(&one, setting, 13, &["NVRTC", "pip install"]);
+    bring("libnvrtc.so");
+    check(&two, setting, 14, &["NCCL", "pip install", "--exchange copy"]);
+}
+
+#[test]
+fn every_fault_ends_in_its_message_in_time() {
+    let place = begun();
+    let empty_cache = place.path("cache");
+    let timeout = TIMEOUT.as_secs().to_string();
+    let args = ["--gpus", "2", "--exchange-timeout", &timeout];
+    let check = |fault: &str, code: i32, parts: &[&str]| {
+        let settings = [("SOFTGPU_FAULT", fault)];
+        goes_wrong(&place, &args, &settings, code, parts, PATIENCE)
+    };
+    if check("oom:40", 15, &["out of memory"]).is_none() {
+        return;
+    }
+    check("launch:conv_backward_weight:3", 17, &["conv_backward_weight"]);
+    check("nccl-error:1:30", 18, &["rank 1", "step"]);
+    check("nccl-hang:0:30", 18, &["rank", "step"]);
+    check("stall:1:30", 18, &["rank 1", "step"]);
+    let settings = [("SOFTGPU_FAULT", "compile"), ("ALEXNET_SPLIT_CACHE", empty_cache.to_str().unwrap())];
+    goes_wrong(&place, &args, &settings, 13, &["told to fail"], PATIENCE);
+}
