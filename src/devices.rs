@@ -106,14 +106,16 @@ pub fn process_seat(world: &World, link: &mut Link, options: &GpuOptions) -> Res
     let gpu = Gpu::open(world.local_rank.unwrap_or(world.rank % found))?;
     let kernels = Arc::new(Kernels::load(&gpu, options.precision)?);
     let watch = Watch::new(world.rank, options.exchange_timeout);
-    let id = if world.rank == 0 { Some(nccl::unique_id()?.to_vec()) } else { None };
-    let id = link.told(id)?;
-    let Ok(id) = id.try_into() else { return Err(watch.failed("the first greeting", "another NCCL's identifier")) };
+    // Both tell each other that they are ready: a process that has failed by now is noticed here, not by a deadline.
+    let ours = if world.rank == 0 { nccl::unique_id()?.to_vec() } else { Vec::new() };
+    let (others, theirs): (String, Vec<u8>) = link.swap(&(gpu.info().name.clone(), ours.clone()))?;
+    let Ok(id) = (if world.rank == 0 { ours } else { theirs }).try_into() else {
+        return Err(watch.failed("joining the other rank", "it gives an identifier of another NCCL"));
+    };
     let exchange = NcclExchange::begin(&gpu, &id, &watch, None)?.join()?;
     let backend = CudaBackend::new(gpu.clone(), kernels, watch)?;
     let mut seats = vec![Seat { stream: world.rank, backend, exchange: Some(Box::new(exchange)), threads: 1 }];
     let tests = test_all(&mut seats)?;
-    let others: String = link.swap(&gpu.info().name)?;
     let mut about = about(&[gpu.info()], 2, options, &nccl_name()?, &tests);
     about += &format!("; process {} of 2, the other has {others}", world.rank);
     Ok(GpuSeats { seats, about })

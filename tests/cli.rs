@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::place::{Place, TINY, checkpoint, failed, metrics, succeeded};
+use support::place::{Place, checkpoint, failed, metrics, succeeded};
 
 #[test]
 fn describe_gives_the_papers_counts() {

@@ -5,7 +5,7 @@ mod support;
 
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -196,9 +196,92 @@ fn every_fault_ends_in_its_message_in_time() {
         return;
     }
     check("launch:conv_backward_weight:3", 17, &["conv_backward_weight"]);
-    check("nccl-error:1:30", 18, &["rank 1", "step"]);
-    check("nccl-hang:0:30", 18, &["rank", "step"]);
-    check("stall:1:30", 18, &["rank 1", "step"]);
+    // The twentieth exchange is one of the first step's.
+    check("nccl-error:1:20", 18, &["rank 1", "for layer", ", step "]);
+    check("nccl-hang:0:20", 18, &["rank", "for layer", ", step ", "within 4 s", "--exchange-timeout"]);
+    check("stall:1:20", 18, &["rank 1", "for layer", ", step ", "does not return"]);
     let settings = [("SOFTGPU_FAULT", "compile"), ("ALEXNET_SPLIT_CACHE", empty_cache.to_str().unwrap())];
     goes_wrong(&place, &args, &settings, 13, &["told to fail"], PATIENCE);
+}
+
+#[test]
+fn two_processes_end_when_one_does() {
+    let place = begun();
+    let before = checkpoint(&place.path("run"));
+    let timeout = TIMEOUT.as_secs().to_string();
+    let start = |settings: [&[(&str, &str)]; 2]| {
+        let zero = place.command(&["--resume", "run", "--steps", "3", "--exchange-timeout", &timeout]);
+        two_processes([zero, place.command(&["--exchange-timeout", &timeout])], settings)
+    };
+    // Killed in the middle of an exchange.
+    let Some(commands) = start([&[], &[("SOFTGPU_FAULT", "die:1:20")]]) else { return };
+    let [zero, one] = both(commands);
+    assert_eq!(one.status.code(), Some(66), "{one:?}");
+    failed(zero, 18, &["rank 0", "for layer", ", step ", "remote process"]);
+    // Hangs: both say so.
+    let Some(commands) = start([&[], &[("SOFTGPU_FAULT", "nccl-hang:1:20")]]) else { return };
+    for output in both(commands) {
+        failed(output, 18, &["rank", "for layer", ", step "]);
+    }
+    // Has no room for its half.
+    let Some(commands) = start([&[], &[("SOFTGPU_MEMORY_MB", "1")]]) else { return };
+    let [zero, one] = both(commands);
+    failed(one, 15, &["out of memory"]);
+    failed(zero, 18, &["rank 0", "remote process"]);
+    // Cannot compile its kernels: known before the two meet.
+    let empty_cache = place.path("cache");
+    let settings = [("SOFTGPU_FAULT", "compile"), ("ALEXNET_SPLIT_CACHE", empty_cache.to_str().unwrap())];
+    let Some(commands) = start([&[], &settings]) else { return };
+    let [zero, one] = both(commands);
+    failed(one, 13, &["told to fail"]);
+    failed(zero, 19, &["process 1 has ended", "see its message"]);
+    // Never comes.
+    let Some([mut zero, _]) = start([&[], &[]]) else { return };
+    failed(output_within(&mut zero, PATIENCE), 19, &["process 1 cannot be reached", "MASTER_PORT"]);
+    assert_eq!(checkpoint(&place.path("run")), before);
+}
+
+#[test]
+fn compiled_kernels_are_kept_safely() {
+    let place = begun();
+    let kept = place.path("kernels");
+    let entries = || {
+        let mut entries: Vec<(PathBuf, Vec<u8>)> = std::fs::read_dir(&kept)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        entries.sort();
+        entries
+    };
+    let look = |folder: &Path| {
+        let mut command = place.command(&["eval", "run", "--gpus", "1"]);
+        let command = on_gpus(&mut command, &[("ALEXNET_SPLIT_CACHE", folder.to_str().unwrap())])?;
+        Some(succeeded(output_within(command, PATIENCE)))
+    };
+    let Some(first) = look(&kept) else { return };
+    let whole = entries();
+    assert_eq!(whole.len(), 7, "one a file");
+    // Cut short, a bit flipped, empty, and what another program left there: each is made anew.
+    std::fs::write(&whole[0].0, &whole[0].1[..whole[0].1.len() - 1]).unwrap();
+    let mut flipped = whole[1].1.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    std::fs::write(&whole[1].0, flipped).unwrap();
+    std::fs::write(&whole[2].0, b"").unwrap();
+    std::fs::write(&whole[3].0, [0xff; 100]).unwrap();
+    // By two processes at once.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| look(&kept));
+        assert_eq!(look(&kept).unwrap(), first);
+        assert_eq!(other.join().unwrap().unwrap(), first);
+    });
+    let names = |entries: &[(PathBuf, Vec<u8>)]| entries.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&entries()), names(&whole), "no temporary files are left");
+    for (path, bytes) in entries() {
+        assert!(bytes.len() > 1000 && bytes[..8] == whole.iter().find(|(name, _)| *name == path).unwrap().1[..8]);
+    }
+    // Nothing can be kept below a file, as in a home that is read-only.
+    let file = place.path("file");
+    std::fs::write(&file, b"").unwrap();
+    assert_eq!(look(&file.join("kernels")).unwrap(), first);
 }

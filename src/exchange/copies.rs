@@ -78,7 +78,7 @@ impl CopyExchange {
     fn receive(&self, swap: &Swap) -> Result<Message> {
         self.from.recv_timeout(self.watch.deadline()).map_err(|error| match error {
             RecvTimeoutError::Disconnected => self.closed(swap),
-            RecvTimeoutError::Timeout => self.watch.failed(&swap.to_string(), &self.watch.too_late()),
+            RecvTimeoutError::Timeout => self.watch.failed(&format!("exchange of {swap}"), &self.watch.too_late()),
         })
     }
 

@@ -100,9 +100,9 @@ impl Comm {
     }
 
     /// Waits until everything asked of the communicator has been queued.
-    fn settle(&self, watch: &Watch) -> Result<(), String> {
+    fn settle(&self, watch: &Watch, swap: Option<&Swap>) -> Result<(), String> {
         let start = Instant::now();
-        while !watch.guarded("waiting for NCCL", || self.is_ready())? {
+        while !watch.guarded("waiting for NCCL", swap, || self.is_ready())? {
             if watch.is_closed() {
                 return Err("the other stream has ended".into());
             }
@@ -175,12 +175,12 @@ impl NcclExchange {
         let mut handle = std::ptr::null_mut();
         let id = ncclUniqueId { internal: id.map(|byte| byte as _) };
         let mut config = config();
-        let begun = watch.guarded("joining the other rank", || {
+        let begun = watch.guarded("joining the other rank", None, || {
             // SAFETY: places to read from and write to; the layout is that of NCCL 2.17, which later ones accept.
             unsafe { (nccl.ncclCommInitRankConfig)(&mut handle, 2, id, rank, &mut config) }
         });
         if !matches!(begun, ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress) {
-            return Err(watch.failed("the first greeting", &explain(nccl, begun)));
+            return Err(watch.failed("joining the other rank", &explain(nccl, begun)));
         }
         let comm = Arc::new(Comm { nccl, handle: Mutex::new(Handle(handle)), aborted: AtomicBool::new(false) });
         let (gpu, queue, watch) = (gpu.clone(), gpu.queue()?, watch.clone());
@@ -189,9 +189,9 @@ impl NcclExchange {
 
     /// Waits for the other rank.
     pub fn join(self) -> Result<NcclExchange> {
-        if let Err(problem) = self.comm.settle(&self.watch) {
+        if let Err(problem) = self.comm.settle(&self.watch, None) {
             self.comm.abort();
-            return Err(self.watch.failed("the first greeting", &problem));
+            return Err(self.watch.failed("joining the other rank", &problem));
         }
         let comm = self.comm.clone();
         self.watch.set_transport(move || {
@@ -205,7 +205,7 @@ impl NcclExchange {
         let (nccl, peer) = (self.comm.nccl, 1 - self.rank);
         let kind = ncclDataType_t::ncclFloat32;
         let queue = self.queue.cu_stream();
-        let ended = self.watch.guarded("queueing an exchange", || {
+        let ended = self.watch.guarded("queueing the exchange", Some(swap), || {
             self.comm.with(|comm| {
                 // SAFETY: buffers of this GPU that hold the values and live until the exchange is done.
                 unsafe {
@@ -226,7 +226,7 @@ impl NcclExchange {
             return Err(explain(nccl, error));
         }
         // Only then is it in the queue and an event after it means something.
-        self.comm.settle(&self.watch)
+        self.comm.settle(&self.watch, Some(swap))
     }
 
     fn fail(&self, swap: &Swap, problem: &str) -> Error {
@@ -234,7 +234,7 @@ impl NcclExchange {
         if self.watch.is_closed() {
             return Error::ExchangeClosed { stream: self.watch.stream(), what: swap.to_string() };
         }
-        self.watch.failed(&swap.to_string(), problem)
+        self.watch.failed(&format!("exchange of {swap}"), problem)
     }
 }
 

@@ -43,10 +43,14 @@ unsigned bit(int device) { return 1u << device; }
 // Queues a copy on a stream whose device may reach the memory of `devices`.
 void enqueue_copy(const std::shared_ptr<Stream>& stream, const char* name, void* to, const void* from, size_t bytes,
                   unsigned devices) {
+    count_copies(to, 1);
+    count_copies(from, 1);
     enqueue(stream, {name, [=] {
                          set_access(devices);
                          memcpy(to, from, bytes);
                          set_access(0);
+                         count_copies(to, -1);
+                         count_copies(from, -1);
                          return true;
                      }});
 }
@@ -278,7 +282,7 @@ Result cuMemHostAlloc(void** address, size_t bytes, unsigned) {
 }
 
 Result cuMemFreeHost(void* address) {
-    return release_pinned(address) ? SUCCESS : misuse(INVALID_VALUE, "frees host memory that is not pinned");
+    return release_pinned(address) ? SUCCESS : misuse(INVALID_VALUE, "frees host memory that is not pinned, or that a queued copy uses");
 }
 
 Result cuMemGetInfo_v2(size_t* free, size_t* total) {

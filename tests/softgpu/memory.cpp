@@ -38,7 +38,18 @@ struct Arena {
 
 std::mutex& mutex = *new std::mutex;
 Arena* const arenas = new Arena[MAX_DEVICES];  // never destroyed: kernels may still run when main ends
-std::map<uintptr_t, size_t> pinned;
+struct Pinned {
+    size_t bytes;
+    int copies;  // queued ones that read or write it
+};
+std::map<uintptr_t, Pinned>& pinned = *new std::map<uintptr_t, Pinned>;
+
+std::map<uintptr_t, Pinned>::iterator find_pinned(const void* address) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    auto next = pinned.upper_bound(at);
+    return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second.bytes ? std::prev(next)
+                                                                                                 : pinned.end();
+}
 
 int protection(const Arena& arena) { return arena.accessible ? PROT_READ | PROT_WRITE : PROT_NONE; }
 
@@ -181,25 +192,33 @@ bool is_allocated(uintptr_t address, size_t bytes, int* device) {
 void* allocate_pinned(size_t bytes) {
     void* address = aligned_alloc(PAGE, (bytes + PAGE - 1) / PAGE * PAGE);
     std::lock_guard lock(mutex);
-    pinned[reinterpret_cast<uintptr_t>(address)] = bytes;
+    pinned[reinterpret_cast<uintptr_t>(address)] = {bytes, 0};
     memset(address, FRESH, bytes);
     return address;
 }
 
 bool release_pinned(void* address) {
     std::lock_guard lock(mutex);
-    if (!pinned.erase(reinterpret_cast<uintptr_t>(address))) {
+    auto found = pinned.find(reinterpret_cast<uintptr_t>(address));
+    if (found == pinned.end() || found->second.copies > 0) {
         return false;
     }
+    pinned.erase(found);
     free(address);
     return true;
 }
 
 bool is_pinned(const void* address) {
     std::lock_guard lock(mutex);
-    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
-    auto next = pinned.upper_bound(at);
-    return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second;
+    return find_pinned(address) != pinned.end();
+}
+
+void count_copies(const void* address, int change) {
+    std::lock_guard lock(mutex);
+    auto found = find_pinned(address);
+    if (found != pinned.end()) {
+        found->second.copies += change;
+    }
 }
 
 void set_access(unsigned devices) {

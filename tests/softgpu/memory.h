@@ -28,6 +28,9 @@ void* allocate_pinned(size_t bytes);
 bool release_pinned(void* address);
 bool is_pinned(const void* address);
 
+// Counts the queued copies that use pinned memory: until they are done it cannot be released. Nothing for other memory.
+void count_copies(const void* address, int change);
+
 // From now on the calling thread's operations reach the memory of these devices (a bit each) and of no other.
 void set_access(unsigned devices);
 

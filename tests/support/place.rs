@@ -75,7 +75,9 @@ impl Place {
 }
 
 pub fn succeeded(output: Output) -> String {
-    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {error}", output.status);
+    assert!(!error.contains("misuse"), "the software device complains: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -85,7 +87,8 @@ pub fn failed(output: Output, code: i32, parts: &[&str]) {
     for part in parts {
         assert!(error.contains(part), "no {part:?} in: {error}");
     }
-    assert!(!error.contains("panicked"), "{error}");
+    assert!(!error.contains("panicked") && !error.contains("misuse"), "{error}");
+    assert_eq!(error.lines().filter(|line| line.starts_with("error:")).count(), 1, "one message: {error}");
 }
 
 pub fn metrics(run: &Path) -> Vec<serde_json::Value> {

@@ -29,9 +29,9 @@ pub fn folder() -> Option<&'static Path> {
     folder.as_deref()
 }
 
-/// Where compiled kernels are kept between test programs and runs.
-pub fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels")
+/// Where compiled kernels are kept between test programs and runs: with the device that they were compiled for.
+pub fn cache() -> Option<PathBuf> {
+    Some(folder()?.join("kernels"))
 }
 
 /// The compiler: what CXX says, or g++.
@@ -89,7 +89,7 @@ pub fn has_library(name: &str) -> bool {
 pub fn gpu() -> Option<Gpu> {
     let folder = folder()?;
     libraries::search_first(folder);
-    compiler::keep_compiled_in(&cache());
+    compiler::keep_compiled_in(&cache()?);
     Some(Gpu::open(0).unwrap())
 }
 
@@ -104,5 +104,7 @@ pub fn backend(precision: Precision) -> Option<CudaBackend> {
 /// `command` with the software device as its CUDA.
 pub fn with_gpus(command: &mut Command, gpus: usize) -> Option<&mut Command> {
     let folder = folder()?;
-    Some(command.env(libraries::FOLDERS, folder).env(compiler::CACHE, cache()).env("SOFTGPU_DEVICES", gpus.to_string()))
+    Some(
+        command.env(libraries::FOLDERS, folder).env(compiler::CACHE, cache()?).env("SOFTGPU_DEVICES", gpus.to_string()),
+    )
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
 use super::compiler::Target;
 use super::libraries;
@@ -192,7 +192,7 @@ impl Gpu {
             unsafe { result::malloc_host(bytes, 0) }
         });
         let address = self.check("an allocation of pinned host memory", allocated)?;
-        Ok(Pinned { address: address.cast(), elems, context: self.context.clone() })
+        Ok(Pinned { address: address.cast(), elems, copied: None, context: self.context.clone() })
     }
 
     /// Turns a CUDA error into one that names the GPU and what it was doing.
@@ -241,6 +241,8 @@ impl Drop for Buffer {
 pub struct Pinned {
     address: *mut f32,
     elems: usize,
+    /// After the newest copy from or to it.
+    copied: Option<CudaEvent>,
     context: Arc<CudaContext>,
 }
 
@@ -251,6 +253,16 @@ impl Pinned {
     /// Values.
     pub fn elems(&self) -> usize {
         self.elems
+    }
+
+    /// A copy from or to it was queued and is done at `event`; until then the memory is neither used nor freed.
+    pub fn busy_until(&mut self, event: CudaEvent) {
+        self.copied = Some(event);
+    }
+
+    /// After the newest copy; `None` before the first.
+    pub fn copied(&self) -> Option<&CudaEvent> {
+        self.copied.as_ref()
     }
 
     /// The memory. The caller makes sure that no copy to it is under way.
@@ -268,7 +280,11 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: allocated by `Gpu::alloc_pinned`.
+        if self.copied.as_ref().is_some_and(|copied| !copied.is_complete()) {
+            // The run has failed on the way. Waiting might take for ever; the process's end frees it.
+            return;
+        }
+        // SAFETY: allocated by `Gpu::alloc_pinned`, and no copy uses it any more.
         let freed = self.context.bind_to_thread().and_then(|()| unsafe { result::free_host(self.address.cast()) });
         if let Err(error) = freed {
             tracing::debug!("freeing pinned memory: {}", describe(&error));

@@ -231,7 +231,9 @@ impl Backend for CudaBackend {
     }
 
     fn finish_read(&self, read: Read) -> Result<Vec<f32>> {
-        self.block_until(read.done())?;
+        if let Some(done) = read.done() {
+            self.block_until(done)?;
+        }
         Ok(self.staging().finish_read(read))
     }
 

@@ -1,7 +1,5 @@
 //! Copies between host and device through page-locked memory, which the device reaches while the host goes on.
 
-use std::sync::Arc;
-
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaStream, result};
 
@@ -16,7 +14,7 @@ const SMALL_READ_ELEMS: usize = 1 << 16;
 
 /// Two pieces for uploads that take turns, and memory of earlier small reads.
 pub struct Staging {
-    pieces: [(Pinned, Arc<CudaEvent>); 2],
+    pieces: [Pinned; 2],
     next: usize,
     spare: Vec<Pinned>,
 }
@@ -25,23 +23,19 @@ pub struct Staging {
 pub struct Read {
     memory: Pinned,
     elems: usize,
-    done: CudaEvent,
 }
 
 impl Read {
     /// When the values are there.
-    pub fn done(&self) -> &CudaEvent {
-        &self.done
+    pub fn done(&self) -> Option<&CudaEvent> {
+        self.memory.copied()
     }
 }
 
 impl Staging {
     /// Allocates the pieces.
     pub fn new(gpu: &Gpu) -> Result<Staging> {
-        let piece = || {
-            let event = gpu.context().new_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING));
-            Ok((gpu.alloc_pinned(PIECE_ELEMS)?, Arc::new(gpu.check("an event", event)?)))
-        };
+        let piece = || gpu.alloc_pinned(PIECE_ELEMS);
         Ok(Staging { pieces: [piece()?, piece()?], next: 0, spare: Vec::new() })
     }
 
@@ -56,15 +50,18 @@ impl Staging {
         block_until: &dyn Fn(&CudaEvent) -> Result<()>,
     ) -> Result<()> {
         for (index, part) in host.chunks(PIECE_ELEMS).enumerate() {
-            let (piece, sent) = &mut self.pieces[self.next];
-            block_until(sent)?; // done at once where it was never recorded
+            let piece = &mut self.pieces[self.next];
+            if let Some(copied) = piece.copied() {
+                block_until(copied)?;
+            }
             piece.values_mut()[..part.len()].copy_from_slice(part);
             let to = address + (index * PIECE_ELEMS * size_of::<f32>()) as u64;
             let copied = gpu.context().bind_to_thread().and_then(|()| {
-                // SAFETY: the caller's buffer holds the values; the piece is not touched before `sent`.
+                // SAFETY: the caller's buffer holds the values; the piece is not touched before the event.
                 unsafe { result::memcpy_htod_async(to, &piece.values()[..part.len()], queue.cu_stream()) }
             });
-            gpu.check("an upload", copied.and_then(|()| sent.record(queue)))?;
+            let done = copied.and_then(|()| queue.record_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING)));
+            piece.busy_until(gpu.check("an upload", done)?);
             self.next = 1 - self.next;
         }
         Ok(())
@@ -79,11 +76,12 @@ impl Staging {
         };
         let copied = gpu.context().bind_to_thread().and_then(|()| match elems {
             0 => Ok(()),
-            // SAFETY: both ends hold the values; `memory` is not touched before `done`.
+            // SAFETY: both ends hold the values; `memory` is not touched before the event.
             _ => unsafe { result::memcpy_dtoh_async(&mut memory.values_mut()[..elems], address, queue.cu_stream()) },
         });
         let done = copied.and_then(|()| queue.record_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING)));
-        Ok(Read { memory, elems, done: gpu.check("a download", done)? })
+        memory.busy_until(gpu.check("a download", done)?);
+        Ok(Read { memory, elems })
     }
 
     /// The values, once they are there.

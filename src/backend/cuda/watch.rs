@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cudarc::driver::CudaEvent;
 
 use crate::error::{Error, GpuTrouble, Result};
+use crate::exchange::Swap;
 
 /// What the watching thread grants beyond the deadline before it ends the process.
 const GRACE: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ impl Watch {
     /// Fails where it fails, the transport reports an error, an exchange passes the deadline or the other stream ends.
     pub fn block_until(&self, done: impl Fn() -> Result<bool>) -> Result<()> {
         let start = Instant::now();
-        while !self.guarded("asking whether work is done", || Ok(done()? || self.check().map(|()| false)?))? {
+        while !self.guarded("asking whether work is done", None, || Ok(done()? || self.check().map(|()| false)?))? {
             // A step takes milliseconds: a thread that spins longer would only take a core from the data loader.
             if start.elapsed() < Duration::from_micros(200) {
                 std::thread::yield_now();
@@ -88,9 +89,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Makes a call that should return at once; the process ends where it does not.
-    pub fn guarded<T>(&self, doing: &'static str, call: impl FnOnce() -> T) -> T {
-        let _guard = watched(self.stream, doing, self.deadline);
+    /// Makes a call that should return at once, for `swap` where it is for one; the process ends where it does not.
+    pub fn guarded<T>(&self, doing: &'static str, swap: Option<&Swap>, call: impl FnOnce() -> T) -> T {
+        let until = Instant::now() + self.deadline + GRACE;
+        let _guard = watched(Call { number: 0, stream: self.stream, doing, swap: swap.cloned(), until });
         call()
     }
 
@@ -99,7 +101,10 @@ impl Watch {
         while state.pending.front().is_some_and(|(_, _, done)| done.is_complete()) {
             state.pending.pop_front();
         }
-        let oldest = || state.pending.front().map_or("work", |(what, _, _)| what.as_str()).to_owned();
+        let oldest = || match state.pending.front() {
+            Some((what, ..)) => format!("exchange of {what}"),
+            None => "between two exchanges".into(),
+        };
         if let Some(Err(problem)) = state.transport.as_ref().map(|ask| ask()) {
             return Err(self.failed(&oldest(), &problem));
         }
@@ -107,7 +112,9 @@ impl Watch {
             return Err(Error::ExchangeClosed { stream: self.stream, what: oldest() });
         }
         match state.pending.front() {
-            Some((what, since, _)) if since.elapsed() > self.deadline => Err(self.failed(what, &self.too_late())),
+            Some((what, since, _)) if since.elapsed() > self.deadline => {
+                Err(self.failed(&format!("exchange of {what}"), &self.too_late()))
+            }
             _ => Ok(()),
         }
     }
@@ -121,9 +128,9 @@ impl Watch {
         )
     }
 
-    /// The error of an exchange.
+    /// The error of an exchange, or of joining for it; `what` was being done.
     pub fn failed(&self, what: &str, problem: &str) -> Error {
-        Error::gpu(GpuTrouble::Exchange, format!("stream {} (rank {0}): exchange of {what}: {problem}", self.stream))
+        Error::gpu(GpuTrouble::Exchange, format!("stream {} (rank {0}): {what}: {problem}", self.stream))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,6 +145,7 @@ struct Call {
     number: u64,
     stream: usize,
     doing: &'static str,
+    swap: Option<Swap>,
     until: Instant,
 }
 
@@ -153,9 +161,9 @@ fn watched_list() -> &'static Watched {
     })
 }
 
-/// Until the guard is dropped, the process ends with the exchange's exit code if it takes longer than `limit` and the
-/// grace: the last resort where a CUDA or NCCL call does not return.
-fn watched(stream: usize, doing: &'static str, limit: Duration) -> impl Drop {
+/// Until the guard is dropped, the process ends with the exchange's exit code when the call's time is over: the last
+/// resort where a CUDA or NCCL call does not return. Numbers the call.
+fn watched(call: Call) -> impl Drop {
     struct Guard(u64);
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -166,7 +174,7 @@ fn watched(stream: usize, doing: &'static str, limit: Duration) -> impl Drop {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut list = watched_list().lock().unwrap_or_else(PoisonError::into_inner);
-    list.push(Call { number, stream, doing, until: Instant::now() + limit + GRACE });
+    list.push(Call { number, ..call });
     Guard(number)
 }
 
@@ -175,9 +183,10 @@ fn watch_for_ever(list: &'static Watched) {
     loop {
         std::thread::sleep(Duration::from_millis(100));
         let list = list.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Call { stream, doing, .. }) = list.iter().find(|call| Instant::now() > call.until) {
+        if let Some(Call { stream, doing, swap, .. }) = list.iter().find(|call| Instant::now() > call.until) {
+            let swap = swap.as_ref().map(|swap| format!(" of {swap}")).unwrap_or_default();
             eprintln!(
-                "error: stream {stream} (rank {stream}): {doing}: a CUDA or NCCL call does not return; see `doctor`"
+                "error: stream {stream} (rank {stream}): {doing}{swap}: a CUDA or NCCL call does not return; see `doctor`"
             );
             // Not `exit`: libraries' clean-up would wait for the same call.
             unsafe extern "C" {
