@@ -116,7 +116,7 @@ struct Sums {
     __device__ void multiply(const Tiles& tiles, unsigned half) {
 #pragma unroll
         for (unsigned depth = 0; depth < WORDS; ++depth) {
-            float a[8], b[8];
+            __align__(16) float a[8], b[8];
 #pragma unroll
             for (unsigned i = 0; i < 8; i += 4) {
                 *reinterpret_cast<uint4*>(a + i) = *reinterpret_cast<const uint4*>(&tiles.a[half][depth][row(0) + i]);

@@ -9,10 +9,12 @@
 //     oom:N                    the N-th allocation of the process fails
 //     launch:KERNEL:N          the N-th launch of KERNEL fails
 //     compile                  every kernel fails to compile
+//     skip-wait                no stream waits for an event, or (skip-wait:N) not at the N-th time
 //     nccl-hang:RANK:N         RANK's N-th exchange and all after it never end
 //     nccl-error:RANK:N        RANK's N-th exchange fails
 //     die:RANK:N               the process ends when RANK's N-th exchange begins
 //     stall:RANK:N             the call that queues RANK's N-th exchange never returns
+//   SOFTGPU_PLANT=FILE\nN\nOLD\nNEW   in FILE of the kernels' sources the N-th OLD is compiled as NEW
 #pragma once
 
 #include <string>

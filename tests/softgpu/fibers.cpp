@@ -186,6 +186,12 @@ std::string where() {
     return text;
 }
 
+void misaligned_vector(const void* address) {
+    char text[100];
+    snprintf(text, sizeof text, "misaligned vector at %p by %s", address, where().c_str());
+    kernel_fault(text);
+}
+
 void kernel_fault(const std::string& problem) {
     machine->problem = problem;
     siglongjmp(machine->escape, 1);

@@ -116,10 +116,7 @@ void on_fault(int signal, siginfo_t* info, void*) {
         std::signal(signal, SIG_DFL);
         return;
     }
-    // The processor gives no address for a vector that is not aligned.
-    const bool misaligned = info->si_code == SI_KERNEL;
-    const std::string what = misaligned ? "a misaligned vector" : describe(reinterpret_cast<uintptr_t>(info->si_addr));
-    kernel_fault("illegal access by " + where() + ": " + what);
+    kernel_fault("illegal access by " + where() + ": " + describe(reinterpret_cast<uintptr_t>(info->si_addr)));
 }
 
 bool holds(uintptr_t from, uintptr_t to, unsigned char value) {

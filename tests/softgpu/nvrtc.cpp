@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,34 @@ std::string registry(const std::vector<std::string>& names) {
     return text + "    {nullptr, nullptr, nullptr, 0}};\n";
 }
 
+// Changes the sources as SOFTGPU_PLANT says: to see that a mistake in a kernel is caught. False where it does not fit.
+bool plant(Program& program) {
+    const char* text = getenv("SOFTGPU_PLANT");
+    if (!text) {
+        return true;
+    }
+    std::string file, number, old, replacement;
+    std::stringstream lines(text);
+    for (std::string* part : {&file, &number, &old, &replacement}) {
+        std::getline(lines, *part);
+    }
+    const auto change = [&](std::string& source) {
+        size_t at = source.find(old);
+        for (int left = atoi(number.c_str()); left > 1 && at != std::string::npos; --left) {
+            at = source.find(old, at + 1);
+        }
+        if (at != std::string::npos) {
+            source.replace(at, old.size(), replacement);
+        }
+        return at != std::string::npos;
+    };
+    bool fits = program.name != file || change(program.source);
+    for (auto& [name, header] : program.headers) {
+        fits &= name != file || change(header);
+    }
+    return fits;
+}
+
 Result compile(Program& program, const std::vector<std::string>& options, const fs::path& folder) {
     const char* compiler = getenv("CXX");
     std::string command = compiler && *compiler ? compiler : "g++";
@@ -77,6 +106,10 @@ Result compile(Program& program, const std::vector<std::string>& options, const 
             program.log = "softgpu: unknown option " + option;
             return INVALID_OPTION;
         }
+    }
+    if (!plant(program)) {
+        program.log = "softgpu: what SOFTGPU_PLANT wants to change is not there";
+        return COMPILATION;
     }
     for (const auto& [name, text] : program.headers) {
         write(folder / name, text);

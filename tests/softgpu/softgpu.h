@@ -21,12 +21,41 @@
 struct uint3 {
     unsigned x, y, z;
 };
-struct alignas(16) uint4 {
-    unsigned x, y, z, w;
+namespace softgpu {
+
+// Ends the kernel: a vector was read or written at an address that is not a multiple of its size.
+[[noreturn]] void misaligned_vector(const void* address);
+
+// Four words that hardware moves at once; unlike the processor of this machine it insists on their alignment.
+template <class Word>
+struct alignas(16) Vector4 {
+    Word x, y, z, w;
+
+    Vector4() = default;
+    Vector4(Word x, Word y, Word z, Word w) : x(x), y(y), z(z), w(w) {}
+    Vector4(const Vector4& from) { *this = from; }
+    Vector4& operator=(const Vector4& from) {
+        check(this);
+        check(&from);
+        memcpy(static_cast<void*>(this), &from, sizeof from);
+        return *this;
+    }
+
+  private:
+    static void check(const void* address) {
+        // The compiler takes alignment for granted; it must not know where this number comes from.
+        uintptr_t at = reinterpret_cast<uintptr_t>(address);
+        asm("" : "+r"(at));
+        if (at % sizeof(Vector4)) {
+            misaligned_vector(address);
+        }
+    }
 };
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
+
+}  // namespace softgpu
+
+using uint4 = softgpu::Vector4<unsigned>;
+using float4 = softgpu::Vector4<float>;
 
 namespace softgpu {
 

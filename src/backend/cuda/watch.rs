@@ -78,7 +78,10 @@ impl Watch {
     /// Fails where it fails, the transport reports an error, an exchange passes the deadline or the other stream ends.
     pub fn block_until(&self, done: impl Fn() -> Result<bool>) -> Result<()> {
         let start = Instant::now();
-        while !self.guarded("asking whether work is done", None, || Ok(done()? || self.check().map(|()| false)?))? {
+        // The transport is asked even where the work is done: an exchange that failed lets go what waits for it.
+        while !self
+            .guarded("asking whether work is done", None, || done().and_then(|done| self.check().map(|()| done)))?
+        {
             // A step takes milliseconds: a thread that spins longer would only take a core from the data loader.
             if start.elapsed() < Duration::from_micros(200) {
                 std::thread::yield_now();

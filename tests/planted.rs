@@ -1,0 +1,236 @@
+//! The software CUDA device is itself tested: for each kind of mistake that it claims to catch, one is planted and caught.
+
+mod support;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use alexnet_split::backend::Backend;
+use alexnet_split::backend::Precision;
+use alexnet_split::backend::cuda::CudaBackend;
+use alexnet_split::backend::cuda::compiler::SOURCES;
+use alexnet_split::backend::cuda::device::Gpu;
+use alexnet_split::backend::cuda::kernels::Kernels;
+use alexnet_split::backend::cuda::watch::Watch;
+use alexnet_split::exchange::nccl::{self, NcclExchange};
+use alexnet_split::exchange::{Exchange, Swap};
+use alexnet_split::report::times::Pass;
+use support::place::{Place, failed, metrics, output_within, succeeded};
+use support::softgpu;
+
+/// Reads four words one word beside where four words lie.
+const MISALIGNED: &str =
+    "uint4 four = *reinterpret_cast<const uint4*>(&tiles.a[half][0][1]); sums.multiply(tiles, half + four.x * 0);";
+
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Trains the tiny net for a step on two GPUs.
+fn train(place: &Place, out: &str, args: &[&str], settings: &[(&str, &str)]) -> Option<Output> {
+    let mut command = place.train_command(&[&["--gpus", "2", "--steps", "1", "--out", out], args].concat());
+    let command = softgpu::with_gpus(&mut command, 2)?.envs(settings.iter().copied());
+    Some(output_within(command, PATIENCE))
+}
+
+/// The same where in `file` the `n`-th `old` is compiled as `new`.
+fn train_planted(place: &Place, out: &str, args: &[&str], [file, old, new]: [&str; 3], n: usize) -> Option<Output> {
+    // What the mistake does not concern need not be compiled again.
+    let kernels = place.path(&format!("kernels-{out}"));
+    std::fs::create_dir(&kernels).unwrap();
+    for entry in std::fs::read_dir(softgpu::cache()?).unwrap().map(|entry| entry.unwrap()) {
+        let name = entry.file_name().into_string().unwrap();
+        let stem = name.split('-').next().unwrap();
+        let source = SOURCES.iter().find(|source| source.name.strip_suffix(".cu") == Some(stem)).unwrap();
+        if source.name != file && !source.text.contains(&format!("#include \"{file}\"")) {
+            std::fs::copy(entry.path(), kernels.join(name)).unwrap();
+        }
+    }
+    let bug = format!("{file}\n{n}\n{old}\n{new}");
+    train(place, out, args, &[("SOFTGPU_PLANT", &bug), ("ALEXNET_SPLIT_CACHE", kernels.to_str().unwrap())])
+}
+
+/// Whether a run ended otherwise than the healthy one: by an error, or with another loss.
+fn differs(place: &Place, out: &str, output: &Output, healthy: &[serde_json::Value]) -> bool {
+    let losses = |rows: &[serde_json::Value]| rows.iter().map(|row| row["loss"].clone()).collect::<Vec<_>>();
+    !output.status.success() || losses(&metrics(&place.path(out))) != losses(healthy)
+}
+
+#[test]
+fn every_missing_barrier_gives_another_result() {
+    let place = Place::new();
+    let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
+    succeeded(output);
+    let healthy = metrics(&place.path("healthy"));
+    let barrier = "__syncthreads();";
+    let gemm = include_str!("../kernels/gemm.cuh");
+    let files = SOURCES.iter().map(|source| (source.name, source.text)).chain([("gemm.cuh", gemm)]);
+    let mut planted = 0;
+    for (file, text) in files {
+        for n in 1..=text.matches(barrier).count() {
+            let out = format!("{}-{n}", file.replace('.', "-"));
+            let output = train_planted(&place, &out, &["--precision", "bf16"], [file, barrier, ""], n).unwrap();
+            assert!(differs(&place, &out, &output, &healthy), "barrier {n} of {file} is missing and nobody sees it");
+            planted += 1;
+        }
+    }
+    assert!(planted >= 7, "{planted}");
+}
+
+#[test]
+fn kernels_that_go_astray_are_stopped_with_their_name() {
+    let place = Place::new();
+    let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
+    succeeded(output);
+    // What it is, where, what is compiled instead of what, and what the message says.
+    let bugs = [
+        ("a store past the end", ["pointwise.cu", "if (i < elems)", "if (i <= elems)"], "relu_forward"),
+        ("a load far outside", ["pool.cu", "corner[r * shape.w + s]", "corner[r * 9999999 + s]"], "max_pool_forward"),
+        ("a load before the image", ["conv.cu", "return inside ? x[", "return true ? x["], "conv_"),
+        ("a misaligned vector", ["gemm.cuh", "sums.multiply(tiles, half);", MISALIGNED], "misaligned"),
+        (
+            "a barrier that half of the block reaches",
+            ["softmax.cu", "combine(scratch[threadIdx.x], scratch[threadIdx.x + half]);", "0; __syncthreads();"],
+            "divergent __syncthreads: block",
+        ),
+        (
+            "a product that one lane leaves out",
+            ["gemm.cuh", "mma_bf16(sums[i][j], a[i], b);", "if (threadIdx.x % 32) mma_bf16(sums[i][j], a[i], b);"],
+            "divergent warp collective: block",
+        ),
+    ];
+    for (index, (what, bug, part)) in bugs.into_iter().enumerate() {
+        let output = train_planted(&place, &index.to_string(), &["--precision", "bf16"], bug, 1).unwrap();
+        eprintln!("{what}: {}", String::from_utf8_lossy(&output.stderr));
+        failed(output, 17, &["softgpu: device", "kernel ", part]);
+    }
+}
+
+#[test]
+fn a_missing_event_wait_gives_another_result() {
+    let place = Place::new();
+    for transport in ["nccl", "copy"] {
+        let args = ["--precision", "fp32", "--exchange", transport];
+        let Some(output) = train(&place, transport, &args, &[]) else { return };
+        succeeded(output);
+        let healthy = metrics(&place.path(transport));
+        let caught = |fault: &str, seed: &str| {
+            let out = format!("{transport}-{fault}-{seed}").replace(':', "-");
+            let output = train(&place, &out, &args, &[("SOFTGPU_FAULT", fault), ("SOFTGPU_SEED", seed)]).unwrap();
+            differs(&place, &out, &output, &healthy)
+        };
+        for seed in ["1", "2", "3"] {
+            assert!(caught("skip-wait", seed), "{transport}, seed {seed}: no stream waits and nobody sees it");
+        }
+    }
+}
+
+/// Runs the rest of the test `name` in a process of its own, where `body` may ruin the device, and returns what it says.
+fn in_own_process(name: &str, body: fn()) -> Option<Output> {
+    if std::env::var("PLANTED").is_ok_and(|planted| planted == name) {
+        body();
+        std::process::exit(0);
+    }
+    softgpu::folder()?;
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env("PLANTED", name);
+    let output = output_within(&mut command, PATIENCE);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(output)
+}
+
+fn error_text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn backend_on(ordinal: usize) -> CudaBackend {
+    softgpu::gpu();
+    let gpu = Gpu::open(ordinal).unwrap();
+    let kernels = Kernels::load(&gpu, Precision::Fp32).unwrap();
+    CudaBackend::new(gpu, kernels.into(), Watch::new(ordinal, Duration::from_secs(20))).unwrap()
+}
+
+#[test]
+fn the_other_devices_memory_cannot_be_read() {
+    let output = in_own_process("the_other_devices_memory_cannot_be_read", || {
+        let (here, there) = (backend_on(0), backend_on(1));
+        let (theirs, mut ours) = (there.alloc(100).unwrap(), here.alloc(100).unwrap());
+        there.read(&theirs, 100).unwrap();
+        here.add(100, &theirs, &mut ours).unwrap(); // queued; what it does is seen later
+        let error = here.read(&ours, 100).unwrap_err();
+        assert_eq!(error.exit_code(), 17, "{error}");
+    });
+    let Some(output) = output else { return };
+    let text = error_text(&output);
+    assert!(text.contains("kernel add: illegal access") && text.contains("may not reach"), "{text}");
+}
+
+#[test]
+fn mismatched_collectives_fail_on_both_ranks() {
+    let Some(_) = softgpu::gpu() else { return };
+    let id = nccl::unique_id().unwrap();
+    // Rank 0 is at conv3, rank 1 has left it out.
+    let begun = [0, 1].map(|rank| {
+        let backend = backend_on(rank);
+        let exchange = NcclExchange::begin(backend.gpu(), &id, backend.watch(), None).unwrap();
+        (backend, exchange, [("conv3", 100), ("fc6", 64)][rank])
+    });
+    std::thread::scope(|scope| {
+        for (backend, exchange, (layer, elems)) in begun {
+            scope.spawn(move || {
+                let mut exchange = exchange.join().unwrap();
+                let swap = Swap { layer: layer.into(), pass: Pass::Forward, step: Some(0), elems };
+                let (give, mut take) = (backend.alloc(elems).unwrap(), backend.alloc(elems).unwrap());
+                let result = exchange.start_swap(&backend, &swap, Some(&give), Some(&mut take));
+                let result = result.and_then(|()| exchange.finish_swap(&backend, &swap, Some(&mut take)).map(|_| ()));
+                let error = result.and_then(|()| backend.read(&take, elems)).unwrap_err();
+                assert_eq!(error.exit_code(), 18, "{error}");
+            });
+        }
+    });
+}
+
+#[test]
+fn memory_that_nobody_wrote_is_not_a_number() {
+    let Some(gpu) = softgpu::gpu() else { return };
+    let backend = backend_on(0);
+    let fresh = gpu.alloc(1000).unwrap();
+    assert!(backend.read(&fresh, 1000).unwrap().iter().all(|value| value.is_nan()));
+}
+
+#[test]
+fn wrong_calls_are_refused_and_named() {
+    use cudarc::driver::result;
+    use cudarc::driver::sys::CUresult;
+    let output = in_own_process("wrong_calls_are_refused_and_named", || {
+        let backend = backend_on(0);
+        let (queue, context) = (backend.queue(), backend.gpu().context());
+        context.bind_to_thread().unwrap();
+        let refused = |result: Result<(), result::DriverError>, code| assert_eq!(result.unwrap_err().0, code);
+        let values = [0u8; 8];
+        // SAFETY: each call is wrong in one way that the software device must notice without touching memory.
+        unsafe {
+            let address = result::malloc_sync(8).unwrap();
+            let upload = |address, stream| result::memcpy_htod_async(address, &values, stream);
+            refused(upload(address, std::ptr::null_mut()), CUresult::CUDA_ERROR_INVALID_HANDLE);
+            refused(upload(address + 1, queue.cu_stream()), CUresult::CUDA_ERROR_INVALID_VALUE);
+            result::free_sync(address).unwrap();
+            refused(result::free_sync(address), CUresult::CUDA_ERROR_INVALID_VALUE);
+            refused(result::malloc_sync(0).map(|_| ()), CUresult::CUDA_ERROR_INVALID_VALUE);
+            // Freed while the device may still read it.
+            let pinned = result::malloc_host(64 << 20, 0).unwrap();
+            let bytes = std::slice::from_raw_parts(pinned.cast::<u8>(), 64 << 20);
+            let address = result::malloc_sync(bytes.len()).unwrap();
+            for _ in 0..20 {
+                result::memcpy_htod_async(address, bytes, queue.cu_stream()).unwrap();
+            }
+            refused(result::free_host(pinned), CUresult::CUDA_ERROR_INVALID_VALUE);
+            queue.synchronize().unwrap();
+            result::free_host(pinned).unwrap();
+        }
+    });
+    let Some(output) = output else { return };
+    let text = error_text(&output);
+    for part in ["legacy default stream", "beyond an allocation", "not allocated here", "no bytes", "queued copy uses"]
+    {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
