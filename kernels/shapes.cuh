@@ -9,6 +9,11 @@ struct Divisor {
     __device__ unsigned quotient(unsigned x) const { return (__umulhi(x, multiplier) + x) >> shift; }
 };
 
+struct AugmentShape {
+    unsigned n, c, h, w, resize, channels, size;
+    float scale;
+};
+
 struct ConvShape {
     unsigned n, c, h, w, k, r, s, p, q, stride, pad;
     Divisor by_rs, by_s, by_pq, by_q, by_hw, by_w, by_stride;

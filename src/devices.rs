@@ -166,8 +166,8 @@ fn about(gpus: &[&GpuInfo], streams: usize, options: &GpuOptions, transport: &st
     };
     text += match options.precision {
         Precision::Fp32 => ", fp32",
-        Precision::Tf32 => ", tf32 tensor cores",
-        Precision::Bf16 => ", bf16 tensor cores",
+        Precision::Tf32 => ", tf32 tensor cores (fp32 weights and sums)",
+        Precision::Bf16 => ", bf16 tensor cores (fp32 weights and sums)",
     };
     if let Some(test) = tests.first() {
         text += &format!("; exchange by {transport}: {test}");

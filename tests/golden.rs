@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Update};
-use alexnet_split::data::Batch;
+use alexnet_split::data::{Batch, Images};
 use alexnet_split::net::merge::{MergedTensor, merge, split};
 use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::ParamKind;
@@ -54,7 +54,7 @@ impl Golden {
     }
 
     fn batch(&self) -> Batch {
-        let images = self.values("image").iter().map(|&v| v as f32).collect();
+        let images = Images::Ready(self.values("image").iter().map(|&v| v as f32).collect());
         Batch { images, labels: self.values("labels").iter().map(|&v| v as u32).collect() }
     }
 

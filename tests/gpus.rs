@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use alexnet_split::backend::cuda::compiler::SOURCES;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::softgpu;
-use support::tolerance::MERGED;
+use support::tolerance::{LEARNED, MERGED};
 
 /// Longer than any healthy run here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -124,6 +125,29 @@ fn tensor_cores_give_the_same_bits_on_one_gpu_and_two() {
         assert_eq!(checkpoint(&one), checkpoint(&two), "{precision}");
     }
     assert_ne!(losses(&place.path("tf32-1")), losses(&place.path("bf16-1")));
+}
+
+#[test]
+fn bf16_learns_as_fp32_does() {
+    let place = Place::new();
+    // Enough for the loss to fall well below ln 10; one GPU, since two give the same bits; tf32 rounds less than bf16.
+    let learn = &|precision: &str| {
+        let learning = ["--steps", "30", "--epochs", "6", "--set", "optimizer.kind=adam", "--lr", "0.005"];
+        let args = [&["--gpus", "1", "--precision", precision, "--out", precision][..], &learning].concat();
+        succeeded(output_within(&mut train(&place, &args, &[])?, PATIENCE));
+        let rows = metrics(&place.path(precision));
+        rows.last().map(|row| (row["loss"].as_f64().unwrap(), row["top1_error"].as_f64().unwrap()))
+    };
+    let learned = std::thread::scope(|scope| {
+        let running = ["fp32", "bf16"].map(|precision| scope.spawn(move || learn(precision)));
+        running.map(|thread| thread.join().unwrap())
+    });
+    eprintln!("held-out loss and error: {learned:?}");
+    let [Some(fp32), Some(bf16)] = learned else { return };
+    for (precision, (loss, error)) in [("fp32", fp32), ("bf16", bf16)] {
+        assert!(loss < 1.95 && error <= 0.6, "{precision}: loss {loss}, error {error}; chance is 2.303 and 0.9");
+        assert!((loss - fp32.0).abs() < LEARNED, "{precision}: loss {loss}, fp32's is {}", fp32.0);
+    }
 }
 
 /// A run that stands at step 1, for something to go wrong with.
@@ -261,7 +285,7 @@ fn compiled_kernels_are_kept_safely() {
     };
     let Some(first) = look(&kept) else { return };
     let whole = entries();
-    assert_eq!(whole.len(), 7, "one a file");
+    assert_eq!(whole.len(), SOURCES.len(), "one a file");
     // Cut short, a bit flipped, empty, and what another program left there: each is made anew.
     std::fs::write(&whole[0].0, &whole[0].1[..whole[0].1.len() - 1]).unwrap();
     let mut flipped = whole[1].1.clone();

@@ -14,6 +14,36 @@ use crate::error::Result;
 use crate::net::spec::Activation;
 use crate::rng::Philox;
 
+/// From the bytes of images to the network's input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AugmentShape {
+    /// Channels of the bytes.
+    pub c: usize,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+    /// Shorter side after scaling.
+    pub resize: usize,
+    /// Channels of the input: `c`, or any number where `c` is 1.
+    pub channels: usize,
+    /// Rows and columns of the input.
+    pub size: usize,
+    /// What differences from the mean are multiplied by.
+    pub scale: f32,
+}
+
+/// Which part of a scaled image the network sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its first row.
+    pub row: u32,
+    /// Its first column.
+    pub col: u32,
+    /// Left and right are exchanged.
+    pub mirrored: bool,
+}
+
 /// One weight block of a convolution: K filters over C channels, in one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the field's standard letters, see the module's text
@@ -226,6 +256,19 @@ pub trait Backend: Send {
     fn mark(&self) -> Result<Self::Mark>;
     /// Time between two marks; waits for the second.
     fn elapsed(&self, from: &Self::Mark, to: &Self::Mark) -> Result<Duration>;
+
+    /// The network's input from the bytes of images (paper, sections 2 and 4.1): image i, C x H x W values of 0 to 255, is
+    /// scaled bilinearly so that its shorter side is `resize` and the middle of the longer one is kept; `windows[i]` is cut
+    /// from it and mirrored where it says so; y = (value - mean) * scale, with the mean at the value's place in the scaled
+    /// image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
+    fn augment(
+        &self,
+        shape: &AugmentShape,
+        pixels: &[u8],
+        windows: &[Window],
+        mean: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
 
     /// y = x * w + bias (cross-correlation); where `bias` is `None`, adds x * w to y: the second block of a layer
     /// that reads both streams. Taps outside the image read 0. x: N C H W, w: K C R S, y: N K P Q. Paper 3.5.

@@ -6,7 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use alexnet_split::backend::cpu::peak::measure_peak_gflops;
-use alexnet_split::data::Batch;
+use alexnet_split::backend::{AugmentShape, Window};
+use alexnet_split::data::{Batch, Images};
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::Plan;
@@ -32,12 +33,13 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let place = place::choose(&args.device, net.streams);
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let peak = matches!(place, Place::Cpu { .. }).then(|| measure_peak_gflops(threads));
-    let batch = random_batch(&net, n);
+    let (batch, input, mean) = random_batch(&net, n);
     let mut peer = args.pytorch.as_deref().map(|python| Peer::start(python, n, threads, net.classes())).transpose()?;
     let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
     let options = place::gpu_options(&args.device, None);
     let (plans, times, device) = on_place!(place, options, net.streams, |seats, about| {
         let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
+        pair.set_input(&input, &mean)?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         for step in 0..=u64::from(args.steps) {
             let start = Instant::now();
@@ -136,12 +138,19 @@ fn rows(plans: &[Plan], times: &[StreamTimes], n: usize) -> Vec<Row> {
     (0..plans[0].layers.len()).map(row).collect()
 }
 
-fn random_batch(net: &Net, n: usize) -> Batch {
+/// Random bytes of the network's size, to be uploaded and turned into floats in every step as in training.
+fn random_batch(net: &Net, n: usize) -> (Batch, AugmentShape, Vec<f32>) {
+    let [c, h, w] = net.image;
     let rng = Philox::new(1, Purpose::Check, 2);
-    let elems = n * net.image.iter().product::<usize>();
-    let images =
-        (0..elems.div_ceil(4) as u32).flat_map(|i| rng.block([i, 0, 0, 0])).map(|word| (word >> 24) as f32 - 128.);
-    Batch { images: images.take(elems).collect(), labels: (0..n).map(|i| (i % net.classes()) as u32).collect() }
+    let words = (0..(n * c * h * w).div_ceil(16) as u32).flat_map(|i| rng.block([i, 0, 0, 0]));
+    let pixels = words.flat_map(u32::to_le_bytes).take(n * c * h * w).collect();
+    let images = Images::Bytes(pixels, vec![Window { row: 0, col: 0, mirrored: false }; n]);
+    let labels = (0..n).map(|i| (i % net.classes()) as u32).collect();
+    (
+        Batch { images, labels },
+        AugmentShape { c, h, w, resize: h, channels: c, size: h, scale: 1. },
+        vec![128.; c * h * w],
+    )
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -1,7 +1,7 @@
 //! `check-grads`: gradients against finite differences.
 
 use alexnet_split::backend::Precision;
-use alexnet_split::data::Batch;
+use alexnet_split::data::{Batch, Images};
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::init::{BiasInit, WeightInit};
 use alexnet_split::net::pair::Pair;
@@ -27,7 +27,7 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
     let rng = Philox::new(recipe.train.seed, Purpose::Check, 1);
     let pixels = (IMAGES * net.image.iter().product::<usize>()) as u32;
     let batch = Batch {
-        images: (0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect(),
+        images: Images::Ready((0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect()),
         labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
     };
     let (place, streams) = (place::choose(&args.device, net.streams), net.streams);

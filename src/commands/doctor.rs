@@ -49,12 +49,13 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         look("peer access", true, Ok(text.into()));
     }
     let options = place::gpu_options(&args.device, None);
-    for gpus in 1..=count.min(2) {
+    let wanted = args.device.gpus.map_or(2, usize::from);
+    for gpus in 1..=count.min(wanted) {
         let about = devices::seats(gpus, 2, &options).map(|found| found.about);
-        look(&format!("--gpus {gpus}"), gpus == 2, about);
+        look(&format!("--gpus {gpus}"), gpus == 2 && args.device.gpus.is_none(), about);
     }
-    if count == 1 {
-        look("--gpus 2", true, devices::need(2, 1));
+    if count == 1 && wanted == 2 {
+        look("--gpus 2", args.device.gpus.is_none(), devices::need(2, 1));
     }
     report(args, findings)
 }

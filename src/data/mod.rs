@@ -5,6 +5,7 @@ pub mod input;
 
 use std::path::Path;
 
+use crate::backend::Window;
 use crate::error::{Error, Result};
 
 /// Labelled images of one size, as bytes.
@@ -91,11 +92,20 @@ impl DataSet {
     }
 }
 
-/// Images ready for the network.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Images for the network.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Images {
+    /// As the network reads them: N C H W.
+    Ready(Vec<f32>),
+    /// As they are stored, N C H W bytes, and the window that the network sees of each; the device does the rest.
+    Bytes(Vec<u8>, Vec<Window>),
+}
+
+/// Images and their labels.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// N C H W.
-    pub images: Vec<f32>,
+    /// As many as labels.
+    pub images: Images,
     /// Class of each.
     pub labels: Vec<u32>,
 }

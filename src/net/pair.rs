@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, DropoutScaling, Update};
+use crate::backend::{AugmentShape, Backend, DropoutScaling, Update};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::exchange::link::Link;
@@ -145,6 +145,12 @@ impl<B: Backend> Pair<B> {
                 stream.write_param(index, Tensor::Value, &values)
             })
         })?;
+        Ok(())
+    }
+
+    /// From now on batches may hold images as bytes; see [`Stream::set_input`].
+    pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
+        self.each(|stream| stream.set_input(shape, mean))?;
         Ok(())
     }
 

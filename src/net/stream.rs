@@ -1,8 +1,8 @@
 //! One stream: its half of the network on one device. The forward and the backward pass of the paper's section 3,
 //! with the exchange where a layer reads both halves.
 
-use crate::backend::{Backend, DropoutDraw, DropoutScaling, SoftmaxShape, Update};
-use crate::data::Batch;
+use crate::backend::{AugmentShape, Backend, DropoutDraw, DropoutScaling, SoftmaxShape, Update};
+use crate::data::{Batch, Images};
 use crate::error::Result;
 use crate::exchange::{Exchange, Swap};
 use crate::net::plan::{Op, ParamKind, Plan, PlannedLayer};
@@ -73,6 +73,8 @@ pub struct Stream<B: Backend> {
     /// `None` where there is only one stream.
     exchange: Option<Box<dyn Exchange<B>>>,
     capacity: usize,
+    /// What is done with the bytes of images, and the mean that is subtracted.
+    input: Option<(AugmentShape, B::Buffer)>,
     params: Vec<ParamBuffers<B>>,
     /// By slot.
     activations: Vec<B::Buffer>,
@@ -119,6 +121,7 @@ impl<B: Backend> Stream<B> {
             marks: Vec::new(),
             older_marks: Vec::new(),
             record: None,
+            input: None,
             plan,
             backend,
             exchange,
@@ -129,6 +132,19 @@ impl<B: Backend> Stream<B> {
     /// What this stream runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// From now on batches may hold images as bytes; `mean` is C x resize x resize.
+    pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
+        let mut buffer = self.backend.alloc(mean.len())?;
+        self.backend.write(mean, &mut buffer)?;
+        self.input = Some((*shape, buffer));
+        Ok(())
+    }
+
+    /// The network's input of the newest batch of `n` images: N C H W.
+    pub fn read_input(&self, n: usize) -> Result<Vec<f32>> {
+        self.backend.read(&self.activations[0], n * self.plan.slots[0])
     }
 
     /// Time spent so far.
@@ -168,7 +184,14 @@ impl<B: Backend> Stream<B> {
             record.clear();
         }
         self.older_marks.append(&mut self.marks);
-        self.backend.write(&batch.images, &mut self.activations[0])?;
+        match (&batch.images, &self.input) {
+            (Images::Ready(images), _) => self.backend.write(images, &mut self.activations[0])?,
+            (Images::Bytes(pixels, windows), Some((shape, mean))) => {
+                let _span = tracing::debug_span!("augment").entered();
+                self.backend.augment(shape, pixels, windows, mean, &mut self.activations[0])?;
+            }
+            (Images::Bytes(..), None) => panic!("images as bytes before set_input"),
+        }
         for index in 0..self.plan.layers.len() {
             self.forward_layer(index, batch, mode)?;
         }

@@ -127,7 +127,14 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
             let [forward, backward, update] = Pass::ALL.map(|pass| ms(cell(times, pass, Activity::Compute)));
             let (exchange, waiting) = (ms(by_activity(Activity::Exchange)), ms(by_activity(Activity::Waiting)));
             let share = 100. * busy.as_secs_f64() / whole.as_secs_f64().max(1e-9);
-            out += &format!("|{forward:>7.1}{backward:>7.1}{update:>6.1}{exchange:>5.1}{waiting:>5.1}{share:>5.0}%");
+            let cells = [(forward, 7), (backward, 7), (update, 6), (exchange, 5), (waiting, 5)];
+            out.push('|');
+            // From 100 ms on the decimal would fill the gap between columns.
+            for (ms, width) in cells {
+                let decimals = usize::from(ms < 99.95);
+                out += &format!("{ms:>width$.decimals$}");
+            }
+            out += &format!("{share:>5.0}%");
         }
         out.push('\n');
     };

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::checkpoint::write_tensors;
 use super::session::Session;
 use crate::backend::{Backend, DropoutScaling};
-use crate::data::Batch;
 use crate::error::Result;
 use crate::net::merge::merge;
 use crate::net::plan::{Op, Plan};
@@ -22,10 +21,10 @@ const CHECK_IMAGES: u32 = 2;
 /// Writes the network of `session`: its parameters, its table as metadata, and a few images with their logits.
 pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     let indices: Vec<u32> = (0..CHECK_IMAGES.min(session.data().test.len() as u32)).collect();
-    let Batch { images, labels } = session.input().batch(&session.data().test, &indices, None);
     let count = indices.len();
-    let batch = Batch { images, labels };
+    let batch = session.input().batch(&session.data().test, &indices, None);
     session.pair().evaluate(&batch)?;
+    let images = session.pair().stream(0).read_input(count)?;
     let logits = session.pair().logits(count)?;
     let scaling = session.recipe().train.dropout;
     let metadata = HashMap::from([
@@ -35,15 +34,10 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     ]);
     let merged = merge(session.pair(), Tensor::Value)?;
     let mut tensors: Vec<_> = merged.into_iter().map(|(name, tensor)| (name, tensor.shape, tensor.values)).collect();
-    let elems = batch.images.len() / count;
-    let size = (elems as f64 / image_channels(session) as f64).sqrt() as usize;
-    tensors.push(("check.images".into(), vec![count, image_channels(session), size, size], batch.images));
+    let input = session.input().shape();
+    tensors.push(("check.images".into(), vec![count, input.channels, input.size, input.size], images));
     tensors.push(("check.logits".into(), vec![count, logits[0].len()], logits.concat()));
     write_tensors(path, &tensors, Some(metadata))
-}
-
-fn image_channels<B: Backend>(session: &Session<B>) -> usize {
-    session.recipe().net.image_channels.unwrap_or(session.data().train.channels)
 }
 
 /// The table, a row a layer, as the script reads it.

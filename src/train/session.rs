@@ -100,6 +100,7 @@ impl<B: Backend> Session<B> {
         let input = Preprocessor::new(&recipe.input, net.image, &data.train)?;
         let states = recipe.state_names().len();
         let mut pair = Pair::new(&net, seats, link, recipe.train.batch_size, states, recipe.train.dropout)?;
+        pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         let schedule = Schedule::new(recipe.optimizer.lr);
         Ok(Session { recipe, data, input, pair, step: 0, schedule })
@@ -116,6 +117,7 @@ impl<B: Backend> Session<B> {
         }
         let image = Net::from_options(&self.recipe.net)?.image;
         self.input = Preprocessor::with_mean(&self.recipe.input, image, &self.data.train, mean)?;
+        self.pair.set_input(self.input.shape(), self.input.mean())?;
         self.step = state.step;
         self.schedule = state.schedule;
         Ok(())

@@ -99,7 +99,7 @@ Result compile(Program& program, const std::vector<std::string>& options, const 
                "/softgpu.h'";
     for (const std::string& option : options) {
         const bool known = option.starts_with("--gpu-architecture=") || option.starts_with("--std=") ||
-                           option == "-default-device" || option.starts_with("--ptxas-options=");
+                           option == "-default-device" || option == "-lineinfo" || option.starts_with("--ptxas-options=");
         if (option.starts_with("-D")) {
             command += " '" + option + "'";
         } else if (!known) {

@@ -8,7 +8,7 @@ pub mod tolerance;
 
 use alexnet_split::backend::DropoutScaling;
 use alexnet_split::backend::cpu::CpuBackend;
-use alexnet_split::data::Batch;
+use alexnet_split::data::{Batch, Images};
 use alexnet_split::net::init::{BiasInit, WeightInit};
 use alexnet_split::net::pair::Pair;
 use alexnet_split::net::spec::{Net, NetOptions};
@@ -43,7 +43,10 @@ pub fn normals(elems: usize, scale: f32, seed: u64) -> Vec<f32> {
 /// `n` random images with labels that go round the classes.
 pub fn batch(net: &Net, n: usize, scale: f32) -> Batch {
     let elems: usize = net.image.iter().product();
-    Batch { images: normals(n * elems, scale, 5), labels: (0..n).map(|i| (i * 3 % net.classes()) as u32).collect() }
+    Batch {
+        images: Images::Ready(normals(n * elems, scale, 5)),
+        labels: (0..n).map(|i| (i * 3 % net.classes()) as u32).collect(),
+    }
 }
 
 /// The nearest number with 10 bits of mantissa; ties go away from 0, as tensor cores want their tf32 factors.

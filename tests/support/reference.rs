@@ -1,11 +1,39 @@
 //! Every operation as its definition says, in f64, one loop an index. Slow and plain: this is what the fast ones are
 //! compared with.
 
-use alexnet_split::backend::{ConvShape, DenseShape, LrnShape, PoolShape};
+use alexnet_split::backend::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, Window};
 
 /// f32 values as f64.
 pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// The network's input from bytes: every value as the weighted sum of all pixels of its plane.
+pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]) -> Vec<f64> {
+    // How much pixel `i` of an axis of `size` has of the place where `at` of the scaled image lies: a triangle around it.
+    let weight = |i: usize, at: usize, size: usize| {
+        let shorter = s.h.min(s.w);
+        let place = (at as f64 + 0.5) * shorter as f64 / s.resize as f64 - 0.5 + (size - shorter) as f64 / 2.;
+        (1. - (place.clamp(0., size as f64 - 1.) - i as f64).abs()).max(0.)
+    };
+    let mut y = Vec::new();
+    for (n, window) in windows.iter().enumerate() {
+        for channel in 0..s.channels {
+            let c = channel % s.c;
+            let plane = &pixels[(n * s.c + c) * s.h * s.w..][..s.h * s.w];
+            for p in 0..s.size {
+                for q in 0..s.size {
+                    let row = window.row as usize + p;
+                    let col = window.col as usize + if window.mirrored { s.size - 1 - q } else { q };
+                    let value: f64 = (0..s.h * s.w)
+                        .map(|i| f64::from(plane[i]) * weight(i / s.w, row, s.h) * weight(i % s.w, col, s.w))
+                        .sum();
+                    y.push((value - f64::from(mean[(c * s.resize + row) * s.resize + col])) * f64::from(s.scale));
+                }
+            }
+        }
+    }
+    y
 }
 
 /// Calls `visit(y, x, w)` with the indices of every product of a convolution.

@@ -60,7 +60,9 @@ fn build() -> Option<PathBuf> {
         let _ = std::fs::remove_dir_all(&unfinished);
         std::fs::create_dir_all(&unfinished).unwrap();
         let library = unfinished.join("libsoftgpu.so");
-        let include = format!("-DSOFTGPU_INCLUDE_DIR=\"{}\"", sources.display());
+        // Kernels are compiled with the header that the device was built with, whatever becomes of the source.
+        let include = format!("-DSOFTGPU_INCLUDE_DIR=\"{}\"", folder.display());
+        std::fs::copy(sources.join("softgpu.h"), unfinished.join("softgpu.h")).unwrap();
         let cpp = files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "cpp"));
         let built = Command::new(compiler())
             .args(COMPILE)
@@ -85,8 +87,14 @@ pub fn has_library(name: &str) -> bool {
     unsafe { libloading::Library::new(name) }.is_ok()
 }
 
-/// A GPU of the software device in this process.
+/// Environment variable: 1 lets the tests of operations run on this machine's first GPU, not on the software device.
+const REAL: &str = "ALEXNET_SPLIT_TEST_GPU";
+
+/// A GPU of the software device in this process, or the machine's own where the environment says so.
 pub fn gpu() -> Option<Gpu> {
+    if std::env::var(REAL).is_ok_and(|value| value == "1") {
+        return Some(Gpu::open(0).unwrap());
+    }
     let folder = folder()?;
     libraries::search_first(folder);
     compiler::keep_compiled_in(&cache()?);

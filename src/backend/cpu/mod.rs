@@ -3,6 +3,7 @@
 //! Work is cut at points that depend on shapes alone and sums have a fixed order, so the same bits come out for any
 //! number of threads.
 
+pub mod augment;
 mod conv;
 mod dense;
 mod gemm;
@@ -72,6 +73,19 @@ impl Backend for CpuBackend {
 
     fn elapsed(&self, from: &Instant, to: &Instant) -> Result<Duration> {
         Ok(to.duration_since(*from))
+    }
+
+    fn augment(
+        &self,
+        shape: &AugmentShape,
+        pixels: &[u8],
+        windows: &[Window],
+        mean: &Vec<f32>,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
+        let _core = self.core();
+        augment::augment(shape, pixels, windows, mean, y);
+        Ok(())
     }
 
     fn conv_forward(

@@ -38,8 +38,8 @@ macro_rules! sources {
 }
 
 /// All kernels, a file an operation.
-pub const SOURCES: [Source; 7] =
-    sources!("conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
+pub const SOURCES: [Source; 8] =
+    sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
 /// What they include.
 const HEADERS: [Source; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
 
@@ -169,6 +169,8 @@ fn options(target: Target, precision: Precision) -> Vec<String> {
         format!("--gpu-architecture={target}"),
         "--std=c++17".into(),
         "-default-device".into(),
+        // Costs nothing when it runs; compute-sanitizer and profilers can name lines.
+        "-lineinfo".into(),
         format!("-DPRECISION={}", precision as u32),
         format!("-DTILE_ROWS={TILE_ROWS}"),
         format!("-DTILE_COLS={TILE_COLS}"),

@@ -27,6 +27,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    "augment.cu": augment;
     "conv.cu": conv_forward, conv_backward_input, conv_backward_weight, conv_backward_bias;
     "dense.cu": dense_forward, dense_backward_input, dense_backward_weight, dense_backward_bias;
     "lrn.cu": lrn_forward, lrn_backward;
@@ -83,6 +84,16 @@ impl Divisor {
         let multiplier = (((1u64 << 32) * ((1u64 << shift) - u64::from(d))) / u64::from(d) + 1) as u32;
         Divisor { d, multiplier, shift }
     }
+}
+
+/// See [`backend::AugmentShape`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct AugmentShape {
+    /// n, c, h, w, resize, channels, size.
+    pub sizes: [u32; 7],
+    /// What differences from the mean are multiplied by.
+    pub scale: f32,
 }
 
 /// See [`backend::ConvShape`].
@@ -162,6 +173,8 @@ pub struct Split {
 }
 
 // SAFETY: plain numbers in C layout, as kernels/shapes.cuh declares them.
+unsafe impl DeviceRepr for AugmentShape {}
+// SAFETY: as above.
 unsafe impl DeviceRepr for ConvShape {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for DenseShape {}

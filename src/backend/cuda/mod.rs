@@ -34,6 +34,14 @@ const LEAST_DEPTH: usize = 8 * TILE_DEPTH;
 /// Blocks that a matrix product should have at least: more than any GPU has multiprocessors.
 const WANTED_BLOCKS: usize = 256;
 
+/// What operations take from the host: made at the first use of a size.
+#[derive(Default)]
+struct BatchBuffers {
+    labels: Option<Buffer>,
+    pixels: Option<Buffer>,
+    windows: Option<Buffer>,
+}
+
 /// One stream's GPU.
 pub struct CudaBackend {
     gpu: Gpu,
@@ -43,8 +51,8 @@ pub struct CudaBackend {
     staging: Mutex<Staging>,
     /// Partial sums of split products, made at the first use of a size.
     partials: Mutex<Option<Buffer>>,
-    /// The batch's labels.
-    labels: Mutex<Option<Buffer>>,
+    /// The batch as it comes from the host.
+    batch: Mutex<BatchBuffers>,
     watch: Arc<Watch>,
 }
 
@@ -53,7 +61,7 @@ impl CudaBackend {
     pub fn new(gpu: Gpu, kernels: Arc<Kernels>, watch: Arc<Watch>) -> Result<CudaBackend> {
         let queue = gpu.queue()?;
         let staging = Mutex::new(Staging::new(&gpu)?);
-        Ok(CudaBackend { gpu, kernels, queue, staging, partials: Mutex::new(None), labels: Mutex::new(None), watch })
+        Ok(CudaBackend { gpu, kernels, queue, staging, partials: Mutex::new(None), batch: Mutex::default(), watch })
     }
 
     /// The GPU.
@@ -222,7 +230,7 @@ impl Backend for CudaBackend {
 
     fn write(&self, host: &[f32], to: &mut Buffer) -> Result<()> {
         assert!(host.len() <= to.elems(), "{} values into a buffer of {}", host.len(), to.elems());
-        self.staging().write(&self.gpu, &self.queue, host, to.address(), &|event| self.block_until(event))
+        self.upload(bytemuck::cast_slice(host), to.address())
     }
 
     fn start_read(&self, from: &Buffer, elems: usize) -> Result<Read> {
@@ -257,6 +265,34 @@ impl Backend for CudaBackend {
         self.block_until(to)?;
         let ms = self.gpu.check("reading a time", from.elapsed_ms(to))?;
         Ok(Duration::from_secs_f64(f64::from(ms.max(0.)) / 1e3))
+    }
+
+    fn augment(
+        &self,
+        s: &AugmentShape,
+        pixels: &[u8],
+        windows: &[Window],
+        mean: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let (n, scale) = (windows.len(), s.scale);
+        let words: Vec<[u32; 3]> = windows.iter().map(|w| [w.row, w.col, w.mirrored.into()]).collect();
+        let mut batch = self.batch();
+        let pixels = self.upload_to(&mut batch.pixels, pixels)?;
+        let windows = self.upload_to(&mut batch.windows, bytemuck::cast_slice(&words))?;
+        let sizes = [n, s.c, s.h, s.w, s.resize, s.channels, s.size].map(|size| size as u32);
+        self.launch(
+            "augment",
+            &self.kernels.augment,
+            Grid::over(n * s.channels * s.size * s.size, 256),
+            [
+                arg(&kernels::AugmentShape { sizes, scale }),
+                arg(&pixels),
+                arg(&windows),
+                arg(&mean.address()),
+                arg(&y.address()),
+            ],
+        )
     }
 
     fn conv_forward(
@@ -501,7 +537,7 @@ impl Backend for CudaBackend {
         labels: &[u32],
         stats: &mut Buffer,
     ) -> Result<()> {
-        let labels = self.labels(&labels[..n])?;
+        let labels = self.upload_to(&mut self.batch().labels, bytemuck::cast_slice(&labels[..n]))?;
         let grid = Grid { blocks: [n, 1, 1], threads: SOFTMAX_THREADS };
         self.launch(
             "softmax_stats",
@@ -522,7 +558,7 @@ impl Backend for CudaBackend {
         dlogits: &mut Buffer,
         scores: &mut Buffer,
     ) -> Result<()> {
-        let labels = self.labels(&labels[..n])?;
+        let labels = self.upload_to(&mut self.batch().labels, bytemuck::cast_slice(&labels[..n]))?;
         let grid = Grid { blocks: [n, 1, 1], threads: SOFTMAX_THREADS };
         self.launch(
             "softmax_cross_entropy",
@@ -597,17 +633,24 @@ impl CudaBackend {
         self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues the upload of a batch's labels; they stay where the address says until the next ones.
-    fn labels(&self, labels: &[u32]) -> Result<u64> {
-        let mut place = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
-        if place.as_ref().is_none_or(|place| place.elems() < labels.len()) {
-            *place = None;
-            *place = Some(self.gpu.alloc(labels.len())?);
+    fn batch(&self) -> MutexGuard<'_, BatchBuffers> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues an upload.
+    fn upload(&self, host: &[u8], address: u64) -> Result<()> {
+        self.staging().write(&self.gpu, &self.queue, host, address, &|event| self.block_until(event))
+    }
+
+    /// Queues the upload of a part of the batch; it stays where the address says until the next one.
+    fn upload_to(&self, place: &mut Option<Buffer>, host: &[u8]) -> Result<u64> {
+        let elems = host.len().div_ceil(size_of::<f32>());
+        if place.as_ref().is_none_or(|place| place.elems() < elems) {
+            *place = None; // frees the smaller one first
+            *place = Some(self.gpu.alloc(elems)?);
         }
         let to = address(place.as_ref());
-        // As bits: the staging memory carries 32-bit words of any kind.
-        let words: &[f32] = bytemuck::cast_slice(labels);
-        self.staging().write(&self.gpu, &self.queue, words, to, &|event| self.block_until(event))?;
+        self.upload(host, to)?;
         Ok(to)
     }
 }

@@ -6,8 +6,8 @@ use cudarc::driver::{CudaEvent, CudaStream, result};
 use super::device::{Gpu, Pinned};
 use crate::error::Result;
 
-/// Values of an upload's piece: long enough for full speed, short enough to fill one while another is on its way.
-const PIECE_ELEMS: usize = 1 << 20;
+/// Bytes of an upload's piece: long enough for full speed, short enough to fill one while another is on its way.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// Reads up to this size keep their memory for the next one.
 const SMALL_READ_ELEMS: usize = 1 << 16;
@@ -35,7 +35,7 @@ impl Read {
 impl Staging {
     /// Allocates the pieces.
     pub fn new(gpu: &Gpu) -> Result<Staging> {
-        let piece = || gpu.alloc_pinned(PIECE_ELEMS);
+        let piece = || gpu.alloc_pinned(PIECE_BYTES / size_of::<f32>());
         Ok(Staging { pieces: [piece()?, piece()?], next: 0, spare: Vec::new() })
     }
 
@@ -45,20 +45,21 @@ impl Staging {
         &mut self,
         gpu: &Gpu,
         queue: &CudaStream,
-        host: &[f32],
+        host: &[u8],
         address: u64,
         block_until: &dyn Fn(&CudaEvent) -> Result<()>,
     ) -> Result<()> {
-        for (index, part) in host.chunks(PIECE_ELEMS).enumerate() {
+        for (index, part) in host.chunks(PIECE_BYTES).enumerate() {
             let piece = &mut self.pieces[self.next];
             if let Some(copied) = piece.copied() {
                 block_until(copied)?;
             }
-            piece.values_mut()[..part.len()].copy_from_slice(part);
-            let to = address + (index * PIECE_ELEMS * size_of::<f32>()) as u64;
+            bytemuck::cast_slice_mut(piece.values_mut())[..part.len()].copy_from_slice(part);
+            let bytes: &[u8] = &bytemuck::cast_slice(piece.values())[..part.len()];
+            let to = address + (index * PIECE_BYTES) as u64;
             let copied = gpu.context().bind_to_thread().and_then(|()| {
-                // SAFETY: the caller's buffer holds the values; the piece is not touched before the event.
-                unsafe { result::memcpy_htod_async(to, &piece.values()[..part.len()], queue.cu_stream()) }
+                // SAFETY: the caller's buffer holds the bytes; the piece is not touched before the event.
+                unsafe { result::memcpy_htod_async(to, bytes, queue.cu_stream()) }
             });
             let done = copied.and_then(|()| queue.record_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING)));
             piece.busy_until(gpu.check("an upload", done)?);
