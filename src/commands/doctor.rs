@@ -54,8 +54,8 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         let about = devices::seats(gpus, 2, &options).map(|found| found.about);
         look(&format!("--gpus {gpus}"), gpus == 2 && args.device.gpus.is_none(), about);
     }
-    if count == 1 && wanted == 2 {
-        look("--gpus 2", args.device.gpus.is_none(), devices::need(2, 1));
+    if gpus.is_ok() && count < wanted {
+        look(&format!("--gpus {wanted}"), args.device.gpus.is_none(), devices::need(wanted, count));
     }
     report(args, findings)
 }
