@@ -142,6 +142,10 @@ fn all_convolutions<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, toleran
         conv_shape(2, [30, 31], 4, 11, 4, 1, false), // the last pixels are read by no window
         conv_shape(5, [9, 7], 6, 5, 1, 2, false),
         conv_shape(16, [13, 13], 24, 3, 1, 1, false),
+        conv_shape(32, [13, 13], 48, 3, 1, 1, false), // few multiplications on the CPU
+        conv_shape(16, [9, 14], 32, 3, 1, 0, false),
+        conv_shape(16, [27, 27], 16, 5, 1, 2, false),
+        conv_shape(48, [10, 7], 16, 5, 1, 3, false),
         conv_shape(128, [6, 6], 16, 3, 1, 1, false), // rows of the weight gradient alias in the cache
         conv_shape(4, [8, 8], 3, 3, 2, 1, false),
         conv_shape(2, [6, 7], 70, 3, 1, 1, false), // more filters than a tile has rows

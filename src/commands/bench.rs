@@ -1,12 +1,12 @@
 //! `bench`: training speed by layer and pass, beside the machine's peak and PyTorch, measured in turn.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use alexnet_split::backend::cpu::peak::measure_peak_gflops;
-use alexnet_split::backend::{AugmentShape, Window};
+use alexnet_split::backend::{AugmentShape, Precision, Window};
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::pair::Pair;
@@ -34,9 +34,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let peak = matches!(place, Place::Cpu { .. }).then(|| measure_peak_gflops(threads));
     let (batch, input, mean) = random_batch(&net, n);
-    let mut peer = args.pytorch.as_deref().map(|python| Peer::start(python, n, threads, net.classes())).transpose()?;
-    let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
     let options = place::gpu_options(&args.device, None);
+    let start_peer = |python| Peer::start(python, &place, options.precision, n, threads, net.classes());
+    let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
+    let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
     let (plans, times, device) = on_place!(place, options, net.streams, |seats, about| {
         let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
         pair.set_input(&input, &mean)?;
@@ -172,18 +173,27 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(python: &Path, n: usize, threads: usize, classes: usize) -> Result<Peer> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bench_pytorch.py");
+    /// Starts the script for the same kind of device and arithmetic as ours; it answers once it has chosen the fastest of
+    /// its ways to run the network.
+    fn start(
+        python: &Path,
+        place: &Place,
+        precision: Precision,
+        n: usize,
+        threads: usize,
+        classes: usize,
+    ) -> Result<Peer> {
+        let (device, precision) = match (place, precision) {
+            (Place::Cpu { .. }, _) => ("cpu", "fp32"),
+            (Place::Gpus(_), Precision::Fp32) => ("cuda", "fp32"),
+            (Place::Gpus(_), Precision::Tf32) => ("cuda", "tf32"),
+            (Place::Gpus(_), Precision::Bf16) => ("cuda", "bf16"),
+        };
         let mut command = Command::new(python);
-        command.arg(&script).args([
-            "--serve",
-            "--batch-size",
-            &n.to_string(),
-            "--threads",
-            &threads.to_string(),
-            "--classes",
-            &classes.to_string(),
-        ]);
+        command.arg(peer_script()?).args(["--serve", "--device", device, "--precision", precision]);
+        for (flag, value) in [("--batch-size", n), ("--threads", threads), ("--classes", classes)] {
+            command.arg(flag).arg(value.to_string());
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -194,8 +204,16 @@ impl Peer {
         };
         let mut peer = Peer { child, to: Some(to), from: BufReader::new(from), about: String::new() };
         let hello = peer.answer()?;
-        peer.about =
-            format!("PyTorch {}, {}", hello["torch"].as_str().unwrap_or("?"), hello["variant"].as_str().unwrap_or("?"));
+        let said = |key: &str| hello[key].as_str().unwrap_or("?");
+        let tried = hello["tried"].as_object().map_or(0, |tried| tried.len());
+        let malloc = if hello["jemalloc"] == true { "jemalloc" } else { "the system's malloc" };
+        peer.about = format!(
+            "PyTorch {}, {} ({} on {}), the fastest of {tried} variants, {malloc}",
+            said("torch"),
+            said("variant"),
+            said("precision"),
+            said("device")
+        );
         Ok(peer)
     }
 
@@ -222,4 +240,19 @@ impl Drop for Peer {
         self.to = None; // end of input ends the script
         let _ = self.child.wait();
     }
+}
+
+/// Where the script is: in a checkout one works in, beside an installed program, or where this one was built.
+fn peer_script() -> Result<PathBuf> {
+    const SCRIPT: &str = "scripts/bench_pytorch.py";
+    let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+    let beside = beside.iter().flat_map(|folder| [folder.join(SCRIPT), folder.join("..").join(SCRIPT)]);
+    let mut places = vec![PathBuf::from(SCRIPT)];
+    places.extend(beside);
+    places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(SCRIPT));
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    Err(Error::Peer(format!("--pytorch: {SCRIPT} is missing; looked for {}", looked.join(", "))))
 }

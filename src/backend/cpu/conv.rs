@@ -7,6 +7,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemm::{Mat, MatMut, gemm};
+use super::winograd;
 use crate::backend::ConvShape;
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
@@ -22,6 +23,9 @@ thread_local! {
 
 /// See [`crate::backend::Backend::conv_forward`].
 pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    if winograd::applies(shape) {
+        return winograd::conv_forward(shape, n, x, w, bias, y);
+    }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let x_images = x[..n * shape.c * shape.h * shape.w].par_chunks_exact(shape.c * shape.h * shape.w);
     y[..n * shape.k * pixels].par_chunks_exact_mut(shape.k * pixels).zip(x_images).for_each(|(y, x)| {
@@ -42,6 +46,9 @@ pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Opt
 
 /// See [`crate::backend::Backend::conv_backward_input`].
 pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    if winograd::applies(shape) {
+        return winograd::conv_backward_input(shape, n, dy, w, dx);
+    }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let dy_images = dy[..n * shape.k * pixels].par_chunks_exact(shape.k * pixels);
     dx[..n * shape.c * shape.h * shape.w].par_chunks_exact_mut(shape.c * shape.h * shape.w).zip(dy_images).for_each(
@@ -61,6 +68,9 @@ pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
 
 /// See [`crate::backend::Backend::conv_backward_weight`].
 pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    if winograd::applies(shape) {
+        return winograd::conv_backward_weight(shape, n, x, dy, dw);
+    }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let (x_elems, y_elems, w_elems) = (shape.c * shape.h * shape.w, shape.k * pixels, shape.k * taps);
     let parts = PARTS.min(n);

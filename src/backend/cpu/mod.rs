@@ -8,11 +8,14 @@ mod conv;
 mod dense;
 mod gemm;
 mod lrn;
+mod panels;
 pub mod peak;
 mod pointwise;
 mod pool;
+mod simd;
 mod softmax;
 mod update;
+mod winograd;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

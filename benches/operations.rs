@@ -1,0 +1,89 @@
+//! Each operation of one stream of the paper's network alone, on one thread: milliseconds and GFLOP/s by the count of direct
+//! convolution. `cargo bench --bench operations [-- FILTER]`
+#![allow(missing_docs)]
+
+use std::time::Instant;
+
+use alexnet_split::backend::Backend;
+use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::net::plan::{Op, Plan};
+use alexnet_split::net::spec::{Net, NetOptions};
+use alexnet_split::rng::{Philox, Purpose};
+
+/// Images in the batch, and runs of which the median counts.
+const IMAGES: usize = 32;
+const RUNS: usize = 5;
+
+fn main() {
+    let filter = std::env::args().nth(1).filter(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let backend = CpuBackend::default();
+    let net = Net::from_options(&NetOptions::default()).expect("the paper's network");
+    let plan = &Plan::all(&net).expect("the paper's plan")[0];
+    let cores = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    println!("{:<22} {:>9} {:>9}", "batch 32, one thread", "ms", "GFLOP/s");
+    for layer in plan.layers.iter().filter(|layer| layer.name.contains(&filter)) {
+        let random = |elems: usize| {
+            let rng = Philox::new(1, Purpose::Check, 0);
+            (0..elems as u32).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect::<Vec<f32>>()
+        };
+        let run = |what: &str, flops: f64, mut work: Box<dyn FnMut() + Send + '_>| {
+            let mut ms: Vec<f64> = (0..=RUNS)
+                .map(|_| {
+                    let start = Instant::now();
+                    cores.install(&mut work);
+                    start.elapsed().as_secs_f64() * 1e3
+                })
+                .collect();
+            ms.remove(0);
+            ms.sort_by(f64::total_cmp);
+            let rate = if flops > 0. { format!("{:.0}", flops / ms[RUNS / 2] / 1e6) } else { String::new() };
+            println!("{:<22} {:>9.2} {rate:>9}", format!("{} {what}", layer.name), ms[RUNS / 2]);
+        };
+        let n = IMAGES;
+        match &layer.op {
+            Op::Conv(s) => {
+                let (ins, outs, weights) = (n * s.c * s.h * s.w, n * s.k * s.p * s.q, s.k * s.c * s.r * s.s);
+                let [x, dy, w] = [ins, outs, weights].map(random);
+                let (mut y, mut dx, mut dw) = (vec![0.; outs], vec![0.; ins], vec![0.; weights]);
+                let flops = 2. * (outs * s.c * s.r * s.s) as f64;
+                run("forward", flops, Box::new(|| backend.conv_forward(s, n, &x, &w, None, &mut y).unwrap()));
+                run("backward input", flops, Box::new(|| backend.conv_backward_input(s, n, &dy, &w, &mut dx).unwrap()));
+                run(
+                    "backward weight",
+                    flops,
+                    Box::new(|| backend.conv_backward_weight(s, n, &x, &dy, &mut dw).unwrap()),
+                );
+            }
+            Op::Dense(s) => {
+                let [x, dy, w] = [n * s.inputs, n * s.outputs, s.inputs * s.outputs].map(random);
+                let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+                let flops = 2. * (n * s.inputs * s.outputs) as f64;
+                run("forward", flops, Box::new(|| backend.dense_forward(s, n, &x, &w, None, &mut y).unwrap()));
+                run(
+                    "backward input",
+                    flops,
+                    Box::new(|| backend.dense_backward_input(s, n, &dy, &w, &mut dx).unwrap()),
+                );
+                run(
+                    "backward weight",
+                    flops,
+                    Box::new(|| backend.dense_backward_weight(s, n, &x, &dy, &mut dw).unwrap()),
+                );
+            }
+            Op::Lrn(s) => {
+                let [x, dy] = [n * s.c * s.pixels; 2].map(random);
+                let (mut y, mut dx) = (x.clone(), x.clone());
+                run("forward", 0., Box::new(|| backend.lrn_forward(s, n, &x, &mut y).unwrap()));
+                run("backward", 0., Box::new(|| backend.lrn_backward(s, n, &x, &dy, &mut dx).unwrap()));
+            }
+            Op::MaxPool(s) => {
+                let [x, dy] = [n * s.c * s.h * s.w, n * s.c * s.p * s.q].map(random);
+                let (mut y, mut dx) = (dy.clone(), x.clone());
+                run("forward", 0., Box::new(|| backend.max_pool_forward(s, n, &x, &mut y).unwrap()));
+                backend.max_pool_forward(s, n, &x, &mut y).unwrap();
+                run("backward", 0., Box::new(|| backend.max_pool_backward(s, n, &x, &y, &dy, &mut dx).unwrap()));
+            }
+            _ => {}
+        }
+    }
+}
