@@ -139,6 +139,8 @@ fn all_convolutions<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, toleran
         conv_shape(1, [5, 5], 1, 1, 1, 0, false),
         conv_shape(3, [23, 26], 5, 11, 4, 0, true), // the last window reads beyond the image
         conv_shape(3, [27, 27], 8, 11, 4, 2, false),
+        conv_shape(3, [67, 71], 48, 11, 4, 0, true), // patches are read where they lie
+        conv_shape(1, [50, 61], 16, 11, 4, 2, false),
         conv_shape(2, [30, 31], 4, 11, 4, 1, false), // the last pixels are read by no window
         conv_shape(5, [9, 7], 6, 5, 1, 2, false),
         conv_shape(16, [13, 13], 24, 3, 1, 1, false),

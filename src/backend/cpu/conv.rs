@@ -7,7 +7,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemm::{Mat, MatMut, gemm};
-use super::winograd;
+use super::{direct, winograd};
 use crate::backend::ConvShape;
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
@@ -25,6 +25,9 @@ thread_local! {
 pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     if winograd::applies(shape) {
         return winograd::conv_forward(shape, n, x, w, bias, y);
+    }
+    if direct::applies(shape) {
+        return direct::conv_forward(shape, n, x, w, bias, y);
     }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let x_images = x[..n * shape.c * shape.h * shape.w].par_chunks_exact(shape.c * shape.h * shape.w);
@@ -70,6 +73,9 @@ pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
 pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     if winograd::applies(shape) {
         return winograd::conv_backward_weight(shape, n, x, dy, dw);
+    }
+    if direct::applies(shape) {
+        return direct::conv_backward_weight(shape, n, x, dy, dw, PARTS);
     }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let (x_elems, y_elems, w_elems) = (shape.c * shape.h * shape.w, shape.k * pixels, shape.k * taps);
@@ -122,7 +128,7 @@ fn sum(row: &[f32]) -> f32 {
 }
 
 /// Images of one part of the batch.
-fn part_of(n: usize, part: usize, parts: usize) -> Range<usize> {
+pub fn part_of(n: usize, part: usize, parts: usize) -> Range<usize> {
     n * part / parts..n * (part + 1) / parts
 }
 

@@ -6,6 +6,7 @@
 pub mod augment;
 mod conv;
 mod dense;
+mod direct;
 mod gemm;
 mod lrn;
 mod panels;

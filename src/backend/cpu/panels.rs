@@ -8,10 +8,13 @@ use pulp::Simd;
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
 
-/// Rows of a factor are handled by so many at a time at most; scratch matrices have a multiple of it.
+/// Rows of a product are made in blocks of so many, a divisor of the map's width where that is 55, or a number that divides
+/// tiles and channels.
 pub const ROWS: usize = 8;
+/// See [`ROWS`].
+pub const ROWS_OF_55: usize = 11;
 
-/// The left factor of a product: row i at depth d is at `chunk(d) * chunk_stride + i * row_stride + d % depth * depth_stride`.
+/// How the depth of a left factor lies in memory: `chunks` runs of `depth` numbers, the runs `chunk_stride` apart.
 #[derive(Clone, Copy)]
 pub struct Left {
     /// Floats from one run of depths to the next.
@@ -22,19 +25,18 @@ pub struct Left {
     pub depth: usize,
 }
 
-/// c = a b, or c += a b, for `rows` rows (a multiple of [`ROWS`]) and one or two panels of columns, with `depth` products a sum.
-/// `ACROSS` says how `a` lies: false, its rows are rows of panels (the depth runs along a panel's columns, panel by panel);
-/// true, its rows are columns of panels (the depth runs along the panels' rows). b: depth rows of each panel in `b`;
-/// c: rows of each panel in `c`.
+/// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. Row i of `a` at depth d of a run is
+/// at `i * ROW_STRIDE + d * DEPTH_STRIDE` from the run's start; b: a line for each depth, of each panel in `b`; c: a line for each
+/// row, of each panel in `c`.
 ///
-/// Loop nest: a block of 8 rows (4 with fewer registers) by two lines of columns stays in registers while the depth runs:
-/// 16 sums, for each depth two lines of b and 8 broadcast numbers of a. The panels of b (`depth` lines each) stay in the first
-/// cache while the rows pass by.
+/// Loop nest: a block of 8 or 11 rows by two lines of columns stays in registers while the depth runs: 16 or 22 sums, for each
+/// depth two lines of b and 8 or 11 broadcast numbers of a (with 16 registers half a line of columns, 11 sums at most). The
+/// panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
 /// # Safety
 /// All addresses that sizes and strides reach must be valid, those of c for this thread alone.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, const ACROSS: bool>(
+pub unsafe fn multiply<S: Simd, const BLOCK: usize, const ROW_STRIDE: usize, const DEPTH_STRIDE: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -43,17 +45,32 @@ pub unsafe fn multiply<S: Simd, const ACROSS: bool>(
     c: &[*mut f32],
     accumulate: bool,
 ) {
-    // SAFETY: by this function's contract.
+    let mut from = [a; 4];
+    let mut to = [c[0]; 4];
+    // SAFETY: by this function's contract; the parts of a line stay within it.
     unsafe {
         match (S::F32_LANES, b) {
-            (16, &[b0, b1]) => blocks::<S, 8, 2, ACROSS>(simd, rows, left, a, [b0, b1], [c[0], c[1]], accumulate),
-            (16, &[b0]) => blocks::<S, 8, 1, ACROSS>(simd, rows, left, a, [b0, b0], [c[0], c[0]], accumulate),
+            (16, &[b0, b1]) => {
+                let (from, to) = ([b0, b1], [c[0], c[1]]);
+                blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, from, to, accumulate);
+            }
+            (16, &[b0]) => {
+                blocks::<S, BLOCK, 1, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, [b0], [c[0]], accumulate)
+            }
+            // Two vectors of a line where there are registers for it; one of eight or of a single number.
             (lanes, _) => {
                 for (&b, &c) in b.iter().zip(c) {
-                    match lanes {
-                        8 => blocks::<S, 4, 2, ACROSS>(simd, rows, left, a, [b, b], [c, c], accumulate),
-                        4 => blocks::<S, 4, 4, ACROSS>(simd, rows, left, a, [b, b], [c, c], accumulate),
-                        _ => blocks::<S, 1, 16, ACROSS>(simd, rows, left, a, [b, b], [c, c], accumulate),
+                    for lane in (0..PANEL).step_by(lanes) {
+                        from[lane / lanes % 4] = b.add(lane);
+                        to[lane / lanes % 4] = c.add(lane);
+                        if S::REGISTER_COUNT >= 32 && lane / lanes % 2 == 1 {
+                            let first = lane / lanes % 4 - 1;
+                            let (from, to) = ([from[first], from[first + 1]], [to[first], to[first + 1]]);
+                            blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, from, to, accumulate);
+                        } else if S::REGISTER_COUNT < 32 {
+                            let (from, to) = ([b.add(lane)], [c.add(lane)]);
+                            blocks::<S, BLOCK, 1, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, from, to, accumulate);
+                        }
                     }
                 }
             }
@@ -61,34 +78,39 @@ pub unsafe fn multiply<S: Simd, const ACROSS: bool>(
     }
 }
 
-/// All rows by `VECTORS` vectors: of one panel, or of two where vectors are as wide as a panel.
+/// All rows by one vector or two.
 #[inline(always)]
-unsafe fn blocks<S: Simd, const ROW_BLOCK: usize, const VECTORS: usize, const ACROSS: bool>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn blocks<
+    S: Simd,
+    const BLOCK: usize,
+    const VECTORS: usize,
+    const ROW_STRIDE: usize,
+    const DEPTH_STRIDE: usize,
+>(
     simd: S,
     rows: usize,
     left: Left,
     a: *const f32,
-    b: [*const f32; 2],
-    c: [*mut f32; 2],
+    b: [*const f32; VECTORS],
+    c: [*mut f32; VECTORS],
     accumulate: bool,
 ) {
-    let (row_stride, depth_stride) = if ACROSS { (1, PANEL) } else { (PANEL, 1) };
     // Plain loops: iterators' closures are not always compiled for the wide instructions.
-    for row in (0..rows).step_by(ROW_BLOCK) {
-        let mut sums = [[simd.splat_f32s(0.); VECTORS]; ROW_BLOCK];
+    for row in (0..rows).step_by(BLOCK) {
+        let mut sums = [[simd.splat_f32s(0.); VECTORS]; BLOCK];
         // SAFETY: rows, depths and lanes are within the sizes that the caller vouches for; unaligned access is allowed.
         unsafe {
             let mut line = 0;
             for chunk in 0..left.chunks {
-                let a = a.add(chunk * left.chunk_stride + row * row_stride);
+                let a = a.add(chunk * left.chunk_stride + row * ROW_STRIDE);
                 for depth in 0..left.depth {
                     let mut columns = [simd.splat_f32s(0.); VECTORS];
                     for vector in 0..VECTORS {
-                        let (panel, lane) = (vector * S::F32_LANES / PANEL, vector * S::F32_LANES % PANEL);
-                        columns[vector] = b[panel].add(line + lane).cast::<S::f32s>().read_unaligned();
+                        columns[vector] = b[vector].add(line).cast::<S::f32s>().read_unaligned();
                     }
-                    for i in 0..ROW_BLOCK {
-                        let factor = simd.splat_f32s(*a.add(i * row_stride + depth * depth_stride));
+                    for i in 0..BLOCK {
+                        let factor = simd.splat_f32s(*a.add(i * ROW_STRIDE + depth * DEPTH_STRIDE));
                         for vector in 0..VECTORS {
                             sums[i][vector] = simd.mul_add_e_f32s(factor, columns[vector], sums[i][vector]);
                         }
@@ -96,10 +118,9 @@ unsafe fn blocks<S: Simd, const ROW_BLOCK: usize, const VECTORS: usize, const AC
                     line += PANEL;
                 }
             }
-            for i in 0..ROW_BLOCK {
+            for i in 0..BLOCK {
                 for vector in 0..VECTORS {
-                    let (panel, lane) = (vector * S::F32_LANES / PANEL, vector * S::F32_LANES % PANEL);
-                    let to = c[panel].add((row + i) * PANEL + lane).cast::<S::f32s>();
+                    let to = c[vector].add((row + i) * PANEL).cast::<S::f32s>();
                     let sum = sums[i][vector];
                     let sum = if accumulate { simd.add_f32s(to.read_unaligned(), sum) } else { sum };
                     to.write_unaligned(sum);
@@ -107,6 +128,14 @@ unsafe fn blocks<S: Simd, const ROW_BLOCK: usize, const VECTORS: usize, const AC
             }
         }
     }
+}
+
+/// The first `elems` of `memory`, made larger where needed.
+pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
+    if memory.len() < elems {
+        memory.resize(elems, 0.);
+    }
+    &mut memory[..elems]
 }
 
 /// 16 planes of `count` values each, `stride` apart, to `count` lines of 16.

@@ -22,7 +22,7 @@ use std::cell::Cell;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{Finish, Left, PANEL, ROWS, from_lines, multiply, to_lines};
+use super::panels::{Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_lines};
 use super::simd::dispatch;
 use crate::backend::ConvShape;
 
@@ -135,14 +135,6 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { v: Vec::new(), m: Vec::new(), u: Vec::new(), lines: Vec::new(), padded: Vec::new() }) };
 }
 
-/// The first `elems` of `memory`, made larger where needed.
-fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
-    if memory.len() < elems {
-        memory.resize(elems, 0.);
-    }
-    &mut memory[..elems]
-}
-
 /// Filters as a matrix of outputs and inputs, each R x R, wherever they lie.
 #[derive(Clone, Copy)]
 struct Filters<'a> {
@@ -233,7 +225,7 @@ impl<const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, M, R> {
                             [0, 1].map(|i| start.add(i.min(two.len() - 1) * v_panel + pair * lines * PANEL));
                         let a = v.as_ptr().add(pair * lines * PANEL);
                         let rows = tiles.next_multiple_of(ROWS);
-                        multiply::<S, false>(simd, rows, left, a, &b[..two.len()], &c[..two.len()], false);
+                        multiply::<S, ROWS, PANEL, 1>(simd, rows, left, a, &b[..two.len()], &c[..two.len()], false);
                     }
                 }
             }
@@ -351,7 +343,7 @@ impl WithSimd for WeightProducts<'_> {
                     let rows = pair * du_pair + panel * PANEL * PANEL;
                     let c: [*mut f32; 2] = [0, 1].map(|i| du.add(i.min(count - 1) * du_panel + rows));
                     let a = v.as_ptr().add(pair * matrix);
-                    multiply::<S, true>(simd, PANEL, left, a, &b[..count], &c[..count], accumulate);
+                    multiply::<S, ROWS, 1, PANEL>(simd, PANEL, left, a, &b[..count], &c[..count], accumulate);
                 }
             }
         }
