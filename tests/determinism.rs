@@ -36,4 +36,10 @@ fn any_number_of_threads_gives_the_same_bits() {
         }
         assert!(trained(&options, 2, 4) != one, "another seed draws other dropout masks");
     }
+    // Channels as the fast convolutions want them.
+    let options = NetOptions { conv_channels: Some(vec![32, 64, 96, 64, 32]), ..support::tiny_options() };
+    let one = trained(&options, 1, 3);
+    for threads in [2, 4, 5] {
+        assert!(trained(&options, threads, 3) == one, "{threads} threads");
+    }
 }

@@ -1,45 +1,239 @@
-//! Dense layers as matrix products, cut into fixed blocks of units or inputs that threads share.
+//! Dense layers as products of panels (see panels.rs). Weights are read or written once a pass, in square pieces that are copied side
+//! by side: their rows lie thousands of numbers apart, often so that they all fall into the same sets of the caches.
+//!
+//! Loop nest of the forward pass and the input gradient: for each block of 128 units (or inputs), for each 128 deep: the piece of
+//! weights (64 KiB) is copied; for each two panels of 16 images (16 KiB, the first cache), for each 8 units: 8 x 32 sums stay in
+//! registers while the depth runs. The weight gradient has the images as its depth: for each block of 128 units, for each 16 panels
+//! of inputs: the sums (128 KiB, the second cache) are made 8 x 32 at a time and written to their rows.
 
+use std::cell::Cell;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::gemm::{Mat, MatMut, gemm};
+use super::panels::{Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_lines};
+use super::simd::dispatch;
 use crate::backend::DenseShape;
 
-/// Units (or inputs) a block: wide enough for the product to run at full speed, small enough for many threads.
-const BLOCK: usize = 384;
+/// Rows of a block of weights, and its depth.
+const BLOCK: usize = 128;
+
+/// Panels of inputs whose weight gradients are made before they are written.
+const INPUT_PANELS: usize = 16;
+
+/// Memory that a thread keeps between calls.
+#[derive(Default)]
+struct Scratch {
+    /// The factor that all blocks share, in panels; another one; sums.
+    shared: Vec<f32>,
+    piece: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> =
+        const { Cell::new(Scratch { shared: Vec::new(), piece: Vec::new(), sums: Vec::new() }) };
+}
 
 /// See [`crate::backend::Backend::dense_forward`].
-pub fn dense_forward(shape: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let DenseShape { inputs, outputs } = *shape;
-    let x = Mat::new(&x[..n * inputs], n, inputs);
-    MatMut::new(y, n, outputs).column_blocks(BLOCK).into_par_iter().for_each(|(first, mut y)| {
-        let units = BLOCK.min(outputs - first);
-        if let Some(bias) = bias {
-            (0..n).for_each(|image| y.row(image).copy_from_slice(&bias[first..][..units]));
-        }
-        gemm(&mut y, x, Mat::new(&w[first * inputs..], units, inputs).t(), true);
-    });
+pub fn dense_forward(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let y = Rows::new(y, n, s.outputs);
+    by_images::<false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
 }
 
 /// See [`crate::backend::Backend::dense_backward_input`].
-pub fn dense_backward_input(shape: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    let DenseShape { inputs, outputs } = *shape;
-    let dy = Mat::new(&dy[..n * outputs], n, outputs);
-    MatMut::new(dx, n, inputs).column_blocks(BLOCK).into_par_iter().for_each(|(first, mut dx)| {
-        let columns = BLOCK.min(inputs - first);
-        gemm(&mut dx, dy, Mat::strided(&w[first..], outputs, columns, inputs), false);
+pub fn dense_backward_input(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let dx = Rows::new(dx, n, s.inputs);
+    by_images::<true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
+}
+
+/// A matrix of N rows whose columns several threads write, each its own.
+#[derive(Clone, Copy)]
+struct Rows {
+    start: *mut f32,
+    n: usize,
+    columns: usize,
+}
+
+// SAFETY: threads write different columns.
+unsafe impl Send for Rows {}
+// SAFETY: as above.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    fn new(values: &mut [f32], n: usize, columns: usize) -> Self {
+        assert!(values.len() >= n * columns);
+        Rows { start: values.as_mut_ptr(), n, columns }
+    }
+
+    /// The columns from `first` on of the rows from `row` on.
+    ///
+    /// # Safety
+    /// Nobody else may use `columns` of them meanwhile.
+    unsafe fn part<'a>(self, row: usize, first: usize, columns: usize) -> &'a mut [f32] {
+        let at = row * self.columns + first;
+        assert!(row < self.n && first + columns <= self.columns);
+        // SAFETY: from there to the end of those columns in the last row, of which only the columns are used.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), (self.n - 1 - row) * self.columns + columns) }
+    }
+}
+
+/// to[n][row] = the sum over depth of from[n][depth] * w, where w is at `row * stride + depth` or, `ACROSS`, at
+/// `depth * stride + row`.
+fn by_images<const ACROSS: bool>(
+    from: &[f32],
+    [n, depth]: [usize; 2],
+    w: &[f32],
+    [rows, stride]: [usize; 2],
+    bias: Option<&[f32]>,
+    adds: bool,
+    to: Rows,
+) {
+    let mut outer = SCRATCH.take();
+    let images = first(&mut outer.shared, n.div_ceil(PANEL) * depth * PANEL);
+    images.par_chunks_exact_mut(depth * PANEL).enumerate().for_each(|(panel, lines)| {
+        dispatch(|| to_lines(&from[panel * PANEL * depth..], depth, (n - panel * PANEL).min(PANEL), depth, lines));
     });
+    let images = &*images;
+    (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
+        let mut scratch = SCRATCH.take();
+        let rows = block * BLOCK..rows.min((block + 1) * BLOCK);
+        dispatch(BlockOfRows::<ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch: &mut scratch });
+        SCRATCH.set(scratch);
+    });
+    SCRATCH.set(outer);
+}
+
+/// Some rows of [`by_images`].
+struct BlockOfRows<'a, const ACROSS: bool> {
+    images: &'a [f32],
+    depth: usize,
+    w: &'a [f32],
+    stride: usize,
+    rows: std::ops::Range<usize>,
+    bias: Option<&'a [f32]>,
+    adds: bool,
+    to: Rows,
+    scratch: &'a mut Scratch,
+}
+
+impl<const ACROSS: bool> WithSimd for BlockOfRows<'_, ACROSS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let BlockOfRows { images, depth, w, stride, rows, bias, adds, to, scratch } = self;
+        let panels = to.n.div_ceil(PANEL);
+        let sums = first(&mut scratch.sums, panels * BLOCK * PANEL);
+        for sums in sums.chunks_exact_mut(BLOCK * PANEL) {
+            for (row, line) in rows.clone().zip(sums.chunks_exact_mut(PANEL)) {
+                line.fill(bias.map_or(0., |bias| bias[row]));
+            }
+        }
+        let piece = first(&mut scratch.piece, BLOCK * BLOCK);
+        let count = rows.len().next_multiple_of(ROWS);
+        for from in (0..depth).step_by(BLOCK) {
+            let deep = BLOCK.min(depth - from);
+            if ACROSS {
+                for (at, to) in (from..from + deep).zip(piece.chunks_exact_mut(BLOCK)) {
+                    to[..rows.len()].copy_from_slice(&w[at * stride + rows.start..][..rows.len()]);
+                }
+            } else {
+                for (row, to) in rows.clone().zip(piece.chunks_exact_mut(BLOCK)) {
+                    to[..deep].copy_from_slice(&w[row * stride + from..][..deep]);
+                }
+            }
+            let left = Left { chunk_stride: 0, chunks: 1, depth: deep };
+            for panel in (0..panels).step_by(2) {
+                let two = (panels - panel).min(2);
+                let (b, c) = (images.as_ptr(), sums.as_mut_ptr());
+                // SAFETY: the panels' lines from `from` on, the piece, and the panels' sums, whose number of rows is rounded up.
+                unsafe {
+                    let b = [0, 1].map(|i| b.add(((panel + i.min(two - 1)) * depth + from) * PANEL));
+                    let c = [0, 1].map(|i| c.wrapping_add((panel + i.min(two - 1)) * BLOCK * PANEL));
+                    if ACROSS {
+                        multiply::<S, ROWS, 1, BLOCK>(simd, count, left, piece.as_ptr(), &b[..two], &c[..two], true);
+                    } else {
+                        multiply::<S, ROWS, BLOCK, 1>(simd, count, left, piece.as_ptr(), &b[..two], &c[..two], true);
+                    }
+                }
+            }
+        }
+        for (panel, sums) in sums.chunks_exact(BLOCK * PANEL).enumerate() {
+            // SAFETY: these columns are this block's.
+            let part = unsafe { to.part(panel * PANEL, rows.start, rows.len()) };
+            let finish = if adds { Finish::Add } else { Finish::Set };
+            from_lines(sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, finish);
+        }
+    }
 }
 
 /// See [`crate::backend::Backend::dense_backward_weight`].
-pub fn dense_backward_weight(shape: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let DenseShape { inputs, outputs } = *shape;
-    let x = Mat::new(&x[..n * inputs], n, inputs);
+pub fn dense_backward_weight(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let DenseShape { inputs, outputs } = *s;
+    let mut outer = SCRATCH.take();
+    let shared = first(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * n * PANEL);
+    let (x_panels, dy_panels) = shared.split_at_mut(inputs.div_ceil(PANEL) * n * PANEL);
+    for (panels, values, width) in [(&mut *x_panels, x, inputs), (&mut *dy_panels, dy, outputs)] {
+        panels.par_chunks_exact_mut(n * PANEL).enumerate().for_each(|(panel, lines)| {
+            let columns = PANEL.min(width - panel * PANEL);
+            for (image, line) in lines.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                line[..columns].copy_from_slice(&values[image * width + panel * PANEL..][..columns]);
+                line[columns..].fill(0.);
+            }
+        });
+    }
+    let (x_panels, dy_panels) = (&*x_panels, &*dy_panels);
     dw[..outputs * inputs].par_chunks_mut(BLOCK * inputs).enumerate().for_each(|(block, dw)| {
-        let rows = dw.len() / inputs;
-        let dy = Mat::strided(&dy[block * BLOCK..], n, rows, outputs);
-        gemm(&mut MatMut::new(dw, rows, inputs), dy.t(), x, false);
+        let mut scratch = SCRATCH.take();
+        let dy_panels = &dy_panels[block * BLOCK * n..];
+        dispatch(BlockOfWeights { n, inputs, x_panels, dy_panels, dw, sums: &mut scratch.sums });
+        SCRATCH.set(scratch);
     });
+    SCRATCH.set(outer);
+}
+
+/// Gradients of some units' weights.
+struct BlockOfWeights<'a> {
+    n: usize,
+    inputs: usize,
+    x_panels: &'a [f32],
+    dy_panels: &'a [f32],
+    dw: &'a mut [f32],
+    sums: &'a mut Vec<f32>,
+}
+
+impl WithSimd for BlockOfWeights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let BlockOfWeights { n, inputs, x_panels, dy_panels, dw, sums } = self;
+        let sums = first(sums, INPUT_PANELS * BLOCK * PANEL);
+        let left = Left { chunk_stride: 0, chunks: 1, depth: n };
+        let units = dw.len() / inputs;
+        for (group, x_panels) in x_panels.chunks(INPUT_PANELS * n * PANEL).enumerate() {
+            let panels = x_panels.len() / (n * PANEL);
+            for panel in (0..panels).step_by(2) {
+                let two = (panels - panel).min(2);
+                for (unit, dy) in (0..units).step_by(PANEL).zip(dy_panels.chunks_exact(n * PANEL)) {
+                    // SAFETY: a panel of units, one or two of inputs, and their sums.
+                    unsafe {
+                        let b = [0, 1].map(|i| x_panels.as_ptr().add((panel + i.min(two - 1)) * n * PANEL));
+                        let start = sums.as_mut_ptr();
+                        let c = [0, 1].map(|i| start.add(((panel + i.min(two - 1)) * BLOCK + unit) * PANEL));
+                        multiply::<S, ROWS, 1, PANEL>(simd, PANEL, left, dy.as_ptr(), &b[..two], &c[..two], false);
+                    }
+                }
+            }
+            for (unit, dw) in dw.chunks_exact_mut(inputs).enumerate() {
+                let dw = &mut dw[group * INPUT_PANELS * PANEL..];
+                for (dw, sums) in dw.chunks_mut(PANEL).zip(sums.chunks_exact(BLOCK * PANEL)).take(panels) {
+                    dw.copy_from_slice(&sums[unit * PANEL..][..dw.len()]);
+                }
+            }
+        }
+    }
 }
 
 /// See [`crate::backend::Backend::dense_backward_bias`].

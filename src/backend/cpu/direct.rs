@@ -82,7 +82,7 @@ pub fn conv_forward(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<
     let mut outer = SCRATCH.take();
     let filters = first(&mut outer.filters, s.k * taps);
     filters.par_chunks_exact_mut(taps * PANEL).zip(w.par_chunks_exact(taps * PANEL)).for_each(|(lines, w)| {
-        window_rows(s, |tap, line| to_lines(&w[tap..], taps, WINDOW, &mut lines[line * PANEL..]));
+        window_rows(s, |tap, line| to_lines(&w[tap..], taps, PANEL, WINDOW, &mut lines[line * PANEL..]));
     });
     let filters = &*filters;
     let images =
@@ -138,7 +138,7 @@ impl WithSimd for Forward<'_> {
             for panel in 0..panels {
                 let y = &mut y[panel * PANEL * s.p * s.q + top * s.q..];
                 let finish = bias.map_or(Finish::Add, Finish::Bias).of_panel(panel);
-                from_lines(&lines[panel * panel_lines * PANEL..], rows * s.q, y, s.p * s.q, finish);
+                from_lines(&lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, finish);
             }
         }
     }
@@ -167,7 +167,9 @@ pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: 
                 let other = &other[panel * taps * PANEL..];
                 whole.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
             }
-            window_rows(s, |tap, line| from_lines(&whole[line * PANEL..], WINDOW, &mut dw[tap..], taps, Finish::Set));
+            window_rows(s, |tap, line| {
+                from_lines(&whole[line * PANEL..], PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set)
+            });
         },
     );
     SCRATCH.set(outer);
@@ -191,7 +193,7 @@ impl WithSimd for BackwardWeight<'_> {
         let (taps, width, panels, pixels) = (s.c * WINDOW * WINDOW, width(s), s.k / PANEL, s.p * s.q);
         let lines = first(lines, panels * pixels * PANEL);
         for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(pixels * PANEL)) {
-            to_lines(dy, pixels, pixels, lines);
+            to_lines(dy, pixels, PANEL, pixels, lines);
         }
         let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth: s.q };
         assert!(sums.len() == panels * taps * PANEL && padded.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);

@@ -37,7 +37,7 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A matrix to be written: a block of columns of one with rows every `row_stride` elements.
+/// A matrix to be written, with rows every `row_stride` elements.
 pub struct MatMut<'a> {
     start: *mut f32,
     rows: usize,
@@ -45,9 +45,6 @@ pub struct MatMut<'a> {
     row_stride: usize,
     memory: PhantomData<&'a mut [f32]>,
 }
-
-// SAFETY: a `MatMut` is the only way to its elements, as a mutable slice is, and f32 may cross threads.
-unsafe impl Send for MatMut<'_> {}
 
 impl<'a> MatMut<'a> {
     /// `rows` x `cols`, row after row.
@@ -61,16 +58,6 @@ impl<'a> MatMut<'a> {
         assert!(i < self.rows);
         // SAFETY: the row's `cols` elements belong to this matrix alone, and the result borrows it mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.row_stride), self.cols) }
-    }
-
-    /// Cuts the matrix into blocks of `width` columns (the last may be narrower), each with its first column's number.
-    pub fn column_blocks(self, width: usize) -> Vec<(usize, MatMut<'a>)> {
-        let block = |first: usize| {
-            // SAFETY: `first` < `cols`, so the pointer stays in the first row; blocks share no column.
-            let start = unsafe { self.start.add(first) };
-            (first, MatMut { start, cols: width.min(self.cols - first), ..self })
-        };
-        if self.rows == 0 { Vec::new() } else { (0..self.cols).step_by(width).map(block).collect() }
     }
 }
 

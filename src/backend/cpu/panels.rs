@@ -138,24 +138,20 @@ pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
     &mut memory[..elems]
 }
 
-/// 16 planes of `count` values each, `stride` apart, to `count` lines of 16.
+/// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; what is missing is 0.
 #[inline(always)]
-pub fn to_lines(planes: &[f32], stride: usize, count: usize, lines: &mut [f32]) {
-    let lines = &mut lines.as_chunks_mut::<PANEL>().0[..count];
-    let mut first = 0;
-    while first + PANEL <= count {
+pub fn to_lines(values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
+    for (index, part) in lines.as_chunks_mut::<PANEL>().0[..count].chunks_mut(PANEL).enumerate() {
         let mut block = [[0f32; PANEL]; PANEL];
-        for (lane, row) in block.iter_mut().enumerate() {
-            row.copy_from_slice(&planes[lane * stride + first..][..PANEL]);
+        for (plane, row) in block.iter_mut().enumerate().take(planes) {
+            let from = &values[plane * stride + index * PANEL..];
+            match from.first_chunk::<PANEL>() {
+                Some(whole) if part.len() == PANEL => *row = *whole,
+                _ => row[..part.len()].copy_from_slice(&from[..part.len()]),
+            }
         }
         transpose(&mut block);
-        lines[first..first + PANEL].copy_from_slice(&block);
-        first += PANEL;
-    }
-    for (at, line) in lines.iter_mut().enumerate().skip(first) {
-        for (lane, value) in line.iter_mut().enumerate() {
-            *value = planes[lane * stride + at];
-        }
+        part.copy_from_slice(&block[..part.len()]);
     }
 }
 
@@ -182,14 +178,14 @@ impl Finish<'_> {
 
 /// The transpose of [`to_lines`].
 #[inline(always)]
-pub fn from_lines(lines: &[f32], count: usize, planes: &mut [f32], stride: usize, finish: Finish) {
+pub fn from_lines(lines: &[f32], planes: usize, count: usize, values: &mut [f32], stride: usize, finish: Finish) {
     let lines = &lines.as_chunks::<PANEL>().0[..count];
     for (index, part) in lines.chunks(PANEL).enumerate() {
         let mut block = [[0f32; PANEL]; PANEL];
         block[..part.len()].copy_from_slice(part);
         transpose(&mut block);
-        for (lane, row) in block.iter().enumerate() {
-            let to = &mut planes[lane * stride + index * PANEL..][..part.len()];
+        for (lane, row) in block.iter().enumerate().take(planes) {
+            let to = &mut values[lane * stride + index * PANEL..][..part.len()];
             match finish {
                 Finish::Set => to.copy_from_slice(&row[..part.len()]),
                 Finish::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),

@@ -1,8 +1,8 @@
 //! Element-wise operations, in fixed blocks that threads share.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
+use super::simd::dispatch;
 use crate::backend::{DropoutDraw, DropoutShape};
 use crate::net::spec::Activation;
 use crate::rng::Philox;
@@ -13,7 +13,7 @@ const BLOCK: usize = 1 << 15;
 /// See [`crate::backend::Backend::activation_forward`].
 pub fn activation_forward(kind: Activation, y: &mut [f32]) {
     y.par_chunks_mut(BLOCK).for_each(|y| {
-        Arch::new().dispatch(|| match kind {
+        dispatch(|| match kind {
             // NaN passes through: a diverged run must be seen in the loss.
             Activation::Relu => y.iter_mut().for_each(|y| *y = if *y < 0. { 0. } else { *y }),
             Activation::Tanh => y.iter_mut().for_each(|y| *y = y.tanh()),
@@ -25,7 +25,7 @@ pub fn activation_forward(kind: Activation, y: &mut [f32]) {
 pub fn activation_backward(kind: Activation, y: &[f32], dy: &mut [f32]) {
     dy.par_chunks_mut(BLOCK).zip(y.par_chunks(BLOCK)).for_each(|(dy, y)| {
         let pairs = dy.iter_mut().zip(y);
-        Arch::new().dispatch(|| match kind {
+        dispatch(|| match kind {
             Activation::Relu => pairs.for_each(|(dy, y)| *dy = if *y > 0. { *dy } else { 0. }),
             Activation::Tanh => pairs.for_each(|(dy, y)| *dy *= 1. - y * y),
         })
@@ -36,7 +36,7 @@ pub fn activation_backward(kind: Activation, y: &[f32], dy: &mut [f32]) {
 pub fn add(x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(BLOCK)
         .zip(x.par_chunks(BLOCK))
-        .for_each(|(y, x)| Arch::new().dispatch(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x)));
+        .for_each(|(y, x)| dispatch(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x)));
 }
 
 /// See [`crate::backend::Backend::dropout_forward`].
@@ -52,7 +52,7 @@ pub fn dropout_backward(shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: 
     }
     let factor = draw.factor(shape.keep);
     dy[..n * shape.elems].par_chunks_exact_mut(shape.elems).enumerate().for_each(|(sample, dy)| match draw.mask {
-        Some((rng, step)) => Arch::new().dispatch(|| drop_units(shape, &rng, step, sample, factor, dy)),
+        Some((rng, step)) => dispatch(|| drop_units(shape, &rng, step, sample, factor, dy)),
         None => dy.iter_mut().for_each(|dy| *dy *= factor),
     });
 }

@@ -1,8 +1,8 @@
 //! Max pooling, one channel's map at a time.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
+use super::simd::dispatch;
 use crate::backend::PoolShape;
 
 /// See [`crate::backend::Backend::max_pool_forward`].
@@ -11,7 +11,7 @@ pub fn max_pool_forward(shape: &PoolShape, n: usize, x: &[f32], y: &mut [f32]) {
     y[..n * c * p * q].par_chunks_exact_mut(c * p * q).zip(x.par_chunks_exact(c * h * w)).for_each_init(
         || vec![0.; w],
         |row_max, (y, x)| {
-            Arch::new().dispatch(|| {
+            dispatch(|| {
                 for (y, x) in y.chunks_exact_mut(p * q).zip(x.chunks_exact(h * w)) {
                     for (row, y) in y.chunks_exact_mut(q).enumerate() {
                         // First down the columns, where vectors fit, then along the one row that is left.
@@ -34,10 +34,14 @@ pub fn max_pool_backward(shape: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: 
     let PoolShape { c, h, w, window, stride, p, q } = *shape;
     let outputs = y.par_chunks_exact(c * p * q).zip(dy.par_chunks_exact(c * p * q));
     let images = dx[..n * c * h * w].par_chunks_exact_mut(c * h * w).zip(x.par_chunks_exact(c * h * w));
-    images.zip(outputs).for_each(|((dx, x), (y, dy))| {
+    images.zip(outputs).for_each_init(Lines::default, |lines, ((dx, x), (y, dy))| {
         dx.fill(0.);
         let maps = dx.chunks_exact_mut(h * w).zip(x.chunks_exact(h * w));
         for ((dx, x), (y, dy)) in maps.zip(y.chunks_exact(p * q).zip(dy.chunks_exact(p * q))) {
+            if (window, stride) == (3, 2) {
+                dispatch(|| scatter(shape, x, y, dy, dx, lines));
+                continue;
+            }
             for (at, (max, gradient)) in y.iter().zip(dy).enumerate() {
                 let corner = (at / q * w + at % q) * stride;
                 let mut places = (0..window).flat_map(|r| (0..window).map(move |s| corner + r * w + s));
@@ -48,6 +52,77 @@ pub fn max_pool_backward(shape: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: 
             }
         }
     });
+}
+
+/// One row of a map and of its gradient, even and odd columns apart.
+#[derive(Default)]
+struct Line {
+    even: Vec<f32>,
+    odd: Vec<f32>,
+    even_gradient: Vec<f32>,
+    odd_gradient: Vec<f32>,
+}
+
+/// The rows that one row of windows covers, and what is left of the windows' gradients.
+#[derive(Default)]
+struct Lines {
+    rows: [Line; 3],
+    left: Vec<f32>,
+}
+
+/// The same for the paper's 3x3 windows that overlap. All windows of a row at once, tap by tap: the first tap that equals the maximum
+/// takes the window's gradient and leaves nothing for the others. Which one that is cannot be foreseen, so branches would cost
+/// more than looking at all nine.
+#[inline(always)]
+fn scatter(shape: &PoolShape, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], lines: &mut Lines) {
+    let PoolShape { w, p, q, .. } = *shape;
+    let Lines { rows, left } = lines;
+    let fetch = |line: &mut Line, row: usize| {
+        let x = &x[row * w..][..2 * q + 1];
+        for memory in [&mut line.even, &mut line.odd, &mut line.even_gradient, &mut line.odd_gradient] {
+            memory.resize(q + 1, 0.);
+        }
+        for ((even, odd), x) in line.even.iter_mut().zip(&mut line.odd).zip(x.as_chunks::<2>().0) {
+            (*even, *odd) = (x[0], x[1]);
+        }
+        line.even[q] = x[2 * q];
+        line.even_gradient.fill(0.);
+        line.odd_gradient.fill(0.);
+    };
+    let mut give = |line: &Line, row: usize| {
+        let dx = &mut dx[row * w..][..2 * q + 1];
+        for ((even, odd), dx) in line.even_gradient.iter().zip(&line.odd_gradient).zip(dx.as_chunks_mut::<2>().0) {
+            *dx = [*even, *odd];
+        }
+        dx[2 * q] = line.even_gradient[q];
+    };
+    fetch(&mut rows[0], 0);
+    for row in 0..p {
+        fetch(&mut rows[1], 2 * row + 1);
+        fetch(&mut rows[2], 2 * row + 2);
+        let y = &y[row * q..][..q];
+        left.clear();
+        left.extend_from_slice(&dy[row * q..][..q]);
+        for line in rows.iter_mut() {
+            take(&line.even[..q], y, left, &mut line.even_gradient[..q]);
+            take(&line.odd[..q], y, left, &mut line.odd_gradient[..q]);
+            take(&line.even[1..], y, left, &mut line.even_gradient[1..]);
+        }
+        give(&rows[0], 2 * row);
+        give(&rows[1], 2 * row + 1);
+        rows.swap(0, 2);
+    }
+    give(&rows[0], 2 * p);
+}
+
+/// Moves what is left of each window's gradient to the tap where the tap has the maximum.
+#[inline(always)]
+fn take(taps: &[f32], max: &[f32], left: &mut [f32], gradients: &mut [f32]) {
+    for (((tap, max), left), gradient) in taps.iter().zip(max).zip(left).zip(gradients) {
+        let taken = if tap == max { *left } else { 0. };
+        *left = if tap == max { 0. } else { *left };
+        *gradient += taken;
+    }
 }
 
 /// The maximum, NaN if either is: a diverged run must be seen in the loss.

@@ -37,3 +37,32 @@ fn chosen() -> Level {
         _ => Level::Widest(Arch::new()),
     })
 }
+
+/// Writes one vector to the start of a slice of its length or longer.
+#[inline(always)]
+pub fn store<S: Simd>(_: S, to: &mut [f32], value: S::f32s) {
+    assert!(to.len() >= S::F32_LANES);
+    // SAFETY: the slice is long enough.
+    unsafe { to.as_mut_ptr().cast::<S::f32s>().write_unaligned(value) };
+}
+
+/// Reads one vector from the start of a slice of its length or longer.
+#[inline(always)]
+pub fn read<S: Simd>(_: S, from: &[f32]) -> S::f32s {
+    assert!(from.len() >= S::F32_LANES);
+    // SAFETY: the slice is long enough.
+    unsafe { from.as_ptr().cast::<S::f32s>().read_unaligned() }
+}
+
+/// Asks for the cache lines of `lanes` numbers from `first` on, before they are needed; nothing where they do not exist. For loops
+/// whose addresses jump from page to page, which processors do not foresee.
+#[inline(always)]
+pub fn prefetch(memory: &[f32], first: usize, lanes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (first..(first + lanes).min(memory.len())).step_by(16) {
+        // SAFETY: prefetching reads nothing, and the address is within the slice.
+        unsafe { std::arch::x86_64::_mm_prefetch(memory.as_ptr().add(at).cast(), std::arch::x86_64::_MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (memory, first, lanes);
+}

@@ -1,8 +1,8 @@
 //! The optimizers' updates, in fixed blocks that threads share. Bound by memory: each value is read and written once.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
+use super::simd::dispatch;
 use crate::backend::Update;
 
 /// Elements a block: enough to be worth a thread's while.
@@ -14,7 +14,7 @@ pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]
         (Update::Sgd { lr, momentum, weight_decay }, [v]) => {
             let decay = weight_decay * lr;
             w.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)).zip(dw.par_chunks(BLOCK)).for_each(|((w, v), dw)| {
-                Arch::new().dispatch(|| {
+                dispatch(|| {
                     for ((w, v), dw) in w.iter_mut().zip(v).zip(dw) {
                         *v = momentum * *v - decay * *w - lr * dw;
                         *w += *v;
@@ -26,7 +26,7 @@ pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]
             let [rate, root] = update.adam_factors();
             let state = m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK));
             w.par_chunks_mut(BLOCK).zip(state).zip(dw.par_chunks(BLOCK)).for_each(|((w, (m, v)), dw)| {
-                Arch::new().dispatch(|| {
+                dispatch(|| {
                     for (((w, m), v), dw) in w.iter_mut().zip(m).zip(v).zip(dw) {
                         let gradient = dw + weight_decay * *w;
                         *m = beta1 * *m + (1. - beta1) * gradient;

@@ -23,7 +23,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::panels::{Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_lines};
-use super::simd::dispatch;
+use super::simd::{dispatch, store};
 use crate::backend::ConvShape;
 
 /// Points along an axis, and pairs of them.
@@ -282,7 +282,7 @@ fn weight_gradient<const M: usize, const R: usize>(maps: &Maps, n: usize, x: &[f
         let lines = first(&mut scratch.lines, elems);
         dispatch(FilterGradients::<R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines });
         let plane = maps.c * R * R;
-        from_lines(lines, plane, dw, plane, Finish::Set);
+        from_lines(lines, PANEL, plane, dw, plane, Finish::Set);
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -378,7 +378,7 @@ impl Source<'_> {
         let count = end.saturating_sub(from) * self.w;
         let lines = first(lines, count * PANEL);
         if count > 0 {
-            to_lines(&planes[from * self.w..], plane, count, lines);
+            to_lines(&planes[from * self.w..], plane, PANEL, count, lines);
         }
         let padded = first(padded, height * width * PANEL);
         for (row, to) in padded.chunks_exact_mut(width * PANEL).enumerate() {
@@ -477,7 +477,7 @@ fn transform_outputs<S: Simd, const M: usize>(
             }
         }
         let y = &mut y[(image * maps.k + panel * PANEL) * plane..][..PANEL * plane];
-        from_lines(lines, count, &mut y[top * maps.q..], plane, finish.of_panel(panel));
+        from_lines(lines, PANEL, count, &mut y[top * maps.q..], plane, finish.of_panel(panel));
     }
 }
 
@@ -496,7 +496,13 @@ impl<const R: usize> WithSimd for TransformFilters<'_, R> {
         let TransformFilters { filters: f, panel, u } = self;
         let mut lines = [0f32; 25 * PANEL];
         for input in 0..f.inputs {
-            to_lines(&f.w[panel * PANEL * f.lane_stride + input * f.row_stride..], f.lane_stride, R * R, &mut lines);
+            to_lines(
+                &f.w[panel * PANEL * f.lane_stride + input * f.row_stride..],
+                f.lane_stride,
+                PANEL,
+                R * R,
+                &mut lines,
+            );
             for lane in (0..PANEL).step_by(S::F32_LANES) {
                 let tap = |tap: usize| lines[tap * PANEL + lane..].as_ptr();
                 let (rows, columns) = ((R * PANEL) as isize, PANEL as isize);
@@ -661,12 +667,4 @@ unsafe fn both<S: Simd, X: Axis<S, I, O>, const I: usize, const O: usize>(simd: 
         }
     }
     result
-}
-
-/// Writes one vector to the start of a slice of its length or longer.
-#[inline(always)]
-fn store<S: Simd>(_: S, to: &mut [f32], value: S::f32s) {
-    assert!(to.len() >= S::F32_LANES);
-    // SAFETY: the slice is long enough.
-    unsafe { to.as_mut_ptr().cast::<S::f32s>().write_unaligned(value) };
 }
