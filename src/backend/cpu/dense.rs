@@ -92,7 +92,12 @@ fn by_images<const ACROSS: bool>(
     let mut outer = SCRATCH.take();
     let images = first(&mut outer.shared, n.div_ceil(PANEL) * depth * PANEL);
     images.par_chunks_exact_mut(depth * PANEL).enumerate().for_each(|(panel, lines)| {
-        dispatch(|| to_lines(&from[panel * PANEL * depth..], depth, (n - panel * PANEL).min(PANEL), depth, lines));
+        dispatch(PanelOfImages {
+            from: &from[panel * PANEL * depth..],
+            depth,
+            images: (n - panel * PANEL).min(PANEL),
+            lines,
+        });
     });
     let images = &*images;
     (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
@@ -102,6 +107,23 @@ fn by_images<const ACROSS: bool>(
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
+}
+
+/// A line for each depth of up to 16 images.
+struct PanelOfImages<'a> {
+    from: &'a [f32],
+    depth: usize,
+    images: usize,
+    lines: &'a mut [f32],
+}
+
+impl WithSimd for PanelOfImages<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        to_lines(simd, self.from, self.depth, self.images, self.depth, self.lines);
+    }
 }
 
 /// Some rows of [`by_images`].
@@ -163,7 +185,7 @@ impl<const ACROSS: bool> WithSimd for BlockOfRows<'_, ACROSS> {
             // SAFETY: these columns are this block's.
             let part = unsafe { to.part(panel * PANEL, rows.start, rows.len()) };
             let finish = if adds { Finish::Add } else { Finish::Set };
-            from_lines(sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, finish);
+            from_lines(simd, sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, finish);
         }
     }
 }

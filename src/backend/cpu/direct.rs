@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 
-use pulp::{Simd, WithSimd};
+use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::conv::part_of;
@@ -82,7 +82,7 @@ pub fn conv_forward(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<
     let mut outer = SCRATCH.take();
     let filters = first(&mut outer.filters, s.k * taps);
     filters.par_chunks_exact_mut(taps * PANEL).zip(w.par_chunks_exact(taps * PANEL)).for_each(|(lines, w)| {
-        window_rows(s, |tap, line| to_lines(&w[tap..], taps, PANEL, WINDOW, &mut lines[line * PANEL..]));
+        window_rows(s, |tap, line| to_lines(Scalar, &w[tap..], taps, PANEL, WINDOW, &mut lines[line * PANEL..]));
     });
     let filters = &*filters;
     let images =
@@ -138,7 +138,7 @@ impl WithSimd for Forward<'_> {
             for panel in 0..panels {
                 let y = &mut y[panel * PANEL * s.p * s.q + top * s.q..];
                 let finish = bias.map_or(Finish::Add, Finish::Bias).of_panel(panel);
-                from_lines(&lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, finish);
+                from_lines(simd, &lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, finish);
             }
         }
     }
@@ -168,7 +168,7 @@ pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: 
                 whole.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
             }
             window_rows(s, |tap, line| {
-                from_lines(&whole[line * PANEL..], PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set)
+                from_lines(Scalar, &whole[line * PANEL..], PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set)
             });
         },
     );
@@ -193,7 +193,7 @@ impl WithSimd for BackwardWeight<'_> {
         let (taps, width, panels, pixels) = (s.c * WINDOW * WINDOW, width(s), s.k / PANEL, s.p * s.q);
         let lines = first(lines, panels * pixels * PANEL);
         for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(pixels * PANEL)) {
-            to_lines(dy, pixels, PANEL, pixels, lines);
+            to_lines(simd, dy, pixels, PANEL, pixels, lines);
         }
         let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth: s.q };
         assert!(sums.len() == panels * taps * PANEL && padded.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);

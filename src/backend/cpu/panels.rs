@@ -140,7 +140,7 @@ pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
 
 /// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; what is missing is 0.
 #[inline(always)]
-pub fn to_lines(values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
+pub fn to_lines<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
     for (index, part) in lines.as_chunks_mut::<PANEL>().0[..count].chunks_mut(PANEL).enumerate() {
         let mut block = [[0f32; PANEL]; PANEL];
         for (plane, row) in block.iter_mut().enumerate().take(planes) {
@@ -150,7 +150,7 @@ pub fn to_lines(values: &[f32], stride: usize, planes: usize, count: usize, line
                 _ => row[..part.len()].copy_from_slice(&from[..part.len()]),
             }
         }
-        transpose(&mut block);
+        transpose(simd, &mut block);
         part.copy_from_slice(&block[..part.len()]);
     }
 }
@@ -178,12 +178,21 @@ impl Finish<'_> {
 
 /// The transpose of [`to_lines`].
 #[inline(always)]
-pub fn from_lines(lines: &[f32], planes: usize, count: usize, values: &mut [f32], stride: usize, finish: Finish) {
+#[allow(clippy::too_many_arguments)]
+pub fn from_lines<S: Simd>(
+    simd: S,
+    lines: &[f32],
+    planes: usize,
+    count: usize,
+    values: &mut [f32],
+    stride: usize,
+    finish: Finish,
+) {
     let lines = &lines.as_chunks::<PANEL>().0[..count];
     for (index, part) in lines.chunks(PANEL).enumerate() {
         let mut block = [[0f32; PANEL]; PANEL];
         block[..part.len()].copy_from_slice(part);
-        transpose(&mut block);
+        transpose(simd, &mut block);
         for (lane, row) in block.iter().enumerate().take(planes) {
             let to = &mut values[lane * stride + index * PANEL..][..part.len()];
             match finish {
@@ -195,22 +204,62 @@ pub fn from_lines(lines: &[f32], planes: usize, count: usize, values: &mut [f32]
     }
 }
 
-/// Four rounds of exchanging halves, quarters and so on: a form that compilers turn into shuffles.
+/// Rows become columns.
 #[inline(always)]
-fn transpose(block: &mut [[f32; PANEL]; PANEL]) {
+fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == PANEL {
+        // SAFETY: vectors of this width are those of AVX-512.
+        return unsafe { transpose_avx512(block) };
+    }
+    // Rounds of exchanging halves, quarters, eighths and single numbers of pairs of rows.
     let mut half = PANEL / 2;
     while half > 0 {
-        for i in 0..PANEL {
-            if i & half == 0 {
-                for j in 0..PANEL {
-                    if j & half == 0 {
-                        let (upper, lower) = (block[i][j | half], block[i | half][j]);
-                        block[i][j | half] = lower;
-                        block[i | half][j] = upper;
-                    }
-                }
+        for i in (0..PANEL).filter(|i| i & half == 0) {
+            for j in (0..PANEL).filter(|j| j & half == 0) {
+                let (upper, lower) = (block[i][j | half], block[i | half][j]);
+                block[i][j | half] = lower;
+                block[i | half][j] = upper;
             }
         }
         half /= 2;
+    }
+}
+
+/// 64 shuffles: pairs of rows by single numbers, pairs of those by two, and quarters of vectors.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_avx512(block: &mut [[f32; PANEL]; PANEL]) {
+    use std::arch::x86_64::*;
+    let mut quads = [_mm512_setzero_pd(); PANEL];
+    for group in 0..4 {
+        let mut rows = [_mm512_setzero_ps(); 4];
+        for i in 0..4 {
+            // SAFETY: a row is a vector long.
+            rows[i] = unsafe { _mm512_loadu_ps(block[4 * group + i].as_ptr()) };
+        }
+        let [a, b] = [0, 2].map(|i| _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1])));
+        let [c, d] = [0, 2].map(|i| _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1])));
+        quads[4 * group] = _mm512_unpacklo_pd(a, b);
+        quads[4 * group + 1] = _mm512_unpackhi_pd(a, b);
+        quads[4 * group + 2] = _mm512_unpacklo_pd(c, d);
+        quads[4 * group + 3] = _mm512_unpackhi_pd(c, d);
+    }
+    for i in 0..4 {
+        // Quarter q of quads[4 group + i] is column 4 q + i of the group's four rows.
+        let even = |a, b| _mm512_shuffle_f32x4::<0x88>(a, b);
+        let odd = |a, b| _mm512_shuffle_f32x4::<0xdd>(a, b);
+        let [a, b, c, d] = [0, 4, 8, 12].map(|group| _mm512_castpd_ps(quads[group + i]));
+        let columns = [
+            even(even(a, b), even(c, d)),
+            even(odd(a, b), odd(c, d)),
+            odd(even(a, b), even(c, d)),
+            odd(odd(a, b), odd(c, d)),
+        ];
+        for (quarter, column) in columns.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(block[4 * quarter + i].as_mut_ptr(), column) };
+        }
     }
 }

@@ -280,9 +280,7 @@ fn weight_gradient<const M: usize, const R: usize>(maps: &Maps, n: usize, x: &[f
     dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
         let mut scratch = SCRATCH.take();
         let lines = first(&mut scratch.lines, elems);
-        dispatch(FilterGradients::<R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines });
-        let plane = maps.c * R * R;
-        from_lines(lines, PANEL, plane, dw, plane, Finish::Set);
+        dispatch(FilterGradients::<R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines, dw });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -362,8 +360,9 @@ struct Source<'a> {
 impl Source<'_> {
     /// Rows `first_row - pad` and on of 16 channels of one image as `height` x `width` lines, with zeros outside the image.
     #[inline(always)]
-    fn padded<'b>(
+    fn padded<'b, S: Simd>(
         &self,
+        simd: S,
         image: usize,
         panel: usize,
         first_row: usize,
@@ -378,7 +377,7 @@ impl Source<'_> {
         let count = end.saturating_sub(from) * self.w;
         let lines = first(lines, count * PANEL);
         if count > 0 {
-            to_lines(&planes[from * self.w..], plane, PANEL, count, lines);
+            to_lines(simd, &planes[from * self.w..], plane, PANEL, count, lines);
         }
         let padded = first(padded, height * width * PANEL);
         for (row, to) in padded.chunks_exact_mut(width * PANEL).enumerate() {
@@ -416,7 +415,7 @@ fn transform_tiles<S: Simd, X: Axis<S, SIDE, POINTS>, const SIDE: usize>(
     let size = [(group.rows - 1) * step + SIDE, (group.across - 1) * step + SIDE];
     let mut tile = 0;
     for image in 0..group.images {
-        let maps = source.padded(image, panel, group.first_row * step, size, lines, padded);
+        let maps = source.padded(simd, image, panel, group.first_row * step, size, lines, padded);
         assert_eq!(maps.len(), size[0] * size[1] * PANEL);
         for row in 0..group.rows {
             for column in 0..group.across {
@@ -477,7 +476,7 @@ fn transform_outputs<S: Simd, const M: usize>(
             }
         }
         let y = &mut y[(image * maps.k + panel * PANEL) * plane..][..PANEL * plane];
-        from_lines(lines, PANEL, count, &mut y[top * maps.q..], plane, finish.of_panel(panel));
+        from_lines(simd, lines, PANEL, count, &mut y[top * maps.q..], plane, finish.of_panel(panel));
     }
 }
 
@@ -497,6 +496,7 @@ impl<const R: usize> WithSimd for TransformFilters<'_, R> {
         let mut lines = [0f32; 25 * PANEL];
         for input in 0..f.inputs {
             to_lines(
+                simd,
                 &f.w[panel * PANEL * f.lane_stride + input * f.row_stride..],
                 f.lane_stride,
                 PANEL,
@@ -520,11 +520,12 @@ impl<const R: usize> WithSimd for TransformFilters<'_, R> {
     }
 }
 
-/// dw = G^T dU G for 16 filters, as lines: the transpose of [`TransformFilters`].
+/// dw = G^T dU G for 16 filters: the transpose of [`TransformFilters`].
 struct FilterGradients<'a, const R: usize> {
     du: &'a [f32],
     channels: usize,
     lines: &'a mut [f32],
+    dw: &'a mut [f32],
 }
 
 impl<const R: usize> WithSimd for FilterGradients<'_, R> {
@@ -532,7 +533,7 @@ impl<const R: usize> WithSimd for FilterGradients<'_, R> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let FilterGradients { du, channels, lines } = self;
+        let FilterGradients { du, channels, lines, dw } = self;
         for channel in 0..channels {
             for lane in (0..PANEL).step_by(S::F32_LANES) {
                 let (rows, columns) = ((POINTS * channels * PANEL) as isize, (channels * PANEL) as isize);
@@ -545,6 +546,8 @@ impl<const R: usize> WithSimd for FilterGradients<'_, R> {
                 }
             }
         }
+        let plane = channels * R * R;
+        from_lines(simd, lines, PANEL, plane, dw, plane, Finish::Set);
     }
 }
 
