@@ -420,18 +420,10 @@ nccl_real() {
     nccl "$data"
 }
 
-# The program starts scripts/bench_pytorch.py from where it was built, which may have been another machine. This stands
-# in for its Python and starts the script beside this one.
-write_peer() {
-    local python_path script_path
-    printf -v python_path '%q' "$(command -v "$python")"
-    printf -v script_path '%q' "$scripts/bench_pytorch.py"
-    cat >"$work/peer" <<END
-#!/usr/bin/env bash
-case \${1-} in */bench_pytorch.py) shift && set -- $script_path "\$@" ;; esac
-exec $python_path "\$@"
-END
-    chmod +x "$work/peer"
+# Whether all variants of the peer compute the network that plain PyTorch computes.
+check_peer() {
+    [[ -z $no_torch ]] || { skip "$no_torch" && return; }
+    within "$python" "$scripts/bench_pytorch.py" --check --device cuda --precision "$1"
 }
 
 bench() {
@@ -441,7 +433,7 @@ bench() {
         within "$program" "${flags[@]}"
     else
         # Where PyTorch does not run, at least this program is measured.
-        write_peer && within "$program" "${flags[@]}" --pytorch "$work/peer"
+        within "$program" "${flags[@]}" --pytorch "$(command -v "$python")"
     fi
     status=$?
     if ((status != 0)) && [[ -z $no_torch ]]; then
@@ -453,10 +445,6 @@ bench() {
     note="${speed:+$alone$speed}${ratio:+, $ratio times PyTorch}"
     ((status == 0)) || return "$status"
     [[ -n $speed ]]
-}
-
-bench_peer_missing() {
-    skip "$no_torch"
 }
 
 step 1.1 "GPU" 60 gpu
@@ -481,7 +469,8 @@ step 8.2 "two ranks by NCCL on one GPU, whole net" 300 nccl_real
 step 9.1 "bench, fp32" 600 bench fp32
 step 9.2 "bench, tf32" 600 bench tf32
 step 9.3 "bench, bf16" 600 bench bf16
-if [[ -n $no_torch ]]; then step 9.4 "bench beside PyTorch" 60 bench_peer_missing; fi
+step 9.4 "the PyTorch peer's variants, fp32" 600 check_peer fp32
+step 9.5 "the PyTorch peer's variants, bf16" 600 check_peer bf16
 
 ((${#titles[@]})) || die "--only $only: there is no such step"
 echo

@@ -213,9 +213,15 @@ pub struct BenchArgs {
     /// Measured steps, after one to warm up.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub steps: u16,
-    /// A Python with PyTorch: its steps are measured in turn with ours (scripts/bench_pytorch.py).
+    /// Measure the forward pass alone.
+    #[arg(long)]
+    pub inference: bool,
+    /// A Python with PyTorch: the best way it has to make the same step is measured in turn with ours.
     #[arg(long, value_name = "PYTHON")]
     pub pytorch: Option<PathBuf>,
+    /// What bench --json printed earlier: prints how much faster each layer and pass is now.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub compare: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

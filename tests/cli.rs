@@ -137,7 +137,17 @@ fn check_grads_passes_and_bench_measures() {
     ];
     let args = [&["bench", "--batch-size", "4", "--steps", "2", "--json"], &tiny[..]].concat();
     let bench: serde_json::Value = serde_json::from_str(&place.ok(&args)).unwrap();
-    assert!(bench["images_per_s"].as_f64().unwrap() > 0. && bench["peak_gflops"].as_f64().unwrap() > 0., "{bench}");
+    for key in ["images_per_s", "peak_gflops", "peak_gb_per_s"] {
+        assert!(bench[key].as_f64().unwrap() > 0., "{key}: {bench}");
+    }
+    std::fs::write(place.path("before.json"), bench.to_string()).unwrap();
+    let args = [&["bench", "--batch-size", "4", "--steps", "2", "--compare", "before.json"], &tiny[..]].concat();
+    let text = place.ok(&args);
+    assert!(text.contains("times as fast as before") && text.contains("conv3") && text.contains("GB/s"), "{text}");
+    let args = [&["bench", "--batch-size", "4", "--steps", "2", "--inference"], &tiny[..]].concat();
+    assert!(place.ok(&args).contains("inference"));
+    place.fails(&["bench", "--compare", "data/nothing.json"], 1, &["data/nothing.json"]);
+    place.fails(&["bench", "--compare", "data/train-labels-idx1-ubyte"], 3, &["train-labels"]);
 }
 
 #[test]

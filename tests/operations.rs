@@ -43,6 +43,17 @@ on_every_device!(
     updates
 );
 
+/// The CPU's operations again, in processes that are told to do without the widest instructions.
+#[test]
+fn narrower_instructions_compute_the_same() {
+    for level in ["avx2", "plain"] {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = command.arg("cpu::").env(alexnet_split::backend::cpu::simd::LEVEL, level).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("9 passed"), "{level}: {text}");
+    }
+}
+
 /// Tensor cores: exactly the products of rounded factors, summed in fp32.
 mod tensor_cores {
     use super::*;

@@ -1,10 +1,12 @@
 //! The commands, and what they share: finding recipe, data, device and run.
 
 mod bench;
+mod bench_report;
 mod check_grads;
 mod describe;
 mod doctor;
 mod kernels;
+mod peer;
 pub mod place;
 mod run;
 mod train;

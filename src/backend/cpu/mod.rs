@@ -13,7 +13,7 @@ mod panels;
 pub mod peak;
 mod pointwise;
 mod pool;
-mod simd;
+pub mod simd;
 mod softmax;
 mod update;
 mod winograd;

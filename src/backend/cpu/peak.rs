@@ -1,4 +1,4 @@
-//! What the machine could do at most: the figure that speeds are compared with.
+//! What the machine could do at most: the figures that speeds are compared with.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,6 +15,22 @@ pub fn measure_peak_gflops(threads: usize) -> f64 {
             workers.into_iter().map(|worker| worker.join().unwrap_or(0.)).sum()
         });
         flops / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5).map(|_| run()).fold(0., f64::max)
+}
+
+/// Measures how fast `threads` threads copy memory that no cache holds, in GB/s, bytes read and bytes written both counted.
+pub fn measure_peak_gb_per_s(threads: usize) -> f64 {
+    const ELEMS: usize = 1 << 24;
+    let mut memory: Vec<_> = (0..threads).map(|_| (vec![1f32; ELEMS], vec![0f32; ELEMS])).collect();
+    let mut run = || {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for (from, to) in &mut memory {
+                scope.spawn(|| black_box(to).copy_from_slice(black_box(from)));
+            }
+        });
+        (2 * threads * ELEMS * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64() / 1e9
     };
     (0..5).map(|_| run()).fold(0., f64::max)
 }

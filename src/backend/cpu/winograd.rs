@@ -360,6 +360,7 @@ struct Source<'a> {
 impl Source<'_> {
     /// Rows `first_row - pad` and on of 16 channels of one image as `height` x `width` lines, with zeros outside the image.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn padded<'b, S: Simd>(
         &self,
         simd: S,

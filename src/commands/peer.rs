@@ -1,0 +1,108 @@
+//! scripts/bench_pytorch.py, measured in turn with this program's steps so that both meet the same load on the machine.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use alexnet_split::backend::Precision;
+use alexnet_split::error::{Error, Result};
+use serde_json::Value;
+
+use super::place::Place;
+
+/// The script at work: it makes a step whenever it is sent a line.
+pub struct Peer {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+    /// What runs there.
+    pub about: String,
+}
+
+impl Peer {
+    /// Starts the script for the same kind of device and arithmetic as ours; it answers once it has chosen the fastest of
+    /// its ways to run the network.
+    pub fn start(
+        python: &Path,
+        place: &Place,
+        precision: Precision,
+        n: usize,
+        threads: usize,
+        classes: usize,
+        inference: bool,
+    ) -> Result<Peer> {
+        let (device, precision) = match (place, precision) {
+            (Place::Cpu { .. }, _) => ("cpu", "fp32"),
+            (Place::Gpus(_), Precision::Fp32) => ("cuda", "fp32"),
+            (Place::Gpus(_), Precision::Tf32) => ("cuda", "tf32"),
+            (Place::Gpus(_), Precision::Bf16) => ("cuda", "bf16"),
+        };
+        let mut command = Command::new(python);
+        command.arg(peer_script()?).args(["--serve", "--device", device, "--precision", precision]);
+        for (flag, value) in [("--batch-size", n), ("--threads", threads), ("--classes", classes)] {
+            command.arg(flag).arg(value.to_string());
+        }
+        command.args(inference.then_some("--inference"));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Error::Peer(format!("--pytorch: cannot run {}: {error}", python.display())))?;
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::Peer("--pytorch: no pipes to the script".into()));
+        };
+        let mut peer = Peer { child, to: Some(to), from: BufReader::new(from), about: String::new() };
+        let hello = peer.answer()?;
+        let said = |key: &str| hello[key].as_str().unwrap_or("?");
+        let tried = hello["tried"].as_object().map_or(0, |tried| tried.len());
+        let malloc = if hello["jemalloc"] == true { "jemalloc" } else { "the system's malloc" };
+        peer.about = format!(
+            "PyTorch {}, {} ({} on {}), the fastest of {tried} variants, {malloc}",
+            said("torch"),
+            said("variant"),
+            said("precision"),
+            said("device")
+        );
+        Ok(peer)
+    }
+
+    /// Milliseconds of one more step.
+    pub fn step(&mut self) -> Result<f64> {
+        let sent = self.to.as_mut().map(|to| to.write_all(b"step\n").and_then(|()| to.flush()));
+        if !matches!(sent, Some(Ok(()))) {
+            return Err(Error::Peer("--pytorch: the script has ended".into()));
+        }
+        self.answer()?["ms"].as_f64().ok_or_else(|| Error::Peer("--pytorch: the script's answer has no \"ms\"".into()))
+    }
+
+    fn answer(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        let read = self.from.read_line(&mut line);
+        let answer = read.ok().filter(|&bytes| bytes > 0).and_then(|_| serde_json::from_str(&line).ok());
+        answer.ok_or_else(|| {
+            Error::Peer(format!("--pytorch: scripts/bench_pytorch.py gave no answer {line:?}; see its message above"))
+        })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.to = None; // end of input ends the script
+        let _ = self.child.wait();
+    }
+}
+
+/// Where the script is: in a checkout one works in, beside an installed program, or where this one was built.
+fn peer_script() -> Result<PathBuf> {
+    const SCRIPT: &str = "scripts/bench_pytorch.py";
+    let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+    let beside = beside.iter().flat_map(|folder| [folder.join(SCRIPT), folder.join("..").join(SCRIPT)]);
+    let mut places = vec![PathBuf::from(SCRIPT)];
+    places.extend(beside);
+    places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(SCRIPT));
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    Err(Error::Peer(format!("--pytorch: {SCRIPT} is missing; looked for {}", looked.join(", "))))
+}
