@@ -21,7 +21,7 @@ pub struct Report {
     pub gflops: f64,
     /// The machine's measured multiply-add rate; `None` on GPUs.
     pub peak_gflops: Option<f64>,
-    /// The machine's measured rate of copying memory, bytes read and bytes written; `None` on GPUs.
+    /// The machine's measured rate of changing memory in place, bytes read and bytes written; `None` on GPUs.
     pub peak_gb_per_s: Option<f64>,
     /// By layer; empty for inference.
     pub layers: Vec<LayerReport>,
@@ -75,7 +75,7 @@ impl Report {
         let share = self.peak_gflops.map_or(String::new(), share);
         println!("{:<15}{gflops:.0} GFLOP/s by direct convolution{share}", "arithmetic");
         if let Some(peak) = self.peak_gb_per_s {
-            println!("{:<15}{peak:.0} GB/s copied, the share of passes that do no products", "memory");
+            println!("{:<15}{peak:.0} GB/s changed in place: what passes without products are measured by", "memory");
         }
         match &self.pytorch {
             Some(peer) => {

@@ -1,8 +1,9 @@
 //! Max pooling, one channel's map at a time.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::dispatch;
+use super::simd::{dispatch, read, store};
 use crate::backend::PoolShape;
 
 /// See [`crate::backend::Backend::max_pool_forward`].
@@ -39,7 +40,7 @@ pub fn max_pool_backward(shape: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: 
         let maps = dx.chunks_exact_mut(h * w).zip(x.chunks_exact(h * w));
         for ((dx, x), (y, dy)) in maps.zip(y.chunks_exact(p * q).zip(dy.chunks_exact(p * q))) {
             if (window, stride) == (3, 2) {
-                dispatch(|| scatter(shape, x, y, dy, dx, lines));
+                dispatch(Scatter { shape, x, y, dy, dx, lines });
                 continue;
             }
             for (at, (max, gradient)) in y.iter().zip(dy).enumerate() {
@@ -63,65 +64,90 @@ struct Line {
     odd_gradient: Vec<f32>,
 }
 
-/// The rows that one row of windows covers, and what is left of the windows' gradients.
+/// The rows that one row of windows covers, the windows' maxima, and what is left of their gradients. All are filled up to whole
+/// vectors, with windows that no tap equals and that have nothing to give.
 #[derive(Default)]
 struct Lines {
     rows: [Line; 3],
+    max: Vec<f32>,
     left: Vec<f32>,
 }
+
+/// What is filled up to: the widest vector.
+const WHOLE: usize = 16;
 
 /// The same for the paper's 3x3 windows that overlap. All windows of a row at once, tap by tap: the first tap that equals the maximum
 /// takes the window's gradient and leaves nothing for the others. Which one that is cannot be foreseen, so branches would cost
 /// more than looking at all nine.
-#[inline(always)]
-fn scatter(shape: &PoolShape, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], lines: &mut Lines) {
-    let PoolShape { w, p, q, .. } = *shape;
-    let Lines { rows, left } = lines;
-    let fetch = |line: &mut Line, row: usize| {
-        let x = &x[row * w..][..2 * q + 1];
-        for memory in [&mut line.even, &mut line.odd, &mut line.even_gradient, &mut line.odd_gradient] {
-            memory.resize(q + 1, 0.);
-        }
-        for ((even, odd), x) in line.even.iter_mut().zip(&mut line.odd).zip(x.as_chunks::<2>().0) {
-            (*even, *odd) = (x[0], x[1]);
-        }
-        line.even[q] = x[2 * q];
-        line.even_gradient.fill(0.);
-        line.odd_gradient.fill(0.);
-    };
-    let mut give = |line: &Line, row: usize| {
-        let dx = &mut dx[row * w..][..2 * q + 1];
-        for ((even, odd), dx) in line.even_gradient.iter().zip(&line.odd_gradient).zip(dx.as_chunks_mut::<2>().0) {
-            *dx = [*even, *odd];
-        }
-        dx[2 * q] = line.even_gradient[q];
-    };
-    fetch(&mut rows[0], 0);
-    for row in 0..p {
-        fetch(&mut rows[1], 2 * row + 1);
-        fetch(&mut rows[2], 2 * row + 2);
-        let y = &y[row * q..][..q];
+struct Scatter<'a> {
+    shape: &'a PoolShape,
+    x: &'a [f32],
+    y: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+    lines: &'a mut Lines,
+}
+
+impl WithSimd for Scatter<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Scatter { shape, x, y, dy, dx, lines } = self;
+        let PoolShape { w, p, q, .. } = *shape;
+        let (Lines { rows, max, left }, whole) = (lines, q.next_multiple_of(WHOLE));
+        max.clear();
+        max.resize(whole, f32::NAN);
         left.clear();
-        left.extend_from_slice(&dy[row * q..][..q]);
-        for line in rows.iter_mut() {
-            take(&line.even[..q], y, left, &mut line.even_gradient[..q]);
-            take(&line.odd[..q], y, left, &mut line.odd_gradient[..q]);
-            take(&line.even[1..], y, left, &mut line.even_gradient[1..]);
+        left.resize(whole, 0.);
+        let fetch = |line: &mut Line, row: usize| {
+            let x = &x[row * w..][..2 * q + 1];
+            for memory in [&mut line.even, &mut line.odd, &mut line.even_gradient, &mut line.odd_gradient] {
+                memory.resize(whole + 1, 0.);
+            }
+            for ((even, odd), x) in line.even.iter_mut().zip(&mut line.odd).zip(x.as_chunks::<2>().0) {
+                (*even, *odd) = (x[0], x[1]);
+            }
+            line.even[q] = x[2 * q];
+            line.even_gradient.fill(0.);
+            line.odd_gradient.fill(0.);
+        };
+        let mut give = |line: &Line, row: usize| {
+            let dx = &mut dx[row * w..][..2 * q + 1];
+            for ((even, odd), dx) in line.even_gradient.iter().zip(&line.odd_gradient).zip(dx.as_chunks_mut::<2>().0) {
+                *dx = [*even, *odd];
+            }
+            dx[2 * q] = line.even_gradient[q];
+        };
+        fetch(&mut rows[0], 0);
+        for row in 0..p {
+            fetch(&mut rows[1], 2 * row + 1);
+            fetch(&mut rows[2], 2 * row + 2);
+            max[..q].copy_from_slice(&y[row * q..][..q]);
+            left[..q].copy_from_slice(&dy[row * q..][..q]);
+            for line in rows.iter_mut() {
+                take(simd, &line.even, max, left, &mut line.even_gradient);
+                take(simd, &line.odd, max, left, &mut line.odd_gradient);
+                take(simd, &line.even[1..], max, left, &mut line.even_gradient[1..]);
+            }
+            give(&rows[0], 2 * row);
+            give(&rows[1], 2 * row + 1);
+            rows.swap(0, 2);
         }
-        give(&rows[0], 2 * row);
-        give(&rows[1], 2 * row + 1);
-        rows.swap(0, 2);
+        give(&rows[0], 2 * p);
     }
-    give(&rows[0], 2 * p);
 }
 
 /// Moves what is left of each window's gradient to the tap where the tap has the maximum.
 #[inline(always)]
-fn take(taps: &[f32], max: &[f32], left: &mut [f32], gradients: &mut [f32]) {
-    for (((tap, max), left), gradient) in taps.iter().zip(max).zip(left).zip(gradients) {
-        let taken = if tap == max { *left } else { 0. };
-        *left = if tap == max { 0. } else { *left };
-        *gradient += taken;
+fn take<S: Simd>(simd: S, taps: &[f32], max: &[f32], left: &mut [f32], gradients: &mut [f32]) {
+    let zero = simd.splat_f32s(0.);
+    for at in (0..max.len()).step_by(S::F32_LANES) {
+        let found = simd.equal_f32s(read(simd, &taps[at..]), read(simd, &max[at..]));
+        let there = read(simd, &left[at..]);
+        let gradient = simd.add_f32s(read(simd, &gradients[at..]), simd.select_f32s(found, there, zero));
+        store(simd, &mut gradients[at..], gradient);
+        store(simd, &mut left[at..], simd.select_f32s(found, zero, there));
     }
 }
 
