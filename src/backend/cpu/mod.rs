@@ -6,7 +6,6 @@
 pub mod augment;
 mod conv;
 mod dense;
-mod direct;
 mod gemm;
 mod lrn;
 mod panels;
@@ -16,7 +15,6 @@ mod pool;
 pub mod simd;
 mod softmax;
 mod update;
-mod winograd;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -12,10 +12,10 @@ use std::cell::Cell;
 use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::conv::part_of;
-use super::panels::{Finish, Left, PANEL, ROWS_OF_55, first, from_lines, multiply, to_lines};
-use super::simd::dispatch;
+use super::{PARTS, part_of};
 use crate::backend::ConvShape;
+use crate::backend::cpu::panels::{Finish, Left, PANEL, ROWS_OF_55, first, from_lines, multiply, to_lines};
+use crate::backend::cpu::simd::dispatch;
 
 /// The window's side and the distance between windows, fixed so that addresses are known when this is compiled.
 const WINDOW: usize = 11;
@@ -144,10 +144,10 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_weight`]. Sums are made over each of `parts` fixed parts of the batch first.
-pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32], parts: usize) {
+/// See [`crate::backend::Backend::conv_backward_weight`]. Sums are made over fixed parts of the batch first.
+pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let taps = s.c * WINDOW * WINDOW;
-    let parts = parts.min(n);
+    let parts = PARTS.min(n);
     let mut outer = SCRATCH.take();
     let sums = first(&mut outer.filters, parts * s.k * taps);
     sums.par_chunks_exact_mut(s.k * taps).enumerate().for_each(|(part, sums)| {

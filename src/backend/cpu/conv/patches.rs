@@ -1,4 +1,4 @@
-//! Convolution as a matrix product over unrolled patches, one image at a time: the patches of one image (`columns`,
+//! Any convolution, as a matrix product over unrolled patches, one image at a time: the patches of one image (`columns`,
 //! C*R*S rows of P*Q values) stay in the cache between being written and being read.
 
 use std::cell::{Cell, RefCell};
@@ -6,13 +6,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{Mat, MatMut, gemm};
-use super::{direct, winograd};
+use super::{PARTS, part_of};
 use crate::backend::ConvShape;
-
-/// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
-/// parts in order. A constant, so that the bits do not depend on the number of threads.
-const PARTS: usize = 16;
+use crate::backend::cpu::gemm::{Mat, MatMut, gemm};
 
 thread_local! {
     /// Each thread's patches, kept between calls.
@@ -23,12 +19,6 @@ thread_local! {
 
 /// See [`crate::backend::Backend::conv_forward`].
 pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    if winograd::applies(shape) {
-        return winograd::conv_forward(shape, n, x, w, bias, y);
-    }
-    if direct::applies(shape) {
-        return direct::conv_forward(shape, n, x, w, bias, y);
-    }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let x_images = x[..n * shape.c * shape.h * shape.w].par_chunks_exact(shape.c * shape.h * shape.w);
     y[..n * shape.k * pixels].par_chunks_exact_mut(shape.k * pixels).zip(x_images).for_each(|(y, x)| {
@@ -49,9 +39,6 @@ pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Opt
 
 /// See [`crate::backend::Backend::conv_backward_input`].
 pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    if winograd::applies(shape) {
-        return winograd::conv_backward_input(shape, n, dy, w, dx);
-    }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let dy_images = dy[..n * shape.k * pixels].par_chunks_exact(shape.k * pixels);
     dx[..n * shape.c * shape.h * shape.w].par_chunks_exact_mut(shape.c * shape.h * shape.w).zip(dy_images).for_each(
@@ -71,12 +58,6 @@ pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
 
 /// See [`crate::backend::Backend::conv_backward_weight`].
 pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    if winograd::applies(shape) {
-        return winograd::conv_backward_weight(shape, n, x, dy, dw);
-    }
-    if direct::applies(shape) {
-        return direct::conv_backward_weight(shape, n, x, dy, dw, PARTS);
-    }
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let (x_elems, y_elems, w_elems) = (shape.c * shape.h * shape.w, shape.k * pixels, shape.k * taps);
     let parts = PARTS.min(n);
@@ -106,30 +87,6 @@ pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], 
         }
     });
     SUMS.set(sums);
-}
-
-/// See [`crate::backend::Backend::conv_backward_bias`].
-pub fn conv_backward_bias(shape: &ConvShape, n: usize, dy: &[f32], dbias: &mut [f32]) {
-    let pixels = shape.p * shape.q;
-    dbias[..shape.k].par_iter_mut().enumerate().for_each(|(k, dbias)| {
-        let rows = (0..n).map(|image| &dy[(image * shape.k + k) * pixels..][..pixels]);
-        *dbias = rows.map(|row| f64::from(sum(row))).sum::<f64>() as f32;
-    });
-}
-
-/// The sum of a row in 16 lanes, which the compiler can vectorize without changing the order.
-fn sum(row: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, v)| *lane += v);
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
-}
-
-/// Images of one part of the batch.
-pub fn part_of(n: usize, part: usize, parts: usize) -> Range<usize> {
-    n * part / parts..n * (part + 1) / parts
 }
 
 fn with_columns(elems: usize, work: impl FnOnce(&mut [f32])) {

@@ -1,0 +1,77 @@
+//! Convolution: the way to compute each, picked here by its shape alone.
+//!
+//! | windows | way |
+//! |---|---|
+//! | 3x3 and 5x5, 1 apart, channels in sixteens | `winograd`, few multiplications |
+//! | 11x11, 4 apart, filters in sixteens | `direct`, patches read where they lie |
+//! | all others | `patches`, unrolled patches and a matrix product |
+
+mod direct;
+mod patches;
+mod winograd;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::backend::ConvShape;
+
+/// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
+/// parts in order. A constant, so that the bits do not depend on the number of threads.
+const PARTS: usize = 16;
+
+/// See [`crate::backend::Backend::conv_forward`].
+pub fn conv_forward(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    if winograd::applies(s) {
+        winograd::conv_forward(s, n, x, w, bias, y);
+    } else if direct::applies(s) {
+        direct::conv_forward(s, n, x, w, bias, y);
+    } else {
+        patches::conv_forward(s, n, x, w, bias, y);
+    }
+}
+
+/// See [`crate::backend::Backend::conv_backward_input`].
+pub fn conv_backward_input(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    if winograd::applies(s) {
+        winograd::conv_backward_input(s, n, dy, w, dx);
+    } else {
+        // Nobody asks for the gradient by the image, so `direct` does not have it.
+        patches::conv_backward_input(s, n, dy, w, dx);
+    }
+}
+
+/// See [`crate::backend::Backend::conv_backward_weight`].
+pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    if winograd::applies(s) {
+        winograd::conv_backward_weight(s, n, x, dy, dw);
+    } else if direct::applies(s) {
+        direct::conv_backward_weight(s, n, x, dy, dw);
+    } else {
+        patches::conv_backward_weight(s, n, x, dy, dw);
+    }
+}
+
+/// See [`crate::backend::Backend::conv_backward_bias`].
+pub fn conv_backward_bias(shape: &ConvShape, n: usize, dy: &[f32], dbias: &mut [f32]) {
+    let pixels = shape.p * shape.q;
+    dbias[..shape.k].par_iter_mut().enumerate().for_each(|(k, dbias)| {
+        let rows = (0..n).map(|image| &dy[(image * shape.k + k) * pixels..][..pixels]);
+        *dbias = rows.map(|row| f64::from(sum(row))).sum::<f64>() as f32;
+    });
+}
+
+/// The sum of a row in 16 lanes, which the compiler can vectorize without changing the order.
+fn sum(row: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (chunks, rest) = row.as_chunks::<16>();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, v)| *lane += v);
+    }
+    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+/// Images of one part of the batch.
+pub fn part_of(n: usize, part: usize, parts: usize) -> Range<usize> {
+    n * part / parts..n * (part + 1) / parts
+}

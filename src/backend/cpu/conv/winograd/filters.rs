@@ -1,0 +1,91 @@
+//! Filters to the 36 matrices of their values at the points, and the filters' gradients back.
+
+use pulp::{Simd, WithSimd};
+
+use super::points::{Evaluate, Interpolate, PAIRS, POINTS, Tile, both};
+use crate::backend::cpu::panels::{Finish, PANEL, from_lines, to_lines};
+use crate::backend::cpu::simd::store;
+
+/// Filters as a matrix of outputs and inputs, each R x R, wherever they lie.
+#[derive(Clone, Copy)]
+pub struct Filters<'a> {
+    pub w: &'a [f32],
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Floats from one output to the next, and from one input to the next.
+    pub lane_stride: usize,
+    pub row_stride: usize,
+    /// By half a turn.
+    pub turned: bool,
+}
+
+/// U = G w G^T for 16 filters: 36 matrices of a line an input channel.
+pub struct TransformFilters<'a, const R: usize> {
+    pub filters: Filters<'a>,
+    pub panel: usize,
+    pub u: &'a mut [f32],
+}
+
+impl<const R: usize> WithSimd for TransformFilters<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let TransformFilters { filters: f, panel, u } = self;
+        let mut lines = [0f32; 25 * PANEL];
+        for input in 0..f.inputs {
+            to_lines(
+                simd,
+                &f.w[panel * PANEL * f.lane_stride + input * f.row_stride..],
+                f.lane_stride,
+                PANEL,
+                R * R,
+                &mut lines,
+            );
+            for lane in (0..PANEL).step_by(S::F32_LANES) {
+                let tap = |tap: usize| lines[tap * PANEL + lane..].as_ptr();
+                let (rows, columns) = ((R * PANEL) as isize, PANEL as isize);
+                let taps = match f.turned {
+                    false => Tile { start: tap(0), rows, columns },
+                    true => Tile { start: tap(R * R - 1), rows: -rows, columns: -columns },
+                };
+                // SAFETY: there are lines of R x R taps.
+                let values = unsafe { both::<S, Evaluate<true>, R, POINTS>(simd, taps) };
+                for (pair, value) in values.as_flattened().iter().enumerate() {
+                    store(simd, &mut u[(pair * f.inputs + input) * PANEL + lane..], *value);
+                }
+            }
+        }
+    }
+}
+
+/// dw = G^T dU G for 16 filters: the transpose of [`TransformFilters`].
+pub struct FilterGradients<'a, const R: usize> {
+    pub du: &'a [f32],
+    pub channels: usize,
+    pub lines: &'a mut [f32],
+    pub dw: &'a mut [f32],
+}
+
+impl<const R: usize> WithSimd for FilterGradients<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let FilterGradients { du, channels, lines, dw } = self;
+        for channel in 0..channels {
+            for lane in (0..PANEL).step_by(S::F32_LANES) {
+                let (rows, columns) = ((POINTS * channels * PANEL) as isize, (channels * PANEL) as isize);
+                assert_eq!(du.len(), PAIRS * channels * PANEL);
+                let start = du[channel * PANEL + lane..].as_ptr();
+                // SAFETY: every one of the 36 matrices has the channel's line.
+                let taps = unsafe { both::<S, Interpolate<true>, POINTS, R>(simd, Tile { start, rows, columns }) };
+                for (tap, value) in taps.as_flattened().iter().enumerate() {
+                    store(simd, &mut lines[(channel * R * R + tap) * PANEL + lane..], *value);
+                }
+            }
+        }
+        let plane = channels * R * R;
+        from_lines(simd, lines, PANEL, plane, dw, plane, Finish::Set);
+    }
+}
