@@ -108,11 +108,13 @@ impl Watch {
             Some((what, ..)) => format!("exchange of {what}"),
             None => "between two exchanges".into(),
         };
-        if let Some(Err(problem)) = state.transport.as_ref().map(|ask| ask()) {
-            return Err(self.failed(&oldest(), &problem));
-        }
-        if state.closed && !state.pending.is_empty() {
+        let problem = state.transport.as_ref().and_then(|ask| ask().err());
+        // That the other stream of this process has ended is known before its transport shows it: the cause is there.
+        if state.closed && (problem.is_some() || !state.pending.is_empty()) {
             return Err(Error::ExchangeClosed { stream: self.stream, what: oldest() });
+        }
+        if let Some(problem) = problem {
+            return Err(self.failed(&oldest(), &problem));
         }
         match state.pending.front() {
             Some((what, since, _)) if since.elapsed() > self.deadline => {
