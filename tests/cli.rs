@@ -153,6 +153,7 @@ fn check_grads_passes_and_bench_measures() {
 #[test]
 fn without_a_gpu_the_cpu_is_used_and_asking_for_gpus_is_an_error() {
     let place = Place::new();
+    place.fails(&["--gpus", "0", "--precision", "bf16"], 5, &["--precision", "fp32", "GPU"]);
     for gpus in ["1", "2"] {
         let output = place.run(&["--gpus", gpus]);
         match output.status.code() {

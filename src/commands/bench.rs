@@ -22,7 +22,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
     let n = recipe.train.batch_size;
-    let place = place::choose(&args.device, net.streams);
+    let place = place::choose(&args.device, net.streams)?;
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let on_cpu = matches!(place, Place::Cpu { .. });
     let (batch, input, mean) = random_batch(&net, n);

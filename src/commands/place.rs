@@ -5,7 +5,7 @@ use std::time::Duration;
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::{compiler, device, libraries};
 use alexnet_split::devices::{GpuOptions, Transport};
-use alexnet_split::error::Result;
+use alexnet_split::error::{Error, Result};
 use alexnet_split::exchange::nccl;
 
 use crate::cli::{DeviceArgs, PrecisionArg, TransportArg};
@@ -23,7 +23,18 @@ pub enum Place {
 }
 
 /// What the flags ask for; without `--gpus` the best that is there.
-pub fn choose(args: &DeviceArgs, streams: usize) -> Place {
+///
+/// Fails where the CPU would have to round factors.
+pub fn choose(args: &DeviceArgs, streams: usize) -> Result<Place> {
+    let place = place(args, streams);
+    if let (Place::Cpu { why, .. }, Some(PrecisionArg::Tf32 | PrecisionArg::Bf16)) = (&place, args.precision) {
+        let text = format!("--precision: the CPU{why} computes in fp32; leave it out, or use a GPU");
+        return Err(Error::Device(text));
+    }
+    Ok(place)
+}
+
+fn place(args: &DeviceArgs, streams: usize) -> Place {
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     match args.gpus {
         Some(0) => Place::Cpu { threads, why: String::new() },
