@@ -1,5 +1,5 @@
-//! Each operation of one stream of the paper's network alone, on one thread: milliseconds and GFLOP/s by the count of direct
-//! convolution. `cargo bench --bench operations [-- FILTER]`
+//! Each operation of one stream of the paper's network alone, on one thread: milliseconds and GFLOP/s by the count of
+//! direct convolution. `cargo bench --bench operations [-- FILTER]`
 #![allow(missing_docs)]
 
 use std::time::Instant;

@@ -1,5 +1,5 @@
-// From an image's bytes to the network's input: scale, crop, mirror, subtract the mean (paper, sections 2 and 4.1). Bytes
-// cross to the GPU, a quarter of what floats would take. Contract: src/backend/mod.rs.
+// From an image's bytes to the network's input: scale, crop, mirror, subtract the mean (paper, sections 2 and 4.1).
+// Bytes cross to the GPU, a quarter of what floats would take. Contract: src/backend/mod.rs.
 #include "shapes.cuh"
 
 // Two neighbours along an axis and the weight of the second.
@@ -8,8 +8,8 @@ struct Tap {
     float weight;
 };
 
-// Where position `at` of `resize` lies along an axis of `size` pixels whose image's shorter side is `shorter`: pixel centres
-// are aligned, and a longer side is cut equally at both ends.
+// Where position `at` of `resize` lies along an axis of `size` pixels whose image's shorter side is `shorter`: pixel
+// centres are aligned, and a longer side is cut equally at both ends.
 static __device__ Tap tap(unsigned at, unsigned size, unsigned shorter, unsigned resize) {
     const float cut = static_cast<float>(size - shorter) / 2.f;
     const float place = (static_cast<float>(at) + 0.5f) * static_cast<float>(shorter) / static_cast<float>(resize) - 0.5f + cut;

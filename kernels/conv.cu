@@ -1,5 +1,6 @@
-// Convolution (cross-correlation) as implicit GEMM: forward, both gradients, and the bias's. Contracts: src/backend/mod.rs.
-// Activations are N C H W, filters K C R S, outputs N K P Q; taps outside the image read 0. Paper 3.5.
+// Convolution (cross-correlation) as implicit GEMM: forward, both gradients, and the bias's. Contracts:
+// src/backend/mod.rs. Activations are N C H W, filters K C R S, outputs N K P Q; taps outside the image read 0. Paper
+// 3.5.
 #include "gemm.cuh"
 
 // Rows of the forward product: the filters as they lie in memory, K x CRS.
@@ -14,7 +15,8 @@ struct FilterRows {
     __device__ float at(Index filter, unsigned tap) const { return w[filter + tap]; }
 };
 
-// A tap (c, r, s): where it lies in an image relative to the window's corner, and which row and column of the window it is.
+// A tap (c, r, s): where it lies in an image relative to the window's corner, and which row and column of the window it
+// is.
 struct Tap {
     unsigned offset, r, s;
 };
@@ -99,8 +101,9 @@ struct ChannelRows {
     __device__ float at(Index channel, unsigned tap) const { return w[channel + tap]; }
 };
 
-// Columns of the input gradient's product: the pixels (n, h, w). Tap (r, s) of filter k brings the gradient of the window
-// whose corner lies r rows and s columns before the pixel, if there is one: only every stride-th place has a window.
+// Columns of the input gradient's product: the pixels (n, h, w). Tap (r, s) of filter k brings the gradient of the
+// window whose corner lies r rows and s columns before the pixel, if there is one: only every stride-th place has a
+// window.
 struct PixelColumns {
     static constexpr bool ALONG_DEPTH = false;
     struct Index {

@@ -2,10 +2,10 @@
 // b(depth, column). No matrix lies in memory as such: loaders say where an element comes from (implicit GEMM), and the
 // output says where a sum goes.
 //
-// Tiling. A block of 128 threads computes TILE_ROWS x TILE_COLS = 64 x 128 sums, TILE_DEPTH = 16 products at a time. Both
-// factors' tiles lie in shared memory, [depth][row] and [depth][column], twice: while one pair is multiplied the next
-// is fetched into registers and then stored to the other, so that a step needs one barrier. Rows are padded by 8 words:
-// then the fragments' words (depth t, row group) lie in 32 different banks.
+// Tiling. A block of 128 threads computes TILE_ROWS x TILE_COLS = 64 x 128 sums, TILE_DEPTH = 16 products at a time.
+// Both factors' tiles lie in shared memory, [depth][row] and [depth][column], twice: while one pair is multiplied the
+// next is fetched into registers and then stored to the other, so that a step needs one barrier. Rows are padded by 8
+// words: then the fragments' words (depth t, row group) lie in 32 different banks.
 //
 //   fp32: each thread has 8 x 8 sums and reads 4 x float4 a depth for 64 multiply-adds.
 //   tf32, bf16: each warp has 32 x 64 sums, as 2 x 8 tensor-core tiles of 16 x 8. Factors are rounded when they are

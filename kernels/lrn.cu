@@ -1,9 +1,9 @@
-// Local response normalization over neighbouring channels (paper 3.3): y_i = x_i / s_i^beta, s_i = k + alpha * the sum of
-// x_j^2 over the window around i. Contracts: src/backend/mod.rs.
+// Local response normalization over neighbouring channels (paper 3.3): y_i = x_i / s_i^beta, s_i = k + alpha * the sum
+// of x_j^2 over the window around i. Contracts: src/backend/mod.rs.
 //
-// One thread a pixel goes through its channels; a warp's pixels are neighbours in memory. The window's terms move through
-// registers, so that every value is read from memory once. Sums are taken anew for every channel, in the order of the
-// channels: a running sum would lose bits.
+// One thread a pixel goes through its channels; a warp's pixels are neighbours in memory. The window's terms move
+// through registers, so that every value is read from memory once. Sums are taken anew for every channel, in the order
+// of the channels: a running sum would lose bits.
 #include "shapes.cuh"
 
 // s^-beta; the paper's beta of 3/4 by two square roots instead of a power function.

@@ -1,5 +1,5 @@
-// Counter-based random numbers, the same as src/rng.rs: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011).
+// Counter-based random numbers, the same as src/rng.rs: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy
+// as 1, 2, 3", SC 2011).
 #pragma once
 
 // Four independent words for one counter.

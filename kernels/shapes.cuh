@@ -1,5 +1,5 @@
-// The structs that kernels take by value: shapes as the host computed them (src/backend/cuda/kernels.rs defines the same).
-// The letters are the field's: N C H W in, K R S filters, P Q out. All offsets fit in 31 bits; the host checks.
+// The structs that kernels take by value: shapes as the host computed them (src/backend/cuda/kernels.rs defines the
+// same). The letters are the field's: N C H W in, K R S filters, P Q out. All offsets fit in 31 bits; the host checks.
 #pragma once
 
 // Division of x < 2^31 by d, prepared by the host: three instructions instead of some thirty.

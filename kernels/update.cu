@@ -1,5 +1,5 @@
-// The optimizers' updates, one thread a weight: bound by memory, each value is read and written once. Contracts: Update in
-// src/backend/mod.rs.
+// The optimizers' updates, one thread a weight: bound by memory, each value is read and written once. Contracts: Update
+// in src/backend/mod.rs.
 
 static __device__ unsigned element() { return blockIdx.x * blockDim.x + threadIdx.x; }
 

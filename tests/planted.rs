@@ -1,4 +1,5 @@
-//! The software CUDA device is itself tested: for each kind of mistake that it claims to catch, one is planted and caught.
+//! The software CUDA device is itself tested: for each kind of mistake that it claims to catch, one is planted and
+//! caught.
 
 mod support;
 

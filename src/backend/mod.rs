@@ -225,8 +225,8 @@ pub enum Precision {
 
 /// A device that can run one stream. An operation knows shapes and buffers, never how many streams there are.
 ///
-/// Methods may return before the work is done (a GPU queues it); [`Backend::finish_read`] waits. They fail where the device
-/// does; shapes come from the plan and are right by construction, and a mismatch is a panic.
+/// Methods may return before the work is done (a GPU queues it); [`Backend::finish_read`] waits. They fail where the
+/// device does; shapes come from the plan and are right by construction, and a mismatch is a panic.
 pub trait Backend: Send {
     /// Memory of the device holding f32 values.
     type Buffer: Send + Sync;
@@ -257,10 +257,10 @@ pub trait Backend: Send {
     /// Time between two marks; waits for the second.
     fn elapsed(&self, from: &Self::Mark, to: &Self::Mark) -> Result<Duration>;
 
-    /// The network's input from the bytes of images (paper, sections 2 and 4.1): image i, C x H x W values of 0 to 255, is
-    /// scaled bilinearly so that its shorter side is `resize` and the middle of the longer one is kept; `windows[i]` is cut
-    /// from it and mirrored where it says so; y = (value - mean) * scale, with the mean at the value's place in the scaled
-    /// image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
+    /// The network's input from the bytes of images (paper, sections 2 and 4.1): image i, C x H x W values of 0 to 255,
+    /// is scaled bilinearly so that its shorter side is `resize` and the middle of the longer one is kept; `windows[i]`
+    /// is cut from it and mirrored where it says so; y = (value - mean) * scale, with the mean at the value's place in
+    /// the scaled image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
     fn augment(
         &self,
         shape: &AugmentShape,
@@ -382,7 +382,8 @@ pub trait Backend: Send {
         dx: &mut Self::Buffer,
     ) -> Result<()>;
 
-    /// y = x with the mask's units set to 0 and the others scaled as the draw says; at test time all are kept. Paper 4.2.
+    /// y = x with the mask's units set to 0 and the others scaled as the draw says; at test time all are kept. Paper
+    /// 4.2.
     fn dropout_forward(
         &self,
         shape: &DropoutShape,

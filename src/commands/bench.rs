@@ -92,7 +92,8 @@ fn read_report(path: &std::path::Path) -> Result<Report> {
         .map_err(|error| Error::data(path, format!("not what bench --json prints ({error}); give such a file")))
 }
 
-/// By direct convolution: the forward pass; in training the weight gradient too, and the input gradient but for the first layer.
+/// By direct convolution: the forward pass; in training the weight gradient too, and the input gradient but for the
+/// first layer.
 fn flops_per_image(plans: &[Plan], inference: bool) -> f64 {
     let layers = || plans.iter().flat_map(|plan| &plan.layers);
     let macs: u64 = layers().map(|layer| layer.macs()).sum();

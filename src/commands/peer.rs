@@ -20,8 +20,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts the script for the same kind of device and arithmetic as ours; it answers once it has chosen the fastest of
-    /// its ways to run the network.
+    /// Starts the script for the same kind of device and arithmetic as ours; it answers once it has chosen the fastest
+    /// of its ways to run the network.
     pub fn start(
         python: &Path,
         place: &Place,

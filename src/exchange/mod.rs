@@ -58,7 +58,8 @@ pub trait Exchange<B: Backend>: Send {
 
     /// Finishes: `take` holds the other stream's values for all work queued later. Says when they were on their way.
     ///
-    /// Fails as [`Exchange::start_swap`], and with [`crate::error::Error::ExchangeMismatch`] where the other stream is at another swap.
+    /// Fails as [`Exchange::start_swap`], and with [`crate::error::Error::ExchangeMismatch`] where the other stream is
+    /// at another swap.
     fn finish_swap(&mut self, backend: &B, swap: &Swap, take: Option<&mut B::Buffer>) -> Result<Transfer<B>>;
 
     /// Ends the connection, so that the other stream does not wait for ever for one that has failed.

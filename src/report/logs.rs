@@ -13,7 +13,8 @@ use tracing_subscriber::prelude::*;
 pub static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Starts logging to standard error: warnings; with `verbose` 1 steps, evaluations and checkpoints with their times;
-/// with 2 every layer, exchange and wait of both streams; with 3 every operation. `RUST_LOG` (such as `alexnet_split=debug`) goes before both.
+/// with 2 every layer, exchange and wait of both streams; with 3 every operation. `RUST_LOG` (such as
+/// `alexnet_split=debug`) goes before both.
 pub fn start(verbose: u8) {
     let level =
         [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE][usize::from(verbose.min(3))];

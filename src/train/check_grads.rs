@@ -1,9 +1,10 @@
 //! Gradients against finite differences, through the whole network and the exchange.
 //!
 //! For each parameter tensor with gradient g and a direction d, the loss is measured at w, w + h d and w - h d; its
-//! slope must be g . d. The loss is smooth but for the kinks of ReLU and pooling: one that lies close to w falsifies the
-//! slope on its side (and the central one), so the slope ahead, the one behind or the central one must agree. Directions are g itself, to have a strong signal, and g with a random half of its elements left out
-//! and the other half, so that a gradient whose parts are in the wrong places is noticed.
+//! slope must be g . d. The loss is smooth but for the kinks of ReLU and pooling: one that lies close to w falsifies
+//! the slope on its side (and the central one), so the slope ahead, the one behind or the central one must agree.
+//! Directions are g itself, to have a strong signal, and g with a random half of its elements left out and the other
+//! half, so that a gradient whose parts are in the wrong places is noticed.
 
 use crate::backend::Backend;
 use crate::data::Batch;

@@ -1,5 +1,5 @@
-// libcuda: contexts, streams, events, memory and copies. Launches are in modules.cpp. Stricter than the real one: a wrong
-// use is an error and a line on standard error; the legacy default stream is refused.
+// libcuda: contexts, streams, events, memory and copies. Launches are in modules.cpp. Stricter than the real one: a
+// wrong use is an error and a line on standard error; the legacy default stream is refused.
 #include <cstdio>
 #include <cstring>
 #include <vector>

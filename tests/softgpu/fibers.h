@@ -9,8 +9,8 @@
 namespace softgpu {
 
 // Runs all blocks of a launch in a shuffled order, the threads of each in another. `body` is what a thread does;
-// `before_block` prepares shared memory. Returns what went wrong, empty if nothing did: a barrier that some threads do not
-// reach, or an illegal access, which must be told by `kernel_fault`.
+// `before_block` prepares shared memory. Returns what went wrong, empty if nothing did: a barrier that some threads do
+// not reach, or an illegal access, which must be told by `kernel_fault`.
 std::string run_grid(uint3 grid, uint3 block, const std::function<void()>& body, const std::function<void()>& before_block);
 
 // Whether a kernel is running on this thread.

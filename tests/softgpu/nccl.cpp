@@ -1,7 +1,7 @@
-// libnccl for two ranks, in one process or two. They meet on a Unix socket named by the unique id; what is sent crosses it
-// when both ranks' operations have had their turn. Stricter than the real one: what is given is read as late as allowed,
-// what is taken is NaN until it has come, and every exchange is compared with the other rank's: other sizes or another
-// order is an error on both.
+// libnccl for two ranks, in one process or two. They meet on a Unix socket named by the unique id; what is sent crosses
+// it when both ranks' operations have had their turn. Stricter than the real one: what is given is read as late as
+// allowed, what is taken is NaN until it has come, and every exchange is compared with the other rank's: other sizes or
+// another order is an error on both.
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -316,8 +316,8 @@ NcclResult ncclGroupStart() {
     return OK;
 }
 
-// Queues the group a little later from another thread, as a non-blocking communicator may: whoever does not ask whether it
-// is done before recording an event records it too early.
+// Queues the group a little later from another thread, as a non-blocking communicator may: whoever does not ask whether
+// it is done before recording an event records it too early.
 NcclResult ncclGroupEnd() {
     if (group_depth == 0) {
         return INVALID_USAGE;

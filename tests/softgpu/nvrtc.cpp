@@ -1,5 +1,5 @@
-// libnvrtc: compiles unmodified kernel sources by the machine's C++ compiler. What stands in for a cubin is "softgpu:", the
-// size of a shared object, and the shared object.
+// libnvrtc: compiles unmodified kernel sources by the machine's C++ compiler. What stands in for a cubin is "softgpu:",
+// the size of a shared object, and the shared object.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -1,6 +1,6 @@
 // What kernels see when the software device compiles them: CUDA's language and the few built-ins that the project uses.
-// One executor thread runs all kernels of the process, so indices are plain globals and `__shared__` is static memory. It
-// goes to a section of its own, which is filled with NaN before every block; therefore it may stand only directly in
+// One executor thread runs all kernels of the process, so indices are plain globals and `__shared__` is static memory.
+// It goes to a section of its own, which is filled with NaN before every block; therefore it may stand only directly in
 // the body of an `extern "C" __global__` function.
 #pragma once
 
@@ -67,8 +67,8 @@ void sync_threads();
 // Lane of the running thread in its warp.
 unsigned lane();
 
-// Gives `size` bytes to the other lanes of the warp and waits for theirs: lane i's are at the result + i * SLOT_BYTES, until
-// the caller's next but one exchange.
+// Gives `size` bytes to the other lanes of the warp and waits for theirs: lane i's are at the result + i * SLOT_BYTES,
+// until the caller's next but one exchange.
 constexpr size_t SLOT_BYTES = 64;
 const unsigned char* warp_exchange(const void* mine, size_t size);
 

@@ -10,7 +10,8 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 
 /// The network's input from bytes: every value as the weighted sum of all pixels of its plane.
 pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]) -> Vec<f64> {
-    // How much pixel `i` of an axis of `size` has of the place where `at` of the scaled image lies: a triangle around it.
+    // How much pixel `i` of an axis of `size` has of the place where `at` of the scaled image lies: a triangle around
+    // it.
     let weight = |i: usize, at: usize, size: usize| {
         let shorter = s.h.min(s.w);
         let place = (at as f64 + 0.5) * shorter as f64 / s.resize as f64 - 0.5 + (size - shorter) as f64 / 2.;

@@ -14,8 +14,8 @@ pub const GOLDEN_LOSS: f64 = 1e-5;
 pub const GOLDEN_FINAL: f64 = 4e-6;
 /// Two streams against one merged network, both in f32: sums of the same terms in another order.
 pub const MERGED: f64 = 1e-5;
-/// Held-out loss after learning for 30 steps, one precision against another: twice the standard deviation (0.08) that six
-/// seeds of the same training give in fp32. Absolute.
+/// Held-out loss after learning for 30 steps, one precision against another: twice the standard deviation (0.08) that
+/// six seeds of the same training give in fp32. Absolute.
 pub const LEARNED: f64 = 0.16;
 
 /// Compares with a reference; the message names the worst element. NaN is never close.

@@ -1,10 +1,12 @@
-//! Dense layers as products of panels (see panels.rs). Weights are read or written once a pass, in square pieces that are copied side
-//! by side: their rows lie thousands of numbers apart, often so that they all fall into the same sets of the caches.
+//! Dense layers as products of panels (see panels.rs). Weights are read or written once a pass, in square pieces that
+//! are copied side by side: their rows lie thousands of numbers apart, often so that they all fall into the same sets
+//! of the caches.
 //!
-//! Loop nest of the forward pass and the input gradient: for each block of 128 units (or inputs), for each 128 deep: the piece of
-//! weights (64 KiB) is copied; for each two panels of 16 images (16 KiB, the first cache), for each 8 units: 8 x 32 sums stay in
-//! registers while the depth runs. The weight gradient has the images as its depth: for each block of 128 units, for each 16 panels
-//! of inputs: the sums (128 KiB, the second cache) are made 8 x 32 at a time and written to their rows.
+//! Loop nest of the forward pass and the input gradient: for each block of 128 units (or inputs), for each 128 deep:
+//! the piece of weights (64 KiB) is copied; for each two panels of 16 images (16 KiB, the first cache), for each 8
+//! units: 8 x 32 sums stay in registers while the depth runs. The weight gradient has the images as its depth: for each
+//! block of 128 units, for each 16 panels of inputs: the sums (128 KiB, the second cache) are made 8 x 32 at a time and
+//! written to their rows.
 
 use std::cell::Cell;
 
@@ -169,7 +171,8 @@ impl<const ACROSS: bool> WithSimd for BlockOfRows<'_, ACROSS> {
             for panel in (0..panels).step_by(2) {
                 let two = (panels - panel).min(2);
                 let (b, c) = (images.as_ptr(), sums.as_mut_ptr());
-                // SAFETY: the panels' lines from `from` on, the piece, and the panels' sums, whose number of rows is rounded up.
+                // SAFETY: the panels' lines from `from` on, the piece, and the panels' sums, whose number of rows is
+                // rounded up.
                 unsafe {
                     let b = [0, 1].map(|i| b.add(((panel + i.min(two - 1)) * depth + from) * PANEL));
                     let c = [0, 1].map(|i| c.wrapping_add((panel + i.min(two - 1)) * BLOCK * PANEL));

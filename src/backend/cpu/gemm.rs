@@ -79,7 +79,8 @@ pub fn gemm(dst: &mut MatMut, a: Mat, b: Mat, accumulate: bool) {
 const ALIASED_STRIDE: usize = 128;
 const ALIASED_ROWS: usize = 8;
 
-/// Rows and columns of a tile; its rows are padded by one cache line, so that none alias. 400 KiB: fits the second cache.
+/// Rows and columns of a tile; its rows are padded by one cache line, so that none alias. 400 KiB: fits the second
+/// cache.
 const TILE_ROWS: usize = 256;
 const TILE_COLS: usize = 384;
 const TILE_STRIDE: usize = TILE_COLS + 16;

@@ -1,6 +1,6 @@
-//! Local response normalization: vectors run along pixels, and for each two vectors of pixels a loop goes through the channels. The
-//! paper's window of five squares stays in registers; other windows go through memory, in blocks of pixels with all their
-//! channels.
+//! Local response normalization: vectors run along pixels, and for each two vectors of pixels a loop goes through the
+//! channels. The paper's window of five squares stays in registers; other windows go through memory, in blocks of
+//! pixels with all their channels.
 
 #![allow(clippy::needless_range_loop)] // plain loops in what must be compiled for wide instructions
 
@@ -100,7 +100,8 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// One image backward: s^-beta and the windows' terms of all channels go through memory, which stays in the nearest caches.
+/// One image backward: s^-beta and the windows' terms of all channels go through memory, which stays in the nearest
+/// caches.
 struct Backward<'a> {
     shape: &'a LrnShape,
     x: &'a [f32],

@@ -1,5 +1,5 @@
-//! Matrices in panels of 16 columns, as the fast kernels want them: 16 columns of a row are one cache line, a panel's rows follow
-//! each other, so a product reads nothing but whole lines, one after another.
+//! Matrices in panels of 16 columns, as the fast kernels want them: 16 columns of a row are one cache line, a panel's
+//! rows follow each other, so a product reads nothing but whole lines, one after another.
 
 #![allow(clippy::needless_range_loop)] // see the loops' own comment
 
@@ -8,8 +8,8 @@ use pulp::Simd;
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
 
-/// Rows of a product are made in blocks of so many, a divisor of the map's width where that is 55, or a number that divides
-/// tiles and channels.
+/// Rows of a product are made in blocks of so many, a divisor of the map's width where that is 55, or a number that
+/// divides tiles and channels.
 pub const ROWS: usize = 8;
 /// See [`ROWS`].
 pub const ROWS_OF_55: usize = 11;
@@ -25,13 +25,13 @@ pub struct Left {
     pub depth: usize,
 }
 
-/// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. Row i of `a` at depth d of a run is
-/// at `i * ROW_STRIDE + d * DEPTH_STRIDE` from the run's start; b: a line for each depth, of each panel in `b`; c: a line for each
-/// row, of each panel in `c`.
+/// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. Row i of `a` at depth
+/// d of a run is at `i * ROW_STRIDE + d * DEPTH_STRIDE` from the run's start; b: a line for each depth, of each panel
+/// in `b`; c: a line for each row, of each panel in `c`.
 ///
-/// Loop nest: a block of 8 or 11 rows by two lines of columns stays in registers while the depth runs: 16 or 22 sums, for each
-/// depth two lines of b and 8 or 11 broadcast numbers of a (with 16 registers half a line of columns, 11 sums at most). The
-/// panels of b stay in the first or second cache while the blocks of rows pass by.
+/// Loop nest: a block of 8 or 11 rows by two lines of columns stays in registers while the depth runs: 16 or 22 sums,
+/// for each depth two lines of b and 8 or 11 broadcast numbers of a (with 16 registers half a line of columns, 11 sums
+/// at most). The panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
 /// # Safety
 /// All addresses that sizes and strides reach must be valid, those of c for this thread alone.

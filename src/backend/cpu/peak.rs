@@ -19,8 +19,8 @@ pub fn measure_peak_gflops(threads: usize) -> f64 {
     (0..5).map(|_| run()).fold(0., f64::max)
 }
 
-/// Measures how fast `threads` threads change memory that no cache holds in place, in GB/s, bytes read and bytes written both
-/// counted.
+/// Measures how fast `threads` threads change memory that no cache holds in place, in GB/s, bytes read and bytes
+/// written both counted.
 pub fn measure_peak_gb_per_s(threads: usize) -> f64 {
     const ELEMS: usize = 1 << 25;
     let mut memory: Vec<_> = (0..threads).map(|_| vec![1f32; ELEMS]).collect();

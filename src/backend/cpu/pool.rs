@@ -64,8 +64,8 @@ struct Line {
     odd_gradient: Vec<f32>,
 }
 
-/// The rows that one row of windows covers, the windows' maxima, and what is left of their gradients. All are filled up to whole
-/// vectors, with windows that no tap equals and that have nothing to give.
+/// The rows that one row of windows covers, the windows' maxima, and what is left of their gradients. All are filled up
+/// to whole vectors, with windows that no tap equals and that have nothing to give.
 #[derive(Default)]
 struct Lines {
     rows: [Line; 3],
@@ -76,9 +76,9 @@ struct Lines {
 /// What is filled up to: the widest vector.
 const WHOLE: usize = 16;
 
-/// The same for the paper's 3x3 windows that overlap. All windows of a row at once, tap by tap: the first tap that equals the maximum
-/// takes the window's gradient and leaves nothing for the others. Which one that is cannot be foreseen, so branches would cost
-/// more than looking at all nine.
+/// The same for the paper's 3x3 windows that overlap. All windows of a row at once, tap by tap: the first tap that
+/// equals the maximum takes the window's gradient and leaves nothing for the others. Which one that is cannot be
+/// foreseen, so branches would cost more than looking at all nine.
 struct Scatter<'a> {
     shape: &'a PoolShape,
     x: &'a [f32],

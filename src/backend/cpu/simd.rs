@@ -54,8 +54,8 @@ pub fn read<S: Simd>(_: S, from: &[f32]) -> S::f32s {
     unsafe { from.as_ptr().cast::<S::f32s>().read_unaligned() }
 }
 
-/// Asks for the cache lines of `lanes` numbers from `first` on, before they are needed; nothing where they do not exist. For loops
-/// whose addresses jump from page to page, which processors do not foresee.
+/// Asks for the cache lines of `lanes` numbers from `first` on, before they are needed; nothing where they do not
+/// exist. For loops whose addresses jump from page to page, which processors do not foresee.
 #[inline(always)]
 pub fn prefetch(memory: &[f32], first: usize, lanes: usize) {
     #[cfg(target_arch = "x86_64")]

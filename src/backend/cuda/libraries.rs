@@ -20,8 +20,8 @@ pub const FOLDERS: &str = "ALEXNET_SPLIT_LIBRARIES";
 
 static OWN_FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Searches `folder` before all others; for programs that bring their own libraries. Only the first call counts, and only
-/// before the first use of a GPU.
+/// Searches `folder` before all others; for programs that bring their own libraries. Only the first call counts, and
+/// only before the first use of a GPU.
 pub fn search_first(folder: &Path) {
     let _ = OWN_FOLDER.set(folder.to_owned());
 }
@@ -38,7 +38,8 @@ macro_rules! function_table {
         impl $name {
             #[allow(non_snake_case)]
             fn from(library: Library) -> Result<Self, String> {
-                // SAFETY: the types are those of the library's header, which are the same in all versions that have the names.
+                // SAFETY: the types are those of the library's header, which are the same in all versions that have the
+                // names.
                 unsafe {
                     $(let $function = *library
                         .get(stringify!($function))

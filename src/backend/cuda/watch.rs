@@ -1,5 +1,5 @@
-//! Waiting for a device without waiting for ever: while the host waits it looks at the exchanges, and a thread that never
-//! calls CUDA ends the process where even that hangs.
+//! Waiting for a device without waiting for ever: while the host waits it looks at the exchanges, and a thread that
+//! never calls CUDA ends the process where even that hangs.
 
 use std::collections::VecDeque;
 use std::fmt::Display;

@@ -1,11 +1,11 @@
-//! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left factor where it lies in
-//! the image, so no patches are unrolled: along a row of outputs the same tap lies 4 numbers apart, along a row of a window
-//! the taps lie side by side.
+//! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left factor
+//! where it lies in the image, so no patches are unrolled: along a row of outputs the same tap lies 4 numbers apart,
+//! along a row of a window the taps lie side by side.
 //!
-//! Loop nest, forward: for each row of outputs, for two panels of filters: 11 outputs by 32 filters stay in registers while the
-//! taps (row, channel, column) run; the 11 rows of the image that they read (30 KiB with three channels) stay in the first
-//! cache. Weight gradient: for each row and channel of the windows: its 11 taps by 32 filters stay in registers while all
-//! outputs of an image run.
+//! Loop nest, forward: for each row of outputs, for two panels of filters: 11 outputs by 32 filters stay in registers
+//! while the taps (row, channel, column) run; the 11 rows of the image that they read (30 KiB with three channels) stay
+//! in the first cache. Weight gradient: for each row and channel of the windows: its 11 taps by 32 filters stay in
+//! registers while all outputs of an image run.
 
 use std::cell::Cell;
 
@@ -66,8 +66,8 @@ fn pad<'a>(s: &ConvShape, x: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     padded
 }
 
-/// Calls `each(tap, line)` for each row and channel of the windows: where its taps begin in K C R S filters, and their first line
-/// in the order that the padded image gives them (row, channel, column).
+/// Calls `each(tap, line)` for each row and channel of the windows: where its taps begin in K C R S filters, and their
+/// first line in the order that the padded image gives them (row, channel, column).
 fn window_rows(s: &ConvShape, mut each: impl FnMut(usize, usize)) {
     for r in 0..WINDOW {
         for c in 0..s.c {

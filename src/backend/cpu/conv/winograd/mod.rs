@@ -1,19 +1,20 @@
 //! Convolutions with few multiplications (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast
 //! algorithms for convolutional neural networks", CVPR 2016), for stride 1 and windows of 3x3 and 5x5.
 //!
-//! A tile of m x m outputs reads 6 x 6 inputs, m = 4 for 3x3 and m = 2 for 5x5. Seen as polynomials, inputs and filters are
-//! evaluated at six points along each axis; at each of the 36 pairs of points the convolution is one product a channel, so all
-//! tiles and channels together are 36 matrix products: 36 multiply-adds a tile and channel pair where the definition takes 144
-//! (3x3) or 100 (5x5). Both gradients are the transposed steps around the same kind of products.
+//! A tile of m x m outputs reads 6 x 6 inputs, m = 4 for 3x3 and m = 2 for 5x5. Seen as polynomials, inputs and filters
+//! are evaluated at six points along each axis; at each of the 36 pairs of points the convolution is one product a
+//! channel, so all tiles and channels together are 36 matrix products: 36 multiply-adds a tile and channel pair where
+//! the definition takes 144 (3x3) or 100 (5x5). Both gradients are the transposed steps around the same kind of
+//! products.
 //!
-//! The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: with the usual 0, 1, -1, 2, -2 errors are three to four times as large.
-//! Measured against f64 with 192 channels: 2e-6 of the largest output, 2.2e-6 of the largest weight gradient (5x5), where plain
-//! sums in f32 give 3e-7.
+//! The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: with the usual 0, 1, -1, 2, -2 errors are three to four times
+//! as large. Measured against f64 with 192 channels: 2e-6 of the largest output, 2.2e-6 of the largest weight gradient
+//! (5x5), where plain sums in f32 give 3e-7.
 //!
-//! Loop nest, forward: for each group of about 32 tiles, all channels: bytes of 16 channels are brought side by side (a line),
-//! tiles of lines are transformed to V (36 matrices, tiles x channels); then, for 64 filters at a time, the 36 products with
-//! the transformed filters U give M (tiles x filters), which is transformed back. V and M (0.4 MB each with 192 channels) stay
-//! in the second cache, U passes through it once a group.
+//! Loop nest, forward: for each group of about 32 tiles, all channels: bytes of 16 channels are brought side by side (a
+//! line), tiles of lines are transformed to V (36 matrices, tiles x channels); then, for 64 filters at a time, the 36
+//! products with the transformed filters U give M (tiles x filters), which is transformed back. V and M (0.4 MB each
+//! with 192 channels) stay in the second cache, U passes through it once a group.
 
 mod filters;
 mod points;
@@ -103,8 +104,8 @@ impl Group {
         self.rows * self.across
     }
 
-    /// Tiles of all images, and what a matrix of them has room for: an odd number of lines, so that the 36 matrices do not all
-    /// begin in the same set of the cache.
+    /// Tiles of all images, and what a matrix of them has room for: an odd number of lines, so that the 36 matrices do
+    /// not all begin in the same set of the cache.
     fn lines(&self) -> usize {
         (self.images * self.tiles()).next_multiple_of(ROWS) + 1
     }

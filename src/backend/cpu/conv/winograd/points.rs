@@ -11,7 +11,8 @@ pub const PAIRS: usize = POINTS * POINTS;
 /// The points besides 0 and infinity are plus and minus these.
 pub const P: [f32; 2] = [0.625, 1.5];
 
-/// What is done along one axis of a tile. A trait and not closures: they are not always compiled for the wide instructions.
+/// What is done along one axis of a tile. A trait and not closures: they are not always compiled for the wide
+/// instructions.
 pub trait Axis<S: Simd, const I: usize, const O: usize> {
     /// Along one row or column.
     fn apply(simd: S, values: [S::f32s; I]) -> [S::f32s; O];
@@ -39,8 +40,8 @@ impl<S: Simd> Axis<S, POINTS, POINTS> for Inputs {
     }
 }
 
-/// The polynomial with the given coefficients at the six points: A, or G where `SCALED` by one over the product of the point's
-/// distances to the other finite ones.
+/// The polynomial with the given coefficients at the six points: A, or G where `SCALED` by one over the product of the
+/// point's distances to the other finite ones.
 pub struct Evaluate<const SCALED: bool>;
 
 impl<S: Simd, const N: usize, const SCALED: bool> Axis<S, N, POINTS> for Evaluate<SCALED> {

@@ -17,7 +17,8 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Rows `first_row - pad` and on of 16 channels of one image as `height` x `width` lines, with zeros outside the image.
+    /// Rows `first_row - pad` and on of 16 channels of one image as `height` x `width` lines, with zeros outside the
+    /// image.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn padded<'b, S: Simd>(
@@ -57,8 +58,8 @@ impl Source<'_> {
     }
 }
 
-/// Cuts tiles of SIDE x SIDE lines, `step` apart, from the maps of 16 channels, and writes what `X` makes of each to its line of the
-/// 36 matrices: V = B^T x B from inputs, D = A dy A^T from output gradients.
+/// Cuts tiles of SIDE x SIDE lines, `step` apart, from the maps of 16 channels, and writes what `X` makes of each to
+/// its line of the 36 matrices: V = B^T x B from inputs, D = A dy A^T from output gradients.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub fn transform_tiles<S: Simd, X: Axis<S, SIDE, POINTS>, const SIDE: usize>(
