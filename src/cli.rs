@@ -24,7 +24,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Examples:
-  alexnet-split                                 train on the images that come with the program, about three minutes
+  alexnet-split                                 train on the images that come with the program, about two minutes
   alexnet-split --recipe fashion --data DIR     the textbook's single tower on your Fashion-MNIST folder
   alexnet-split --set net.fc8=stream0 --lr 0.001 --out runs/try
   alexnet-split --resume runs/try --epochs 2    go on, to the same bits as a run never stopped

@@ -45,31 +45,25 @@ pub unsafe fn multiply<S: Simd, const BLOCK: usize, const ROW_STRIDE: usize, con
     c: &[*mut f32],
     accumulate: bool,
 ) {
-    let mut from = [a; 4];
-    let mut to = [c[0]; 4];
     // SAFETY: by this function's contract; the parts of a line stay within it.
     unsafe {
         match (S::F32_LANES, b) {
-            (16, &[b0, b1]) => {
-                let (from, to) = ([b0, b1], [c[0], c[1]]);
-                blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, from, to, accumulate);
+            (PANEL, &[b0, b1]) => {
+                let (b, c) = ([b0, b1], [c[0], c[1]]);
+                blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, b, c, accumulate);
             }
-            (16, &[b0]) => {
-                blocks::<S, BLOCK, 1, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, [b0], [c[0]], accumulate)
-            }
-            // Two vectors of a line where there are registers for it; one of eight or of a single number.
+            // Vectors that are parts of a line: two of them where there are registers for their sums.
             (lanes, _) => {
                 for (&b, &c) in b.iter().zip(c) {
-                    for lane in (0..PANEL).step_by(lanes) {
-                        from[lane / lanes % 4] = b.add(lane);
-                        to[lane / lanes % 4] = c.add(lane);
-                        if S::REGISTER_COUNT >= 32 && lane / lanes % 2 == 1 {
-                            let first = lane / lanes % 4 - 1;
-                            let (from, to) = ([from[first], from[first + 1]], [to[first], to[first + 1]]);
-                            blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, from, to, accumulate);
-                        } else if S::REGISTER_COUNT < 32 {
-                            let (from, to) = ([b.add(lane)], [c.add(lane)]);
-                            blocks::<S, BLOCK, 1, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, from, to, accumulate);
+                    if lanes < PANEL && S::REGISTER_COUNT >= 32 {
+                        for lane in (0..PANEL).step_by(2 * lanes) {
+                            let (b, c) = ([0, lanes].map(|i| b.add(lane + i)), [0, lanes].map(|i| c.add(lane + i)));
+                            blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, b, c, accumulate);
+                        }
+                    } else {
+                        for lane in (0..PANEL).step_by(lanes) {
+                            let (b, c) = ([b.add(lane)], [c.add(lane)]);
+                            blocks::<S, BLOCK, 1, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, b, c, accumulate);
                         }
                     }
                 }
