@@ -1,11 +1,11 @@
 //! Each operation of one stream of the paper's network alone, on one thread: milliseconds and GFLOP/s by the count of
-//! direct convolution. `cargo bench --bench operations [-- FILTER]`
+//! direct convolution. `cargo bench --bench operations [-- FILTER [bf16]]`
 #![allow(missing_docs)]
 
 use std::time::Instant;
 
-use alexnet_split::backend::Backend;
 use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::backend::{Backend, Precision};
 use alexnet_split::net::plan::{Op, Plan};
 use alexnet_split::net::spec::{Net, NetOptions};
 use alexnet_split::rng::{Philox, Purpose};
@@ -15,8 +15,10 @@ const IMAGES: usize = 32;
 const RUNS: usize = 5;
 
 fn main() {
-    let filter = std::env::args().nth(1).filter(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let backend = CpuBackend::default();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let filter = args.first().cloned().unwrap_or_default();
+    let precision = if args.iter().any(|arg| arg == "bf16") { Precision::Bf16 } else { Precision::Fp32 };
+    let backend = CpuBackend::for_streams(1, 1, precision).expect("a CPU that can").remove(0);
     let net = Net::from_options(&NetOptions::default()).expect("the paper's network");
     let plan = &Plan::all(&net).expect("the paper's plan")[0];
     let cores = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");

@@ -85,8 +85,8 @@ pub struct DeviceArgs {
     /// CPU threads in all, shared out to the streams [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Matrix products on GPUs: fp32, or tensor cores with factors rounded to tf32 or bf16 [default: bf16 in training
-    /// and bench, else fp32].
+    /// Matrix products in fp32, or with factors rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
+    /// [default: bf16 on GPUs in training and bench, else fp32].
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
     pub precision: Option<PrecisionArg>,
     /// What carries values between two GPUs: nccl, or copy, direct copies within one process.

@@ -3,6 +3,7 @@
 mod support;
 
 use support::place::{Place, checkpoint, failed, metrics, succeeded};
+use support::tolerance::LEARNED;
 
 #[test]
 fn describe_gives_the_papers_counts() {
@@ -151,9 +152,36 @@ fn check_grads_passes_and_bench_measures() {
 }
 
 #[test]
+fn bf16_on_the_cpu_learns_as_fp32_does() {
+    let place = Place::new();
+    // Channels as the fast convolutions want them.
+    let learning =
+        "--steps 50 --epochs 10 --set optimizer.kind=adam --lr 0.005 --set net.conv_channels=[32,32,64,64,32]";
+    let learn = |precision: &str| {
+        let args = [
+            &["--gpus", "0", "--precision", precision, "--out", precision],
+            &learning.split(' ').collect::<Vec<_>>()[..],
+        ];
+        let output = place.train(&args.concat());
+        if output.status.code() == Some(5) && String::from_utf8_lossy(&output.stderr).contains("AVX512_BF16") {
+            eprintln!("skipped: this CPU has no AVX512_BF16");
+            return None;
+        }
+        assert_eq!(succeeded(output).contains("bf16"), precision == "bf16");
+        metrics(&place.path(precision)).last().map(|row| row["loss"].as_f64().unwrap())
+    };
+    let [Some(fp32), Some(bf16)] = ["fp32", "bf16"].map(learn) else { return };
+    eprintln!("held-out loss: fp32 {fp32}, bf16 {bf16}");
+    assert!(fp32 < 1.95 && (bf16 - fp32).abs() < LEARNED && bf16 != fp32, "fp32 {fp32}, bf16 {bf16}; chance is 2.303");
+}
+
+#[test]
 fn without_a_gpu_the_cpu_is_used_and_asking_for_gpus_is_an_error() {
     let place = Place::new();
-    place.fails(&["--gpus", "0", "--precision", "bf16"], 5, &["--precision", "fp32", "GPU"]);
+    place.fails(&["--gpus", "0", "--precision", "tf32"], 5, &["--precision", "fp32", "GPU"]);
+    let mut narrow = place.command(&["--gpus", "0", "--precision", "bf16"]);
+    narrow.env("ALEXNET_SPLIT_SIMD", "avx2");
+    failed(narrow.output().unwrap(), 5, &["--precision", "AVX512_BF16", "fp32", "GPU"]);
     for gpus in ["1", "2"] {
         let output = place.run(&["--gpus", gpus]);
         match output.status.code() {

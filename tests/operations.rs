@@ -3,12 +3,13 @@
 
 mod support;
 
+use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::*;
 use alexnet_split::net::spec::Activation;
 use alexnet_split::rng::{Philox, Purpose};
 use support::normals;
 use support::reference::{self, wide};
-use support::tolerance::{OPERATION, TENSOR_CORE, assert_close};
+use support::tolerance::{OPERATION, TENSOR_CORE, WINOGRAD_BF16, assert_close};
 
 /// Every test of the list, on every device.
 macro_rules! on_every_device {
@@ -16,7 +17,7 @@ macro_rules! on_every_device {
         mod cpu {
             $(#[test]
             fn $name() {
-                super::$name(&alexnet_split::backend::cpu::CpuBackend::default());
+                super::$name(&super::CpuBackend::default());
             })*
         }
         mod cuda {
@@ -65,16 +66,42 @@ mod tensor_cores {
     #[test]
     fn tf32() {
         if let Some(backend) = support::softgpu::backend(Precision::Tf32) {
-            products(&backend, &round_to_tf32, TENSOR_CORE);
+            products(&backend, Rounded(round_to_tf32, TENSOR_CORE));
         }
     }
 
     #[test]
     fn bf16() {
         if let Some(backend) = support::softgpu::backend(Precision::Bf16) {
-            products(&backend, &round_to_bf16, TENSOR_CORE);
+            products(&backend, Rounded(round_to_bf16, TENSOR_CORE));
         }
     }
+}
+
+/// What happens to a product's factors, and how near the sums must come.
+#[derive(Clone, Copy)]
+struct Rounded(fn(f32) -> f32, f64);
+
+/// The CPU's products of bf16, for which it must have instructions.
+#[test]
+fn bf16_on_the_cpu() {
+    let Ok(backends) = CpuBackend::for_streams(1, 2, Precision::Bf16) else {
+        eprintln!("skipped: this CPU has no AVX512_BF16");
+        return;
+    };
+    let (backend, rounded) = (&backends[0], Rounded(support::round_to_bf16, OPERATION));
+    all_dense(backend, rounded);
+    let exact = Rounded(|v| v, OPERATION);
+    let few = Rounded(|v| v, WINOGRAD_BF16);
+    for s in fast_on_cpu() {
+        // The gradient by the image, which the network does not need, is computed in fp32.
+        let passes = if s.r == 11 { [rounded, exact, rounded] } else { [few; 3] };
+        for n in [1, 3, 17] {
+            one_convolution(backend, &s, n, passes);
+        }
+    }
+    let odd = conv_shape(5, [9, 7], 6, 5, 1, 2, false); // unrolled: fp32 too
+    one_convolution(backend, &odd, 3, [exact; 3]);
 }
 
 fn upload<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer {
@@ -135,20 +162,31 @@ fn augmentation<B: Backend>(backend: &B) {
 }
 
 fn convolution<B: Backend>(backend: &B) {
-    all_convolutions(backend, &|v| v, OPERATION);
+    all_convolutions(backend, Rounded(|v| v, OPERATION));
 }
 
 fn dense<B: Backend>(backend: &B) {
-    all_dense(backend, &|v| v, OPERATION);
+    all_dense(backend, Rounded(|v| v, OPERATION));
 }
 
-fn products<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, tolerance: f64) {
-    all_convolutions(backend, round, tolerance);
-    all_dense(backend, round, tolerance);
+fn products<B: Backend>(backend: &B, rounded: Rounded) {
+    all_convolutions(backend, rounded);
+    all_dense(backend, rounded);
 }
 
-/// `round` is what the device does to factors.
-fn all_convolutions<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+/// Those for which the CPU has ways of its own.
+fn fast_on_cpu() -> [ConvShape; 6] {
+    [
+        conv_shape(3, [67, 71], 48, 11, 4, 0, true), // patches are read where they lie
+        conv_shape(1, [50, 61], 16, 11, 4, 2, false),
+        conv_shape(32, [13, 13], 48, 3, 1, 1, false), // few multiplications
+        conv_shape(16, [9, 14], 32, 3, 1, 0, false),
+        conv_shape(16, [27, 27], 16, 5, 1, 2, false),
+        conv_shape(48, [10, 7], 16, 5, 1, 3, false),
+    ]
+}
+
+fn all_convolutions<B: Backend>(backend: &B, rounded: Rounded) {
     let shapes = [
         conv_shape(1, [5, 5], 1, 1, 1, 0, false),
         conv_shape(3, [23, 26], 5, 11, 4, 0, true), // the last window reads beyond the image
@@ -161,33 +199,29 @@ fn all_convolutions<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, toleran
         conv_shape(2, [6, 7], 70, 3, 1, 1, false), // more filters than a tile has rows
         conv_shape(1, [1, 1], 2, 3, 1, 1, false),  // most taps lie outside
     ];
-    // Those for which the CPU has ways of its own; software GPUs have none, and would take minutes.
-    let fast_on_cpu = [
-        conv_shape(3, [67, 71], 48, 11, 4, 0, true), // patches are read where they lie
-        conv_shape(1, [50, 61], 16, 11, 4, 2, false),
-        conv_shape(32, [13, 13], 48, 3, 1, 1, false), // few multiplications
-        conv_shape(16, [9, 14], 32, 3, 1, 0, false),
-        conv_shape(16, [27, 27], 16, 5, 1, 2, false),
-        conv_shape(48, [10, 7], 16, 5, 1, 3, false),
-    ];
-    let shapes = shapes.iter().chain(if B::QUEUES { &[][..] } else { &fast_on_cpu });
+    // Software GPUs have no other ways for these, and would take minutes.
+    let fast = fast_on_cpu();
+    let shapes = shapes.iter().chain(if B::QUEUES { &[][..] } else { &fast });
     for s in shapes {
         for n in [1, 3, 17] {
-            one_convolution(backend, s, n, round, tolerance);
+            one_convolution(backend, s, n, [rounded; 3]);
         }
     }
 }
 
-fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+/// `passes`: forward, backward input, backward weight.
+fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, passes: [Rounded; 3]) {
     let name = format!("{s:?} n={n}");
     let (xs, ws, ys) = (s.c * s.h * s.w, s.k * s.c * s.r * s.s, s.k * s.p * s.q);
     let values = [normals(n * xs, 1., 1), normals(ws, 1., 2), normals(s.k, 1., 3), normals(n * ys, 1., 4)];
     let [x, w, bias, dy] = values.each_ref().map(|values| upload(backend, values));
-    let [rounded_x, rounded_w, _, rounded_dy] = values.each_ref().map(|values| wide_rounded(values, round));
+    let [x_values, w_values, _, dy_values] = &values;
 
     let mut y = output(backend, n * ys);
     backend.conv_forward(s, n, &x, &w, Some(&bias), &mut y).unwrap();
     let start: Vec<f64> = (0..n * ys).map(|i| f64::from(values[2][i / (s.p * s.q) % s.k])).collect();
+    let Rounded(round, tolerance) = passes[0];
+    let [rounded_x, rounded_w] = [x_values, w_values].map(|values| wide_rounded(values, round));
     let once = reference::conv_forward(s, n, &rounded_x, &rounded_w, &start);
     assert_close(&format!("y, {name}"), &written(backend, &name, &y, n * ys), &once, tolerance);
     backend.conv_forward(s, n, &x, &w, None, &mut y).unwrap();
@@ -196,11 +230,15 @@ fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, round: &dyn
 
     let mut dx = output(backend, n * xs);
     backend.conv_backward_input(s, n, &dy, &w, &mut dx).unwrap();
+    let Rounded(round, tolerance) = passes[1];
+    let [rounded_dy, rounded_w] = [dy_values, w_values].map(|values| wide_rounded(values, round));
     let expected = reference::conv_backward_input(s, n, &rounded_dy, &rounded_w);
     assert_close(&format!("dx, {name}"), &written(backend, &name, &dx, n * xs), &expected, tolerance);
 
     let mut dw = output(backend, ws);
     backend.conv_backward_weight(s, n, &x, &dy, &mut dw).unwrap();
+    let Rounded(round, tolerance) = passes[2];
+    let [rounded_x, rounded_dy] = [x_values, dy_values].map(|values| wide_rounded(values, round));
     let expected = reference::conv_backward_weight(s, n, &rounded_x, &rounded_dy);
     assert_close(&format!("dw, {name}"), &written(backend, &name, &dw, ws), &expected, tolerance);
 
@@ -210,19 +248,19 @@ fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, round: &dyn
     assert_close(&format!("dbias, {name}"), &written(backend, &name, &dbias, s.k), &expected, OPERATION);
 }
 
-fn wide_rounded(values: &[f32], round: &dyn Fn(f32) -> f32) -> Vec<f64> {
+fn wide_rounded(values: &[f32], round: fn(f32) -> f32) -> Vec<f64> {
     values.iter().map(|&v| f64::from(round(v))).collect()
 }
 
-fn all_dense<B: Backend>(backend: &B, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+fn all_dense<B: Backend>(backend: &B, rounded: Rounded) {
     for (inputs, outputs) in [(1, 1), (7, 5), (128, 384), (384, 385), (769, 512), (1152, 300)] {
         for n in [1, 3, 17] {
-            one_dense(backend, &DenseShape { inputs, outputs }, n, round, tolerance);
+            one_dense(backend, &DenseShape { inputs, outputs }, n, rounded);
         }
     }
 }
 
-fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, round: &dyn Fn(f32) -> f32, tolerance: f64) {
+fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, Rounded(round, tolerance): Rounded) {
     let (conv, name) = (reference::as_conv(s), format!("{s:?} n={n}"));
     let (xs, ws, ys) = (n * s.inputs, s.inputs * s.outputs, n * s.outputs);
     let values = [normals(xs, 1., 1), normals(ws, 1., 2), normals(s.outputs, 1., 3), normals(ys, 1., 4)];

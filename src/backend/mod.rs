@@ -213,13 +213,14 @@ impl Update {
 }
 
 /// How matrix products are computed; everything else, and all that is stored, is fp32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Multiply-adds in fp32.
+    #[default]
     Fp32 = 0,
     /// Tensor cores: factors rounded to 10 bits of mantissa, sums in fp32.
     Tf32 = 1,
-    /// Tensor cores: factors rounded to 7 bits of mantissa, sums in fp32.
+    /// Tensor cores, or AVX512_BF16: factors rounded to 7 bits of mantissa, sums in fp32.
     Bf16 = 2,
 }
 

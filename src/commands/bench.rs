@@ -22,15 +22,18 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
     let n = recipe.train.batch_size;
-    let place = place::choose(&args.device, net.streams)?;
+    let place = place::choose(&args.device, net.streams);
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
-    let on_cpu = matches!(place, Place::Cpu { .. });
     let (batch, input, mean) = random_batch(&net, n);
     let options = place::gpu_options(&args.device, None);
-    let start_peer = |python| Peer::start(python, &place, options.precision, n, threads, net.classes(), args.inference);
-    let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
+    let (on_cpu, precision) = match place {
+        Place::Cpu { precision, .. } => (true, precision),
+        Place::Gpus(_) => (false, options.precision),
+    };
+    let start_peer = |python| Peer::start(python, on_cpu, precision, n, threads, net.classes(), args.inference);
     let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
-    let (plans, times, device) = on_place!(place, options, net.streams, |seats, about| {
+    let (plans, times, device, peer) = on_place!(place, options, net.streams, |seats, about| {
+        let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
         let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
         pair.set_input(&input, &mean)?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
@@ -52,7 +55,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
                 theirs_ms.push(peer.step()?);
             }
         }
-        (pair.plans().to_vec(), pair.times()?, about)
+        (pair.plans().to_vec(), pair.times()?, about, peer)
     });
     let speed = |ms: &[f64]| n as f64 * 1e3 / median(ms);
     let images_per_s = speed(&ours_ms);
@@ -64,7 +67,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         images_per_s,
         gflops: flops_per_image(&plans, args.inference) * images_per_s / 1e9,
         step_ms: ours_ms,
-        peak_gflops: on_cpu.then(|| measure_peak_gflops(threads)),
+        peak_gflops: on_cpu.then(|| measure_peak_gflops(threads, precision)),
         peak_gb_per_s: on_cpu.then(|| measure_peak_gb_per_s(threads)),
         layers: if args.inference { Vec::new() } else { layer_reports(&plans, &times, n) },
         pytorch: peer.as_ref().map(|peer| PeerReport {

@@ -8,8 +8,6 @@ use alexnet_split::backend::Precision;
 use alexnet_split::error::{Error, Result};
 use serde_json::Value;
 
-use super::place::Place;
-
 /// The script at work: it makes a step whenever it is sent a line.
 pub struct Peer {
     child: Child,
@@ -24,18 +22,18 @@ impl Peer {
     /// of its ways to run the network.
     pub fn start(
         python: &Path,
-        place: &Place,
+        on_cpu: bool,
         precision: Precision,
         n: usize,
         threads: usize,
         classes: usize,
         inference: bool,
     ) -> Result<Peer> {
-        let (device, precision) = match (place, precision) {
-            (Place::Cpu { .. }, _) => ("cpu", "fp32"),
-            (Place::Gpus(_), Precision::Fp32) => ("cuda", "fp32"),
-            (Place::Gpus(_), Precision::Tf32) => ("cuda", "tf32"),
-            (Place::Gpus(_), Precision::Bf16) => ("cuda", "bf16"),
+        let device = if on_cpu { "cpu" } else { "cuda" };
+        let precision = match precision {
+            Precision::Fp32 => "fp32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
         };
         let mut command = Command::new(python);
         command.arg(peer_script()?).args(["--serve", "--device", device, "--precision", precision]);

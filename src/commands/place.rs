@@ -5,7 +5,7 @@ use std::time::Duration;
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::{compiler, device, libraries};
 use alexnet_split::devices::{GpuOptions, Transport};
-use alexnet_split::error::{Error, Result};
+use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
 
 use crate::cli::{DeviceArgs, PrecisionArg, TransportArg};
@@ -17,36 +17,27 @@ const DEFAULT_PRECISION: Precision = Precision::Bf16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// This machine's CPU, and why not a GPU if nobody said so.
-    Cpu { threads: usize, why: String },
+    Cpu { threads: usize, precision: Precision, why: String },
     /// So many GPUs.
     Gpus(usize),
 }
 
 /// What the flags ask for; without `--gpus` the best that is there.
-///
-/// Fails where the CPU would have to round factors.
-pub fn choose(args: &DeviceArgs, streams: usize) -> Result<Place> {
-    let place = place(args, streams);
-    if let (Place::Cpu { why, .. }, Some(PrecisionArg::Tf32 | PrecisionArg::Bf16)) = (&place, args.precision) {
-        let text = format!("--precision: the CPU{why} computes in fp32; leave it out, or use a GPU");
-        return Err(Error::Device(text));
-    }
-    Ok(place)
-}
-
-fn place(args: &DeviceArgs, streams: usize) -> Place {
-    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+pub fn choose(args: &DeviceArgs, streams: usize) -> Place {
+    let cpu = |why| {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = args.threads.map_or_else(all, usize::from);
+        Place::Cpu { threads, precision: args.precision.map_or(Precision::Fp32, Precision::from), why }
+    };
     match args.gpus {
-        Some(0) => Place::Cpu { threads, why: String::new() },
+        Some(0) => cpu(String::new()),
         Some(gpus) => Place::Gpus(gpus.into()),
         None => match best_gpus(args, streams) {
-            Ok(0) => Place::Cpu { threads, why: " (no GPU found)".into() },
+            Ok(0) => cpu(" (no GPU found)".into()),
             Ok(gpus) => Place::Gpus(gpus),
-            Err(error) => {
-                // No driver is the ordinary case of a laptop; anything else is worth a word.
-                let why = if libraries::driver().is_ok() { format!(" ({error})") } else { " (no GPU found)".into() };
-                Place::Cpu { threads, why }
-            }
+            // No driver is the ordinary case of a laptop; anything else is worth a word.
+            Err(_) if libraries::driver().is_err() => cpu(" (no GPU found)".into()),
+            Err(error) => cpu(format!(" ({error})")),
         },
     }
 }
@@ -61,15 +52,20 @@ fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
     Ok(if two { 2 } else { usable.min(1) })
 }
 
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Precision {
+        match arg {
+            PrecisionArg::Fp32 => Precision::Fp32,
+            PrecisionArg::Tf32 => Precision::Tf32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 /// How GPUs are used, by the flags; `precision` where they do not say.
 pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOptions {
     GpuOptions {
-        precision: match args.precision {
-            Some(PrecisionArg::Fp32) => Precision::Fp32,
-            Some(PrecisionArg::Tf32) => Precision::Tf32,
-            Some(PrecisionArg::Bf16) => Precision::Bf16,
-            None => precision.unwrap_or(DEFAULT_PRECISION),
-        },
+        precision: args.precision.map_or(precision.unwrap_or(DEFAULT_PRECISION), Precision::from),
         transport: match args.exchange {
             TransportArg::Nccl => Transport::Nccl,
             TransportArg::Copy => Transport::Copy,
@@ -79,11 +75,12 @@ pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOption
 }
 
 /// What to tell the user about the CPU.
-pub fn about_cpu(threads: usize, streams: usize, why: &str) -> String {
+pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str) -> String {
     // The pool of everything outside the streams: reading and scaling images. Only the first call sets it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
-    format!("CPU, {threads} thread{}, {streams}{why}", if threads == 1 { "" } else { "s" })
+    let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
+    format!("CPU, {threads} thread{}, {streams}{rounded}{why}", if threads == 1 { "" } else { "s" })
 }
 
 /// Evaluates `$body` with `$seats` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each
@@ -91,9 +88,9 @@ pub fn about_cpu(threads: usize, streams: usize, why: &str) -> String {
 macro_rules! on_place {
     ($place:expr, $options:expr, $streams:expr, |$seats:ident, $about:ident| $body:expr) => {
         match $place {
-            $crate::commands::place::Place::Cpu { threads, why } => {
-                let $about = $crate::commands::place::about_cpu(threads, $streams, &why);
-                let $seats = alexnet_split::net::pair::Seat::on_cpu($streams, threads);
+            $crate::commands::place::Place::Cpu { threads, precision, why } => {
+                let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
+                let $seats = alexnet_split::net::pair::Seat::on_cpu($streams, threads, precision)?;
                 $body
             }
             $crate::commands::place::Place::Gpus(gpus) => {

@@ -38,7 +38,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
         None => {
             let job = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
-            on_place!(place::choose(&args.device, streams)?, options, streams, |seats, about| {
+            on_place!(place::choose(&args.device, streams), options, streams, |seats, about| {
                 run(args, &job, seats, None, &about)
             })
         }

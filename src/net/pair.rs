@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{AugmentShape, Backend, DropoutScaling, Update};
+use crate::backend::{AugmentShape, Backend, DropoutScaling, Precision, Update};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::exchange::link::Link;
@@ -70,11 +70,13 @@ pub struct Seat<B: Backend> {
 
 impl Seat<CpuBackend> {
     /// Seats for all streams on this machine's CPU with `threads` threads in all.
-    pub fn on_cpu(streams: usize, threads: usize) -> Vec<Seat<CpuBackend>> {
+    ///
+    /// Fails where the CPU cannot multiply in that precision.
+    pub fn on_cpu(streams: usize, threads: usize, precision: Precision) -> Result<Vec<Seat<CpuBackend>>> {
         let threads = threads.max(1);
         let (ours, theirs) = local::connect();
         let ends: [Box<dyn Exchange<CpuBackend>>; 2] = [Box::new(ours), Box::new(theirs)];
-        let seats = CpuBackend::for_streams(streams, threads).into_iter().zip(ends).enumerate();
+        let seats = CpuBackend::for_streams(streams, threads, precision)?.into_iter().zip(ends).enumerate();
         let seat = |(stream, (backend, end)): (usize, (CpuBackend, Box<dyn Exchange<CpuBackend>>))| Seat {
             stream,
             backend,
@@ -82,7 +84,7 @@ impl Seat<CpuBackend> {
             // Cores are shared out evenly; stream 0 gets the odd one.
             threads: ((threads + streams - 1 - stream) / streams).max(1),
         };
-        seats.map(seat).collect()
+        Ok(seats.map(seat).collect())
     }
 }
 
@@ -104,9 +106,9 @@ pub struct Pair<B: Backend> {
 }
 
 impl Pair<CpuBackend> {
-    /// The network on this machine's CPU; see [`Pair::new`].
+    /// The network on this machine's CPU in fp32; see [`Pair::new`].
     pub fn on_cpu(net: &Net, capacity: usize, states: usize, threads: usize, scaling: DropoutScaling) -> Result<Self> {
-        Pair::new(net, Seat::on_cpu(net.streams, threads), None, capacity, states, scaling)
+        Pair::new(net, Seat::on_cpu(net.streams, threads, Precision::Fp32)?, None, capacity, states, scaling)
     }
 }
 

@@ -6,11 +6,11 @@ pub mod reference;
 pub mod softgpu;
 pub mod tolerance;
 
-use alexnet_split::backend::DropoutScaling;
 use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::backend::{DropoutScaling, Precision};
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::pair::Pair;
+use alexnet_split::net::pair::{Pair, Seat};
 use alexnet_split::net::spec::{Net, NetOptions};
 use alexnet_split::rng::{Philox, Purpose};
 
@@ -32,6 +32,18 @@ pub fn pair(options: &NetOptions, capacity: usize, threads: usize) -> (Net, Pair
     let mut pair = Pair::on_cpu(&net, capacity, 1, threads, DropoutScaling::Test).unwrap();
     pair.init(14, WeightInit::He, BiasInit::Zero).unwrap();
     (net, pair)
+}
+
+/// The same with products of bf16; `None`, and a word, on a CPU that has none.
+pub fn pair_in_bf16(options: &NetOptions, capacity: usize, threads: usize) -> Option<(Net, Pair<CpuBackend>)> {
+    let net = Net::from_options(options).unwrap();
+    let Ok(seats) = Seat::on_cpu(net.streams, threads, Precision::Bf16) else {
+        eprintln!("skipped: this CPU has no AVX512_BF16");
+        return None;
+    };
+    let mut pair = Pair::new(&net, seats, None, capacity, 1, DropoutScaling::Test).unwrap();
+    pair.init(14, WeightInit::He, BiasInit::Zero).unwrap();
+    Some((net, pair))
 }
 
 /// `elems` normal values times `scale`, by `seed`.

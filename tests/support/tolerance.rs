@@ -5,6 +5,9 @@ pub const OPERATION: f64 = 5e-6;
 /// A product on tensor cores against the same rounded factors in f64: as above, but the cores add up eight or sixteen
 /// products at a time with fewer bits.
 pub const TENSOR_CORE: f64 = 2e-5;
+/// A convolution with few multiplications in bf16 against the unrounded one in f64: what is rounded, to 2e-3, are the
+/// values at the points, of which those that count less are the larger ones.
+pub const WINOGRAD_BF16: f64 = 3e-2;
 /// Activations, gradients and test logits of a small net against PyTorch in f64; f32 PyTorch itself gets 2e-6.
 pub const GOLDEN: f64 = 2e-5;
 /// Losses of ten steps against PyTorch in f64; f32 PyTorch itself gets 3e-7.

@@ -9,12 +9,13 @@
 //! written to their rows.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_lines};
-use super::simd::dispatch;
+use super::factors::Factors;
+use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
 use crate::backend::DenseShape;
 
 /// Rows of a block of weights, and its depth.
@@ -38,15 +39,15 @@ thread_local! {
 }
 
 /// See [`crate::backend::Backend::dense_forward`].
-pub fn dense_forward(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn dense_forward<F: Factors>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let y = Rows::new(y, n, s.outputs);
-    by_images::<false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
+    by_images::<F, false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
 }
 
 /// See [`crate::backend::Backend::dense_backward_input`].
-pub fn dense_backward_input(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn dense_backward_input<F: Factors>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let dx = Rows::new(dx, n, s.inputs);
-    by_images::<true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
+    by_images::<F, true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
 }
 
 /// A matrix of N rows whose columns several threads write, each its own.
@@ -82,7 +83,7 @@ impl Rows {
 
 /// to[n][row] = the sum over depth of from[n][depth] * w, where w is at `row * stride + depth` or, `ACROSS`, at
 /// `depth * stride + row`.
-fn by_images<const ACROSS: bool>(
+fn by_images<F: Factors, const ACROSS: bool>(
     from: &[f32],
     [n, depth]: [usize; 2],
     w: &[f32],
@@ -92,44 +93,43 @@ fn by_images<const ACROSS: bool>(
     to: Rows,
 ) {
     let mut outer = SCRATCH.take();
-    let images = first(&mut outer.shared, n.div_ceil(PANEL) * depth * PANEL);
-    images.par_chunks_exact_mut(depth * PANEL).enumerate().for_each(|(panel, lines)| {
-        dispatch(PanelOfImages {
-            from: &from[panel * PANEL * depth..],
-            depth,
-            images: (n - panel * PANEL).min(PANEL),
-            lines,
-        });
+    let panel_elems = F::numbers(depth) * PANEL;
+    let images = first(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
+    images.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
+        let (from, images) = (&from[panel * PANEL * depth..], (n - panel * PANEL).min(PANEL));
+        F::dispatch(PanelOfImages::<F> { from, depth, images, lines, factors: PhantomData });
     });
     let images = &*images;
     (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
-        let mut scratch = SCRATCH.take();
+        let mut kept = SCRATCH.take();
         let rows = block * BLOCK..rows.min((block + 1) * BLOCK);
-        dispatch(BlockOfRows::<ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch: &mut scratch });
-        SCRATCH.set(scratch);
+        let (scratch, factors) = (&mut kept, PhantomData);
+        F::dispatch(BlockOfRows::<F, ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch, factors });
+        SCRATCH.set(kept);
     });
     SCRATCH.set(outer);
 }
 
-/// A line for each depth of up to 16 images.
-struct PanelOfImages<'a> {
+/// Up to 16 images as columns.
+struct PanelOfImages<'a, F> {
     from: &'a [f32],
     depth: usize,
     images: usize,
     lines: &'a mut [f32],
+    factors: PhantomData<F>,
 }
 
-impl WithSimd for PanelOfImages<'_> {
+impl<F: Factors> WithSimd for PanelOfImages<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        to_lines(simd, self.from, self.depth, self.images, self.depth, self.lines);
+        to_factor_lines::<S, F>(simd, self.from, self.depth, self.images, self.depth, self.lines);
     }
 }
 
 /// Some rows of [`by_images`].
-struct BlockOfRows<'a, const ACROSS: bool> {
+struct BlockOfRows<'a, F, const ACROSS: bool> {
     images: &'a [f32],
     depth: usize,
     w: &'a [f32],
@@ -139,14 +139,15 @@ struct BlockOfRows<'a, const ACROSS: bool> {
     adds: bool,
     to: Rows,
     scratch: &'a mut Scratch,
+    factors: PhantomData<F>,
 }
 
-impl<const ACROSS: bool> WithSimd for BlockOfRows<'_, ACROSS> {
+impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let BlockOfRows { images, depth, w, stride, rows, bias, adds, to, scratch } = self;
+        let BlockOfRows { images, depth, w, stride, rows, bias, adds, to, scratch, .. } = self;
         let panels = to.n.div_ceil(PANEL);
         let sums = first(&mut scratch.sums, panels * BLOCK * PANEL);
         for sums in sums.chunks_exact_mut(BLOCK * PANEL) {
@@ -159,27 +160,29 @@ impl<const ACROSS: bool> WithSimd for BlockOfRows<'_, ACROSS> {
         for from in (0..depth).step_by(BLOCK) {
             let deep = BLOCK.min(depth - from);
             if ACROSS {
-                for (at, to) in (from..from + deep).zip(piece.chunks_exact_mut(BLOCK)) {
-                    to[..rows.len()].copy_from_slice(&w[at * stride + rows.start..][..rows.len()]);
+                for at in 0..deep {
+                    F::put_row(simd, &w[(from + at) * stride + rows.start..][..rows.len()], at, BLOCK, piece);
                 }
             } else {
-                for (row, to) in rows.clone().zip(piece.chunks_exact_mut(BLOCK)) {
-                    to[..deep].copy_from_slice(&w[row * stride + from..][..deep]);
+                for (row, to) in rows.clone().zip(piece.chunks_exact_mut(BLOCK / F::DEPTHS)) {
+                    F::put_row_of_depths(simd, &w[row * stride + from..][..deep], to);
                 }
             }
-            let left = Left { chunk_stride: 0, chunks: 1, depth: deep };
+            let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(deep) };
             for panel in (0..panels).step_by(2) {
                 let two = (panels - panel).min(2);
-                let (b, c) = (images.as_ptr(), sums.as_mut_ptr());
+                let (a, b, c) = (piece.as_ptr(), images.as_ptr(), sums.as_mut_ptr());
                 // SAFETY: the panels' lines from `from` on, the piece, and the panels' sums, whose number of rows is
                 // rounded up.
                 unsafe {
-                    let b = [0, 1].map(|i| b.add(((panel + i.min(two - 1)) * depth + from) * PANEL));
+                    let at = |i: usize| (panel + i.min(two - 1)) * F::numbers(depth) + from / F::DEPTHS;
+                    let b = [b.add(at(0) * PANEL), b.add(at(1) * PANEL)];
                     let c = [0, 1].map(|i| c.wrapping_add((panel + i.min(two - 1)) * BLOCK * PANEL));
+                    let (b, c) = (&b[..two], &c[..two]);
                     if ACROSS {
-                        multiply::<S, ROWS, 1, BLOCK>(simd, count, left, piece.as_ptr(), &b[..two], &c[..two], true);
+                        multiply::<S, F, AcrossRows<BLOCK>, ROWS>(simd, count, left, a, b, c, true);
                     } else {
-                        multiply::<S, ROWS, BLOCK, 1>(simd, count, left, piece.as_ptr(), &b[..two], &c[..two], true);
+                        multiply::<S, F, AlongRows<F, BLOCK>, ROWS>(simd, count, left, a, b, c, true);
                     }
                 }
             }
@@ -194,60 +197,93 @@ impl<const ACROSS: bool> WithSimd for BlockOfRows<'_, ACROSS> {
 }
 
 /// See [`crate::backend::Backend::dense_backward_weight`].
-pub fn dense_backward_weight(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn dense_backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let DenseShape { inputs, outputs } = *s;
+    let panel_elems = F::numbers(n) * PANEL;
     let mut outer = SCRATCH.take();
-    let shared = first(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * n * PANEL);
-    let (x_panels, dy_panels) = shared.split_at_mut(inputs.div_ceil(PANEL) * n * PANEL);
+    let shared = first(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);
+    let (x_panels, dy_panels) = shared.split_at_mut(inputs.div_ceil(PANEL) * panel_elems);
     for (panels, values, width) in [(&mut *x_panels, x, inputs), (&mut *dy_panels, dy, outputs)] {
-        panels.par_chunks_exact_mut(n * PANEL).enumerate().for_each(|(panel, lines)| {
+        panels.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
             let columns = PANEL.min(width - panel * PANEL);
-            for (image, line) in lines.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-                line[..columns].copy_from_slice(&values[image * width + panel * PANEL..][..columns]);
-                line[columns..].fill(0.);
-            }
+            F::dispatch(PanelOfUnits::<F> {
+                values: &values[panel * PANEL..],
+                width,
+                columns,
+                lines,
+                n,
+                factors: PhantomData,
+            });
         });
     }
     let (x_panels, dy_panels) = (&*x_panels, &*dy_panels);
     dw[..outputs * inputs].par_chunks_mut(BLOCK * inputs).enumerate().for_each(|(block, dw)| {
         let mut scratch = SCRATCH.take();
-        let dy_panels = &dy_panels[block * BLOCK * n..];
-        dispatch(BlockOfWeights { n, inputs, x_panels, dy_panels, dw, sums: &mut scratch.sums });
+        let dy_panels = &dy_panels[block * BLOCK / PANEL * panel_elems..];
+        let sums = &mut scratch.sums;
+        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, dw, sums, factors: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
 }
 
+/// Up to 16 units of all images; the depth is the images.
+struct PanelOfUnits<'a, F> {
+    values: &'a [f32],
+    width: usize,
+    columns: usize,
+    lines: &'a mut [f32],
+    n: usize,
+    factors: PhantomData<F>,
+}
+
+impl<F: Factors> WithSimd for PanelOfUnits<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let PanelOfUnits { values, width, columns, lines, n, .. } = self;
+        for image in 0..n {
+            let mut line = [0f32; PANEL];
+            line[..columns].copy_from_slice(&values[image * width..][..columns]);
+            F::put_row(simd, &line, image, PANEL, lines);
+        }
+    }
+}
+
 /// Gradients of some units' weights.
-struct BlockOfWeights<'a> {
+struct BlockOfWeights<'a, F> {
     n: usize,
     inputs: usize,
     x_panels: &'a [f32],
     dy_panels: &'a [f32],
     dw: &'a mut [f32],
     sums: &'a mut Vec<f32>,
+    factors: PhantomData<F>,
 }
 
-impl WithSimd for BlockOfWeights<'_> {
+impl<F: Factors> WithSimd for BlockOfWeights<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let BlockOfWeights { n, inputs, x_panels, dy_panels, dw, sums } = self;
+        let BlockOfWeights { n, inputs, x_panels, dy_panels, dw, sums, .. } = self;
+        let panel_elems = F::numbers(n) * PANEL;
         let sums = first(sums, INPUT_PANELS * BLOCK * PANEL);
-        let left = Left { chunk_stride: 0, chunks: 1, depth: n };
+        let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(n) };
         let units = dw.len() / inputs;
-        for (group, x_panels) in x_panels.chunks(INPUT_PANELS * n * PANEL).enumerate() {
-            let panels = x_panels.len() / (n * PANEL);
+        for (group, x_panels) in x_panels.chunks(INPUT_PANELS * panel_elems).enumerate() {
+            let panels = x_panels.len() / panel_elems;
             for panel in (0..panels).step_by(2) {
                 let two = (panels - panel).min(2);
-                for (unit, dy) in (0..units).step_by(PANEL).zip(dy_panels.chunks_exact(n * PANEL)) {
+                for (unit, dy) in (0..units).step_by(PANEL).zip(dy_panels.chunks_exact(panel_elems)) {
                     // SAFETY: a panel of units, one or two of inputs, and their sums.
                     unsafe {
-                        let b = [0, 1].map(|i| x_panels.as_ptr().add((panel + i.min(two - 1)) * n * PANEL));
+                        let b = [0, 1].map(|i| x_panels.as_ptr().add((panel + i.min(two - 1)) * panel_elems));
                         let start = sums.as_mut_ptr();
                         let c = [0, 1].map(|i| start.add(((panel + i.min(two - 1)) * BLOCK + unit) * PANEL));
-                        multiply::<S, ROWS, 1, PANEL>(simd, PANEL, left, dy.as_ptr(), &b[..two], &c[..two], false);
+                        let (a, b, c) = (dy.as_ptr(), &b[..two], &c[..two]);
+                        multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, false);
                     }
                 }
             }

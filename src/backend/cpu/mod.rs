@@ -6,6 +6,7 @@
 pub mod augment;
 mod conv;
 mod dense;
+mod factors;
 mod gemm;
 mod lrn;
 mod panels;
@@ -20,25 +21,51 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::error::Error;
+
+use self::factors::{Bf16, Fp32};
 
 /// One stream's CPU. Cloning shares nothing but the permit.
 #[derive(Clone, Debug, Default)]
 pub struct CpuBackend {
+    precision: Precision,
     /// Held during each operation where two streams share a single core (`--threads 1`).
     permit: Option<Arc<Mutex<()>>>,
 }
 
 impl CpuBackend {
     /// Backends for `streams` streams on `threads` threads. With fewer threads than streams they take turns.
-    pub fn for_streams(streams: usize, threads: usize) -> Vec<CpuBackend> {
+    ///
+    /// Fails where the processor cannot multiply in that precision.
+    pub fn for_streams(streams: usize, threads: usize, precision: Precision) -> Result<Vec<CpuBackend>> {
+        let problem = match precision {
+            Precision::Fp32 => None,
+            Precision::Bf16 if simd::has_bf16() => None,
+            Precision::Bf16 => Some("bf16 on the CPU needs AVX512_BF16, which this one lacks"),
+            Precision::Tf32 => Some("tf32 is for GPUs"),
+        };
+        if let Some(problem) = problem {
+            return Err(Error::Device(format!("--precision: {problem}; use fp32, or a GPU")));
+        }
         let permit = (threads < streams).then(|| Arc::new(Mutex::new(())));
-        vec![CpuBackend { permit }; streams]
+        Ok(vec![CpuBackend { precision, permit }; streams])
     }
 
     fn core(&self) -> Option<MutexGuard<'_, ()>> {
         // The mutex guards no data, so a panic elsewhere leaves nothing broken behind it.
         self.permit.as_ref().map(|permit| permit.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Calls an operation for the backend's kind of factors.
+macro_rules! in_precision {
+    ($backend:ident, $($operation:ident)::+($($argument:expr),*)) => {
+        match $backend.precision {
+            #[cfg(target_arch = "x86_64")]
+            Precision::Bf16 => $($operation)::+::<Bf16>($($argument),*),
+            _ => $($operation)::+::<Fp32>($($argument),*),
+        }
+    };
 }
 
 impl Backend for CpuBackend {
@@ -100,7 +127,7 @@ impl Backend for CpuBackend {
         y: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        conv::conv_forward(shape, n, x, w, bias.map(Vec::as_slice), y);
+        in_precision!(self, conv::conv_forward(shape, n, x, w, bias.map(Vec::as_slice), y));
         Ok(())
     }
 
@@ -113,7 +140,7 @@ impl Backend for CpuBackend {
         dx: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        conv::conv_backward_input(shape, n, dy, w, dx);
+        in_precision!(self, conv::conv_backward_input(shape, n, dy, w, dx));
         Ok(())
     }
 
@@ -126,7 +153,7 @@ impl Backend for CpuBackend {
         dw: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        conv::conv_backward_weight(shape, n, x, dy, dw);
+        in_precision!(self, conv::conv_backward_weight(shape, n, x, dy, dw));
         Ok(())
     }
 
@@ -146,7 +173,7 @@ impl Backend for CpuBackend {
         y: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        dense::dense_forward(shape, n, x, w, bias.map(Vec::as_slice), y);
+        in_precision!(self, dense::dense_forward(shape, n, x, w, bias.map(Vec::as_slice), y));
         Ok(())
     }
 
@@ -159,7 +186,7 @@ impl Backend for CpuBackend {
         dx: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        dense::dense_backward_input(shape, n, dy, w, dx);
+        in_precision!(self, dense::dense_backward_input(shape, n, dy, w, dx));
         Ok(())
     }
 
@@ -172,7 +199,7 @@ impl Backend for CpuBackend {
         dw: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        dense::dense_backward_weight(shape, n, x, dy, dw);
+        in_precision!(self, dense::dense_backward_weight(shape, n, x, dy, dw));
         Ok(())
     }
 

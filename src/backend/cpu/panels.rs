@@ -3,7 +3,12 @@
 
 #![allow(clippy::needless_range_loop)] // see the loops' own comment
 
+use std::marker::PhantomData;
+
 use pulp::Simd;
+
+use super::factors::{Factors, Fp32};
+use super::simd::read;
 
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
@@ -17,17 +22,41 @@ pub const ROWS_OF_55: usize = 11;
 /// How the depth of a left factor lies in memory: `chunks` runs of `depth` numbers, the runs `chunk_stride` apart.
 #[derive(Clone, Copy)]
 pub struct Left {
-    /// Floats from one run of depths to the next.
+    /// Numbers from one run of depths to the next.
     pub chunk_stride: usize,
     /// Runs of depths.
     pub chunks: usize,
-    /// Depths a run.
+    /// Numbers a run: one a depth, or as [`Factors`] says.
     pub depth: usize,
 }
 
-/// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. Row i of `a` at depth
-/// d of a run is at `i * ROW_STRIDE + d * DEPTH_STRIDE` from the run's start; b: a line for each depth, of each panel
-/// in `b`; c: a line for each row, of each panel in `c`.
+/// Where the numbers of a left factor's run lie: row i at number d of the run is at `i * ROW + d * DEPTH` from the
+/// run's start. Known when this is compiled, so that addresses need no arithmetic.
+pub trait Strides {
+    /// Numbers from a row to the next.
+    const ROW: usize;
+    /// Numbers from a depth to the next.
+    const DEPTH: usize;
+}
+
+/// Rows of `LENGTH` values, depths side by side.
+pub struct AlongRows<F, const LENGTH: usize>(PhantomData<F>);
+
+impl<F: Factors, const LENGTH: usize> Strides for AlongRows<F, LENGTH> {
+    const ROW: usize = LENGTH / F::DEPTHS;
+    const DEPTH: usize = 1;
+}
+
+/// Rows side by side, depths `LENGTH` numbers apart.
+pub struct AcrossRows<const LENGTH: usize>;
+
+impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
+    const ROW: usize = 1;
+    const DEPTH: usize = LENGTH;
+}
+
+/// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. b: a line for each
+/// number of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
 ///
 /// Loop nest: a block of 8 or 11 rows by two lines of columns stays in registers while the depth runs: 16 or 22 sums,
 /// for each depth two lines of b and 8 or 11 broadcast numbers of a (with 16 registers half a line of columns, 11 sums
@@ -36,7 +65,7 @@ pub struct Left {
 /// # Safety
 /// All addresses that sizes and strides reach must be valid, those of c for this thread alone.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, const BLOCK: usize, const ROW_STRIDE: usize, const DEPTH_STRIDE: usize>(
+pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -49,8 +78,7 @@ pub unsafe fn multiply<S: Simd, const BLOCK: usize, const ROW_STRIDE: usize, con
     unsafe {
         match (S::F32_LANES, b) {
             (PANEL, &[b0, b1]) => {
-                let (b, c) = ([b0, b1], [c[0], c[1]]);
-                blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, b, c, accumulate);
+                blocks::<S, F, L, BLOCK, 2>(simd, rows, left, a, [b0, b1], [c[0], c[1]], accumulate);
             }
             // Vectors that are parts of a line: two of them where there are registers for their sums.
             (lanes, _) => {
@@ -58,12 +86,12 @@ pub unsafe fn multiply<S: Simd, const BLOCK: usize, const ROW_STRIDE: usize, con
                     if lanes < PANEL && S::REGISTER_COUNT >= 32 {
                         for lane in (0..PANEL).step_by(2 * lanes) {
                             let (b, c) = ([0, lanes].map(|i| b.add(lane + i)), [0, lanes].map(|i| c.add(lane + i)));
-                            blocks::<S, BLOCK, 2, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, b, c, accumulate);
+                            blocks::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate);
                         }
                     } else {
                         for lane in (0..PANEL).step_by(lanes) {
                             let (b, c) = ([b.add(lane)], [c.add(lane)]);
-                            blocks::<S, BLOCK, 1, ROW_STRIDE, DEPTH_STRIDE>(simd, rows, left, a, b, c, accumulate);
+                            blocks::<S, F, L, BLOCK, 1>(simd, rows, left, a, b, c, accumulate);
                         }
                     }
                 }
@@ -74,14 +102,7 @@ pub unsafe fn multiply<S: Simd, const BLOCK: usize, const ROW_STRIDE: usize, con
 
 /// All rows by one vector or two.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn blocks<
-    S: Simd,
-    const BLOCK: usize,
-    const VECTORS: usize,
-    const ROW_STRIDE: usize,
-    const DEPTH_STRIDE: usize,
->(
+unsafe fn blocks<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VECTORS: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -97,16 +118,16 @@ unsafe fn blocks<
         unsafe {
             let mut line = 0;
             for chunk in 0..left.chunks {
-                let a = a.add(chunk * left.chunk_stride + row * ROW_STRIDE);
+                let a = a.add(chunk * left.chunk_stride + row * L::ROW);
                 for depth in 0..left.depth {
                     let mut columns = [simd.splat_f32s(0.); VECTORS];
                     for vector in 0..VECTORS {
                         columns[vector] = b[vector].add(line).cast::<S::f32s>().read_unaligned();
                     }
                     for i in 0..BLOCK {
-                        let factor = simd.splat_f32s(*a.add(i * ROW_STRIDE + depth * DEPTH_STRIDE));
+                        let factor = simd.splat_f32s(*a.add(i * L::ROW + depth * L::DEPTH));
                         for vector in 0..VECTORS {
-                            sums[i][vector] = simd.mul_add_e_f32s(factor, columns[vector], sums[i][vector]);
+                            sums[i][vector] = F::multiply_add(simd, factor, columns[vector], sums[i][vector]);
                         }
                     }
                     line += PANEL;
@@ -135,17 +156,36 @@ pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
 /// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; what is missing is 0.
 #[inline(always)]
 pub fn to_lines<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
-    for (index, part) in lines.as_chunks_mut::<PANEL>().0[..count].chunks_mut(PANEL).enumerate() {
+    to_factor_lines::<S, Fp32>(simd, values, stride, planes, count, lines);
+}
+
+/// As [`to_lines`], to a factor with a depth for each line.
+#[inline(always)]
+pub fn to_factor_lines<S: Simd, F: Factors>(
+    simd: S,
+    values: &[f32],
+    stride: usize,
+    planes: usize,
+    count: usize,
+    lines: &mut [f32],
+) {
+    let lines = &mut lines[..F::numbers(count) * PANEL];
+    for at in (0..count).step_by(PANEL) {
+        let rows = PANEL.min(count - at);
         let mut block = [[0f32; PANEL]; PANEL];
         for (plane, row) in block.iter_mut().enumerate().take(planes) {
-            let from = &values[plane * stride + index * PANEL..];
+            let from = &values[plane * stride + at..];
             match from.first_chunk::<PANEL>() {
-                Some(whole) if part.len() == PANEL => *row = *whole,
-                _ => row[..part.len()].copy_from_slice(&from[..part.len()]),
+                Some(whole) if rows == PANEL => *row = *whole,
+                _ => row[..rows].copy_from_slice(&from[..rows]),
             }
         }
         transpose(simd, &mut block);
-        part.copy_from_slice(&block[..part.len()]);
+        for row in 0..rows {
+            for lane in (0..PANEL).step_by(S::F32_LANES) {
+                F::put(simd, read(simd, &block[row][lane..]), at + row, PANEL, &mut lines[lane..]);
+            }
+        }
     }
 }
 

@@ -1,17 +1,28 @@
 //! What the machine could do at most: the figures that speeds are compared with.
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Measures the fp32 multiply-add rate of `threads` threads in GFLOP/s (a multiply-add counts as two): the best of
-/// several short runs of independent register-only chains.
-pub fn measure_peak_gflops(threads: usize) -> f64 {
+use super::factors::{Bf16, Factors, Fp32};
+use crate::backend::Precision;
+
+/// Measures the multiply-add rate of `threads` threads in GFLOP/s (a multiply-add counts as two): the best of several
+/// short runs of independent register-only chains.
+///
+/// Panics where the CPU cannot multiply in that precision.
+pub fn measure_peak_gflops(threads: usize, precision: Precision) -> f64 {
+    let chains = || match precision {
+        #[cfg(target_arch = "x86_64")]
+        Precision::Bf16 => Bf16::dispatch(Chains::<Bf16>(PhantomData)),
+        _ => Fp32::dispatch(Chains::<Fp32>(PhantomData)),
+    };
     let run = || {
         let start = Instant::now();
         let flops: f64 = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Arch::new().dispatch(Chains))).collect();
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(chains)).collect();
             workers.into_iter().map(|worker| worker.join().unwrap_or(0.)).sum()
         });
         flops / start.elapsed().as_secs_f64() / 1e9
@@ -36,10 +47,10 @@ pub fn measure_peak_gb_per_s(threads: usize) -> f64 {
     (0..5).map(|_| run()).fold(0., f64::max)
 }
 
-/// Twelve chains of dependent multiply-adds: enough to fill two pipes of four or five cycles' latency.
-struct Chains;
+/// Twelve chains of dependent multiply-adds: enough to fill two pipes of four to six cycles' latency.
+struct Chains<F>(PhantomData<F>);
 
-impl WithSimd for Chains {
+impl<F: Factors> WithSimd for Chains<F> {
     type Output = f64;
 
     #[inline(always)]
@@ -51,10 +62,10 @@ impl WithSimd for Chains {
         let mut chains = [simd.splat_f32s(black_box(1.)); CHAINS];
         for _ in 0..STEPS {
             for chain in &mut chains {
-                *chain = simd.mul_add_f32s(*chain, factor, term);
+                *chain = F::multiply_add(simd, factor, term, *chain);
             }
         }
         black_box(chains);
-        (2 * CHAINS * STEPS * (size_of::<S::f32s>() / 4)) as f64
+        (2 * CHAINS * STEPS * S::F32_LANES * F::DEPTHS) as f64
     }
 }

@@ -19,6 +19,35 @@ pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     }
 }
 
+/// Whether [`dispatch_bf16`] can be called.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let widest = matches!(chosen(), Level::Widest(_)) && pulp::x86::V4::try_new().is_some();
+        widest && std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Runs `op` with AVX-512 and its products of bf16.
+///
+/// Panics without them; see [`has_bf16`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
+    /// pulp's features of AVX-512, and one more.
+    #[target_feature(enable = "popcnt,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16")]
+    fn with_bf16<Op: WithSimd>(simd: pulp::x86::V4, op: Op) -> Op::Output {
+        op.with_simd(simd)
+    }
+    match pulp::x86::V4::try_new().filter(|_| has_bf16()) {
+        // SAFETY: the processor has these instructions.
+        Some(simd) => unsafe { with_bf16(simd, op) },
+        None => unreachable!("bf16 asked of a processor without AVX512_BF16"),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Level {
     /// AVX-512, AVX2 or NEON.

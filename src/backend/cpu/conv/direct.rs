@@ -8,14 +8,17 @@
 //! registers while all outputs of an image run.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{PARTS, part_of};
 use crate::backend::ConvShape;
-use crate::backend::cpu::panels::{Finish, Left, PANEL, ROWS_OF_55, first, from_lines, multiply, to_lines};
-use crate::backend::cpu::simd::dispatch;
+use crate::backend::cpu::factors::Factors;
+use crate::backend::cpu::panels::{
+    AlongRows, Finish, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_factor_lines, to_lines,
+};
 
 /// The window's side and the distance between windows, fixed so that addresses are known when this is compiled.
 const WINDOW: usize = 11;
@@ -33,18 +36,19 @@ pub fn applies(s: &ConvShape) -> bool {
 #[derive(Default)]
 struct Scratch {
     padded: Vec<f32>,
+    factor: Vec<f32>,
     lines: Vec<f32>,
     filters: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: Cell<Scratch> =
-        const { Cell::new(Scratch { padded: Vec::new(), lines: Vec::new(), filters: Vec::new() }) };
+        const { Cell::new(Scratch { padded: Vec::new(), factor: Vec::new(), lines: Vec::new(), filters: Vec::new() }) };
 }
 
-/// Numbers of a row of the padded image: all that a row of outputs reads, the number of outputs rounded up.
+/// Values of a row of the padded image: all that a row of outputs reads, the numbers of outputs and of taps rounded up.
 fn width(s: &ConvShape) -> usize {
-    (s.q.next_multiple_of(ROWS_OF_55) - 1) * STRIDE + WINDOW
+    (s.q.next_multiple_of(ROWS_OF_55) - 1) * STRIDE + WINDOW + 1
 }
 
 /// An image as rows of all channels, with zeros around: H' C W'.
@@ -66,58 +70,76 @@ fn pad<'a>(s: &ConvShape, x: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     padded
 }
 
-/// Calls `each(tap, line)` for each row and channel of the windows: where its taps begin in K C R S filters, and their
-/// first line in the order that the padded image gives them (row, channel, column).
-fn window_rows(s: &ConvShape, mut each: impl FnMut(usize, usize)) {
-    for r in 0..WINDOW {
-        for c in 0..s.c {
-            each((c * WINDOW + r) * WINDOW, (r * s.c + c) * WINDOW);
-        }
-    }
+/// Where the taps of each row and channel of the windows begin in a filter C R S, in the order that the padded image
+/// gives them (row, channel, column).
+fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
+    (0..WINDOW * s.c).map(|row| (row % s.c * WINDOW + row / s.c) * WINDOW)
 }
 
 /// See [`crate::backend::Backend::conv_forward`].
-pub fn conv_forward(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let taps = s.c * WINDOW * WINDOW;
+pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::numbers(WINDOW));
     let mut outer = SCRATCH.take();
-    let filters = first(&mut outer.filters, s.k * taps);
-    filters.par_chunks_exact_mut(taps * PANEL).zip(w.par_chunks_exact(taps * PANEL)).for_each(|(lines, w)| {
-        window_rows(s, |tap, line| to_lines(Scalar, &w[tap..], taps, PANEL, WINDOW, &mut lines[line * PANEL..]));
-    });
+    let filters = first(&mut outer.filters, s.k / PANEL * lines * PANEL);
+    let panels = filters.par_chunks_exact_mut(lines * PANEL).zip(w.par_chunks_exact(taps * PANEL));
+    panels.for_each(|(lines, w)| F::dispatch(FilterLines::<F> { s, w, lines, factors: PhantomData }));
     let filters = &*filters;
     let images =
         y[..n * s.k * s.p * s.q].par_chunks_exact_mut(s.k * s.p * s.q).zip(x.par_chunks_exact(s.c * s.h * s.w));
     images.for_each(|(y, x)| {
         let mut scratch = SCRATCH.take();
-        let padded = pad(s, x, &mut scratch.padded);
-        dispatch(Forward { s, padded, filters, bias, lines: &mut scratch.lines, y });
+        let image = F::one_after_another(pad(s, x, &mut scratch.padded), &mut scratch.factor);
+        let lines = &mut scratch.lines;
+        F::dispatch(Forward::<F> { s, image, filters, bias, lines, y, factors: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
 }
 
-struct Forward<'a> {
+/// The taps of 16 filters, in the order that the image gives them.
+struct FilterLines<'a, F> {
     s: &'a ConvShape,
-    padded: &'a [f32],
-    filters: &'a [f32],
-    bias: Option<&'a [f32]>,
-    lines: &'a mut Vec<f32>,
-    y: &'a mut [f32],
+    w: &'a [f32],
+    lines: &'a mut [f32],
+    factors: PhantomData<F>,
 }
 
-impl WithSimd for Forward<'_> {
+impl<F: Factors> WithSimd for FilterLines<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Forward { s, padded, filters, bias, lines, y } = self;
-        let (taps, width, panels) = (s.c * WINDOW * WINDOW, width(s), s.k / PANEL);
+        let FilterLines { s, w, lines, .. } = self;
+        for (tap, lines) in window_rows(s).zip(lines.chunks_exact_mut(F::numbers(WINDOW) * PANEL)) {
+            to_factor_lines::<S, F>(simd, &w[tap..], s.c * WINDOW * WINDOW, PANEL, WINDOW, lines);
+        }
+    }
+}
+
+struct Forward<'a, F> {
+    s: &'a ConvShape,
+    image: &'a [f32],
+    filters: &'a [f32],
+    bias: Option<&'a [f32]>,
+    lines: &'a mut Vec<f32>,
+    y: &'a mut [f32],
+    factors: PhantomData<F>,
+}
+
+impl<F: Factors> WithSimd for Forward<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Forward { s, image, filters, bias, lines, y, .. } = self;
+        let (width, panels, depth) = (F::numbers(width(s)), s.k / PANEL, F::numbers(WINDOW));
+        let filter_panel = s.c * WINDOW * depth * PANEL;
         let outputs = s.q.next_multiple_of(ROWS_OF_55);
         // What the last row of outputs has too much finds room after it; that of others is overwritten by the next.
         let panel_lines = (OUTPUT_ROWS - 1) * s.q + outputs;
         let lines = first(lines, panels * panel_lines * PANEL);
-        let left = Left { chunk_stride: width, chunks: WINDOW * s.c, depth: WINDOW };
-        assert!(filters.len() == panels * taps * PANEL && padded.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
+        let left = Left { chunk_stride: width, chunks: WINDOW * s.c, depth };
+        assert!(filters.len() == panels * filter_panel && image.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
         for top in (0..s.p).step_by(OUTPUT_ROWS) {
             let rows = OUTPUT_ROWS.min(s.p - top);
             for row in 0..rows {
@@ -125,13 +147,14 @@ impl WithSimd for Forward<'_> {
                     let count = (panels - panel).min(2);
                     // SAFETY: the image's rows, the panels of filters and their lines are where the sizes asserted say.
                     unsafe {
-                        let a = padded.as_ptr().add((top + row) * STRIDE * s.c * width);
+                        let a = image.as_ptr().add((top + row) * STRIDE * s.c * width);
                         let b: [*const f32; 2] =
-                            [0, 1].map(|i| filters.as_ptr().add((panel + i.min(count - 1)) * taps * PANEL));
+                            [0, 1].map(|i| filters.as_ptr().add((panel + i.min(count - 1)) * filter_panel));
                         let start = lines.as_mut_ptr();
                         let line = |i: usize| (panel + i.min(count - 1)) * panel_lines + row * s.q;
                         let c: [*mut f32; 2] = [start.add(line(0) * PANEL), start.add(line(1) * PANEL)];
-                        multiply::<S, ROWS_OF_55, STRIDE, 1>(simd, outputs, left, a, &b[..count], &c[..count], false);
+                        let (b, c) = (&b[..count], &c[..count]);
+                        multiply::<S, F, AlongRows<F, STRIDE>, ROWS_OF_55>(simd, outputs, left, a, b, c, false);
                     }
                 }
             }
@@ -145,7 +168,7 @@ impl WithSimd for Forward<'_> {
 }
 
 /// See [`crate::backend::Backend::conv_backward_weight`]. Sums are made over fixed parts of the batch first.
-pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let taps = s.c * WINDOW * WINDOW;
     let parts = PARTS.min(n);
     let mut outer = SCRATCH.take();
@@ -155,8 +178,11 @@ pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: 
         sums.fill(0.);
         for image in part_of(n, part, parts) {
             let padded = pad(s, &x[image * s.c * s.h * s.w..][..s.c * s.h * s.w], &mut scratch.padded);
+            // The depth of this product is a row of outputs.
+            let taps = F::overlapping(padded, STRIDE, &mut scratch.factor);
             let dy = &dy[image * s.k * s.p * s.q..][..s.k * s.p * s.q];
-            dispatch(BackwardWeight { s, padded, dy, lines: &mut scratch.lines, sums });
+            let lines = &mut scratch.lines;
+            F::dispatch(BackwardWeight::<F> { s, taps, dy, lines, sums, factors: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -167,48 +193,65 @@ pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: 
                 let other = &other[panel * taps * PANEL..];
                 whole.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
             }
-            window_rows(s, |tap, line| {
-                from_lines(Scalar, &whole[line * PANEL..], PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set)
-            });
+            for (tap, lines) in window_rows(s).zip(whole.chunks_exact(WINDOW * PANEL)) {
+                from_lines(Scalar, lines, PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set);
+            }
         },
     );
     SCRATCH.set(outer);
 }
 
-struct BackwardWeight<'a> {
+/// The taps of windows along a row of outputs, from numbers that overlap.
+struct Taps<F>(PhantomData<F>);
+
+impl<F: Factors> Strides for Taps<F> {
+    const ROW: usize = 1;
+    const DEPTH: usize = STRIDE * F::DEPTHS;
+}
+
+struct BackwardWeight<'a, F> {
     s: &'a ConvShape,
-    padded: &'a [f32],
+    taps: &'a [f32],
     dy: &'a [f32],
     lines: &'a mut Vec<f32>,
     /// A line for each tap, panel by panel.
     sums: &'a mut [f32],
+    factors: PhantomData<F>,
 }
 
-impl WithSimd for BackwardWeight<'_> {
+impl<F: Factors> WithSimd for BackwardWeight<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let BackwardWeight { s, padded, dy, lines, sums } = self;
-        let (taps, width, panels, pixels) = (s.c * WINDOW * WINDOW, width(s), s.k / PANEL, s.p * s.q);
-        let lines = first(lines, panels * pixels * PANEL);
-        for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(pixels * PANEL)) {
-            to_lines(simd, dy, pixels, PANEL, pixels, lines);
+        let BackwardWeight { s, taps, dy, lines, sums, .. } = self;
+        let (width, panels, pixels, depth) = (width(s), s.k / PANEL, s.p * s.q, F::numbers(s.q));
+        let (window, dy_panel) = (s.c * WINDOW * WINDOW, s.p * depth * PANEL);
+        let lines = first(lines, panels * dy_panel);
+        for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(dy_panel)) {
+            if F::DEPTHS == 1 {
+                to_lines(simd, dy, pixels, PANEL, pixels, lines);
+                continue;
+            }
+            for (row, lines) in lines.chunks_exact_mut(depth * PANEL).enumerate() {
+                to_factor_lines::<S, F>(simd, &dy[row * s.q..], pixels, PANEL, s.q, lines);
+            }
         }
-        let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth: s.q };
-        assert!(sums.len() == panels * taps * PANEL && padded.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
+        let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth };
+        assert!(sums.len() == panels * window * PANEL && taps.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
+        // The last number of an odd row reads past the window, within the row.
+        assert!((depth - 1) * STRIDE * F::DEPTHS + WINDOW <= width);
         for panel in (0..panels).step_by(2) {
             let count = (panels - panel).min(2);
             for row in 0..WINDOW * s.c {
                 // SAFETY: as in the forward pass.
                 unsafe {
-                    let a = padded.as_ptr().add(row * width);
-                    let b: [*const f32; 2] =
-                        [0, 1].map(|i| lines.as_ptr().add((panel + i.min(count - 1)) * pixels * PANEL));
+                    let a = taps.as_ptr().add(row * width);
+                    let b: [*const f32; 2] = [0, 1].map(|i| lines.as_ptr().add((panel + i.min(count - 1)) * dy_panel));
                     let start = sums.as_mut_ptr();
-                    let line = |i: usize| (panel + i.min(count - 1)) * taps + row * WINDOW;
+                    let line = |i: usize| (panel + i.min(count - 1)) * window + row * WINDOW;
                     let c: [*mut f32; 2] = [start.add(line(0) * PANEL), start.add(line(1) * PANEL)];
-                    multiply::<S, WINDOW, 1, STRIDE>(simd, WINDOW, left, a, &b[..count], &c[..count], true);
+                    multiply::<S, F, Taps<F>, WINDOW>(simd, WINDOW, left, a, &b[..count], &c[..count], true);
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 3x3 and 5x5, 1 apart, channels in sixteens | `winograd`, few multiplications |
 //! | 11x11, 4 apart, filters in sixteens | `direct`, patches read where they lie |
-//! | all others | `patches`, unrolled patches and a matrix product |
+//! | all others | `patches`, unrolled patches and a matrix product, in fp32 whatever is asked |
 
 mod direct;
 mod patches;
@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::factors::Factors;
 use crate::backend::ConvShape;
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
@@ -21,20 +22,20 @@ use crate::backend::ConvShape;
 const PARTS: usize = 16;
 
 /// See [`crate::backend::Backend::conv_forward`].
-pub fn conv_forward(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     if winograd::applies(s) {
-        winograd::conv_forward(s, n, x, w, bias, y);
+        winograd::conv_forward::<F>(s, n, x, w, bias, y);
     } else if direct::applies(s) {
-        direct::conv_forward(s, n, x, w, bias, y);
+        direct::conv_forward::<F>(s, n, x, w, bias, y);
     } else {
         patches::conv_forward(s, n, x, w, bias, y);
     }
 }
 
 /// See [`crate::backend::Backend::conv_backward_input`].
-pub fn conv_backward_input(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     if winograd::applies(s) {
-        winograd::conv_backward_input(s, n, dy, w, dx);
+        winograd::conv_backward_input::<F>(s, n, dy, w, dx);
     } else {
         // Nobody asks for the gradient by the image, so `direct` does not have it.
         patches::conv_backward_input(s, n, dy, w, dx);
@@ -42,11 +43,11 @@ pub fn conv_backward_input(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &
 }
 
 /// See [`crate::backend::Backend::conv_backward_weight`].
-pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     if winograd::applies(s) {
-        winograd::conv_backward_weight(s, n, x, dy, dw);
+        winograd::conv_backward_weight::<F>(s, n, x, dy, dw);
     } else if direct::applies(s) {
-        direct::conv_backward_weight(s, n, x, dy, dw);
+        direct::conv_backward_weight::<F>(s, n, x, dy, dw);
     } else {
         patches::conv_backward_weight(s, n, x, dy, dw);
     }

@@ -1,8 +1,11 @@
 //! Filters to the 36 matrices of their values at the points, and the filters' gradients back.
 
+use std::marker::PhantomData;
+
 use pulp::{Simd, WithSimd};
 
 use super::points::{Evaluate, Interpolate, PAIRS, POINTS, Tile, both};
+use crate::backend::cpu::factors::Factors;
 use crate::backend::cpu::panels::{Finish, PANEL, from_lines, to_lines};
 use crate::backend::cpu::simd::store;
 
@@ -19,19 +22,21 @@ pub struct Filters<'a> {
     pub turned: bool,
 }
 
-/// U = G w G^T for 16 filters: 36 matrices of a line an input channel.
-pub struct TransformFilters<'a, const R: usize> {
+/// U = G w G^T for 16 filters: 36 matrices whose depth is the input channels.
+pub struct TransformFilters<'a, F, const R: usize> {
     pub filters: Filters<'a>,
     pub panel: usize,
     pub u: &'a mut [f32],
+    pub factors: PhantomData<F>,
 }
 
-impl<const R: usize> WithSimd for TransformFilters<'_, R> {
+impl<F: Factors, const R: usize> WithSimd for TransformFilters<'_, F, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let TransformFilters { filters: f, panel, u } = self;
+        let TransformFilters { filters: f, panel, u, .. } = self;
+        let matrix = F::numbers(f.inputs) * PANEL;
         let mut lines = [0f32; 25 * PANEL];
         for input in 0..f.inputs {
             to_lines(
@@ -52,7 +57,7 @@ impl<const R: usize> WithSimd for TransformFilters<'_, R> {
                 // SAFETY: there are lines of R x R taps.
                 let values = unsafe { both::<S, Evaluate<true>, R, POINTS>(simd, taps) };
                 for (pair, value) in values.as_flattened().iter().enumerate() {
-                    store(simd, &mut u[(pair * f.inputs + input) * PANEL + lane..], *value);
+                    F::put(simd, *value, input, PANEL, &mut u[pair * matrix + lane..]);
                 }
             }
         }

@@ -21,6 +21,7 @@ mod points;
 mod tiles;
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -29,8 +30,8 @@ use self::filters::{FilterGradients, Filters, TransformFilters};
 use self::points::{Evaluate, Inputs, PAIRS, POINTS};
 use self::tiles::{Source, transform_outputs, transform_tiles};
 use crate::backend::ConvShape;
-use crate::backend::cpu::panels::{Finish, Left, PANEL, ROWS, first, multiply};
-use crate::backend::cpu::simd::dispatch;
+use crate::backend::cpu::factors::Factors;
+use crate::backend::cpu::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
 
 /// Tiles worked on together, about.
 const GROUP: usize = 32;
@@ -46,34 +47,34 @@ pub fn applies(s: &ConvShape) -> bool {
 }
 
 /// See [`crate::backend::Backend::conv_forward`].
-pub fn conv_forward(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let finish = bias.map_or(Finish::Add, Finish::Bias);
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.c, outputs: s.k, lane_stride: s.c * taps, row_stride: taps, turned: false };
     match s.r {
-        3 => convolve::<4, 3>(&maps, n, x, filters, finish, y),
-        _ => convolve::<2, 5>(&maps, n, x, filters, finish, y),
+        3 => convolve::<F, 4, 3>(&maps, n, x, filters, finish, y),
+        _ => convolve::<F, 2, 5>(&maps, n, x, filters, finish, y),
     }
 }
 
 /// See [`crate::backend::Backend::conv_backward_input`]: the convolution of dy with the filters turned by half a turn.
-pub fn conv_backward_input(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.k, outputs: s.c, lane_stride: taps, row_stride: s.c * taps, turned: true };
     match s.r {
-        3 => convolve::<4, 3>(&maps, n, dy, filters, Finish::Set, dx),
-        _ => convolve::<2, 5>(&maps, n, dy, filters, Finish::Set, dx),
+        3 => convolve::<F, 4, 3>(&maps, n, dy, filters, Finish::Set, dx),
+        _ => convolve::<F, 2, 5>(&maps, n, dy, filters, Finish::Set, dx),
     }
 }
 
 /// See [`crate::backend::Backend::conv_backward_weight`].
-pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     match s.r {
-        3 => weight_gradient::<4, 3>(&maps, n, x, dy, dw),
-        _ => weight_gradient::<2, 5>(&maps, n, x, dy, dw),
+        3 => weight_gradient::<F, 4, 3>(&maps, n, x, dy, dw),
+        _ => weight_gradient::<F, 2, 5>(&maps, n, x, dy, dw),
     }
 }
 
@@ -104,11 +105,16 @@ impl Group {
         self.rows * self.across
     }
 
-    /// Tiles of all images, and what a matrix of them has room for: an odd number of lines, so that the 36 matrices do
-    /// not all begin in the same set of the cache.
-    fn lines(&self) -> usize {
-        (self.images * self.tiles()).next_multiple_of(ROWS) + 1
+    /// Tiles of all images, rounded up to what products make at a time.
+    fn rows_of_all(&self) -> usize {
+        (self.images * self.tiles()).next_multiple_of(ROWS)
     }
+}
+
+/// Room for a matrix of so many numbers: an odd number of lines, so that the 36 matrices do not all begin in the same
+/// set of the cache.
+fn room(numbers: usize) -> usize {
+    (numbers.div_ceil(PANEL) | 1) * PANEL
 }
 
 /// How the outputs of an image are cut: images and rows of tiles a group.
@@ -134,7 +140,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-fn convolve<const M: usize, const R: usize>(
+fn convolve<F: Factors, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
@@ -143,11 +149,11 @@ fn convolve<const M: usize, const R: usize>(
     y: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
-    let u_panel = PAIRS * filters.inputs * PANEL;
+    let u_panel = PAIRS * F::numbers(filters.inputs) * PANEL;
     let u = first(&mut outer.u, filters.outputs / PANEL * u_panel);
     u.par_chunks_exact_mut(u_panel)
         .enumerate()
-        .for_each(|(panel, u)| dispatch(TransformFilters::<R> { filters, panel, u }));
+        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, R> { filters, panel, u, factors: PhantomData }));
     let u = &*u;
     let (images, rows, down, across) = grouping::<M>(maps, GROUP);
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
@@ -156,7 +162,8 @@ fn convolve<const M: usize, const R: usize>(
         let x = &x[index * images * x_image..][..y.len() / y_image * x_image];
         for first_row in (0..down).step_by(rows) {
             let group = Group { images: y.len() / y_image, first_row, rows: rows.min(down - first_row), across };
-            dispatch(ConvolveGroup::<M, R> { maps, group, x, u, finish, y, scratch: &mut scratch });
+            let scratch = &mut scratch;
+            F::dispatch(ConvolveGroup::<F, M, R> { maps, group, x, u, finish, y, scratch, factors: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -164,7 +171,7 @@ fn convolve<const M: usize, const R: usize>(
 }
 
 /// All that happens to a group of tiles in a convolution.
-struct ConvolveGroup<'a, const M: usize, const R: usize> {
+struct ConvolveGroup<'a, F, const M: usize, const R: usize> {
     maps: &'a Maps,
     group: Group,
     x: &'a [f32],
@@ -172,57 +179,57 @@ struct ConvolveGroup<'a, const M: usize, const R: usize> {
     finish: Finish<'a>,
     y: &'a mut [f32],
     scratch: &'a mut Scratch,
+    factors: PhantomData<F>,
 }
 
-impl<const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, M, R> {
+impl<F: Factors, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, M, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let ConvolveGroup { maps, group, x, u, finish, y, scratch } = self;
-        let (lines, tiles) = (group.lines(), group.images * group.tiles());
-        let v_panel = PAIRS * lines * PANEL;
-        let v = first(&mut scratch.v, maps.c / PANEL * v_panel);
+        let ConvolveGroup { maps, group, x, u, finish, y, scratch, .. } = self;
+        let Scratch { v, m, lines, padded, .. } = scratch;
+        let rows = group.rows_of_all();
+        let (v_matrix, m_matrix) = (room(rows * F::numbers(PANEL)), room(rows * PANEL));
+        let (v_panel, m_panel) = (PAIRS * v_matrix, PAIRS * m_matrix);
+        let v = first(v, maps.c / PANEL * v_panel);
         let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
-            transform_tiles::<S, Inputs, POINTS>(
-                simd,
-                &inputs,
-                group,
-                M,
-                panel,
-                &mut scratch.lines,
-                &mut scratch.padded,
-                v,
-            );
+            transform_tiles::<S, F, Inputs, POINTS, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
         }
-        let left = Left { chunk_stride: v_panel, chunks: maps.c / PANEL, depth: PANEL };
-        let (u_pair, u_panel) = (maps.c * PANEL, PAIRS * maps.c * PANEL);
+        let left = Left { chunk_stride: v_panel, chunks: maps.c / PANEL, depth: F::numbers(PANEL) };
+        let u_pair = F::numbers(maps.c) * PANEL;
+        let u_panel = PAIRS * u_pair;
         for panels in (0..maps.k / PANEL).collect::<Vec<_>>().chunks(FILTER_PANELS) {
-            let m = first(&mut scratch.m, panels.len() * v_panel);
+            let m = first(m, panels.len() * m_panel);
             for pair in 0..PAIRS {
-                for (two, m) in panels.chunks(2).zip(m.chunks_mut(2 * v_panel)) {
+                for (two, m) in panels.chunks(2).zip(m.chunks_mut(2 * m_panel)) {
                     let b: [*const f32; 2] =
                         [0, 1].map(|i| u[(two[0] + i).min(two[two.len() - 1]) * u_panel + pair * u_pair..].as_ptr());
                     let start = m.as_mut_ptr();
                     // SAFETY: both panels, or the first alone, lie in `m`, and matrix `pair` in each.
                     unsafe {
                         let c: [*mut f32; 2] =
-                            [0, 1].map(|i| start.add(i.min(two.len() - 1) * v_panel + pair * lines * PANEL));
-                        let a = v.as_ptr().add(pair * lines * PANEL);
-                        let rows = tiles.next_multiple_of(ROWS);
-                        multiply::<S, ROWS, PANEL, 1>(simd, rows, left, a, &b[..two.len()], &c[..two.len()], false);
+                            [0, 1].map(|i| start.add(i.min(two.len() - 1) * m_panel + pair * m_matrix));
+                        let (a, b, c) = (v.as_ptr().add(pair * v_matrix), &b[..two.len()], &c[..two.len()]);
+                        multiply::<S, F, AlongRows<F, PANEL>, ROWS>(simd, rows, left, a, b, c, false);
                     }
                 }
             }
-            for (&panel, m) in panels.iter().zip(m.chunks_exact(v_panel)) {
-                transform_outputs::<S, M>(simd, maps, group, panel, m, &mut scratch.lines, finish, y);
+            for (&panel, m) in panels.iter().zip(m.chunks_exact(m_panel)) {
+                transform_outputs::<S, M>(simd, maps, group, panel, m, m_matrix, lines, finish, y);
             }
         }
     }
 }
 
-fn weight_gradient<const M: usize, const R: usize>(maps: &Maps, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+fn weight_gradient<F: Factors, const M: usize, const R: usize>(
+    maps: &Maps,
+    n: usize,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) {
     let mut outer = SCRATCH.take();
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
     let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
@@ -232,32 +239,27 @@ fn weight_gradient<const M: usize, const R: usize>(maps: &Maps, n: usize, x: &[f
         for first_row in (0..down).step_by(rows) {
             let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
             let group = Group { images, first_row, rows, across };
-            let lines = group.lines();
-            let panel_elems = PAIRS * lines * PANEL;
+            let tiles = images * group.tiles();
+            let matrix = room(F::numbers(tiles) * PANEL);
             let x = &x[first_image * x_image..][..images * x_image];
             let dy = &dy[first_image * y_image..][..images * y_image];
             let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
             let gradients = Source { data: dy, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
-            let v = first(&mut outer.v, maps.c / PANEL * panel_elems);
-            v.par_chunks_exact_mut(panel_elems)
-                .enumerate()
-                .for_each(|(panel, v)| dispatch(TransformPanel::<M, R, true> { source: &inputs, group, panel, to: v }));
-            let d = first(&mut outer.m, maps.k / PANEL * panel_elems);
-            d.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, d)| {
-                dispatch(TransformPanel::<M, R, false> { source: &gradients, group, panel, to: d })
+            let v = first(&mut outer.v, maps.c / PANEL * PAIRS * matrix);
+            v.par_chunks_exact_mut(PAIRS * matrix).enumerate().for_each(|(panel, to)| {
+                let (source, factors) = (&inputs, PhantomData);
+                F::dispatch(TransformPanel::<F, M, R, true> { source, group, panel, matrix, to, factors })
+            });
+            let d = first(&mut outer.m, maps.k / PANEL * PAIRS * matrix);
+            d.par_chunks_exact_mut(PAIRS * matrix).enumerate().for_each(|(panel, to)| {
+                let (source, factors) = (&gradients, PhantomData);
+                F::dispatch(TransformPanel::<F, M, R, false> { source, group, panel, matrix, to, factors })
             });
             let (v, d) = (&*v, &*d);
-            let accumulate = first_image + first_row > 0;
-            du.par_chunks_mut(2 * du_panel).zip(d.par_chunks(2 * panel_elems)).for_each(|(du, d)| {
-                dispatch(WeightProducts {
-                    channels: maps.c,
-                    tiles: images * group.tiles(),
-                    lines,
-                    v,
-                    d,
-                    du,
-                    accumulate,
-                });
+            let (channels, accumulate) = (maps.c, first_image + first_row > 0);
+            du.par_chunks_mut(2 * du_panel).zip(d.par_chunks(2 * PAIRS * matrix)).for_each(|(du, d)| {
+                let factors = PhantomData;
+                F::dispatch(WeightProducts::<F> { channels, tiles, matrix, v, d, du, accumulate, factors });
             });
         }
     }
@@ -266,68 +268,72 @@ fn weight_gradient<const M: usize, const R: usize>(maps: &Maps, n: usize, x: &[f
     dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
         let mut scratch = SCRATCH.take();
         let lines = first(&mut scratch.lines, elems);
-        dispatch(FilterGradients::<R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines, dw });
+        F::dispatch(FilterGradients::<R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines, dw });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
 }
 
 /// One panel of inputs, or of output gradients, to matrices.
-struct TransformPanel<'a, const M: usize, const R: usize, const INPUTS: bool> {
+struct TransformPanel<'a, F, const M: usize, const R: usize, const INPUTS: bool> {
     source: &'a Source<'a>,
     group: Group,
     panel: usize,
+    matrix: usize,
     to: &'a mut [f32],
+    factors: PhantomData<F>,
 }
 
-impl<const M: usize, const R: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, M, R, INPUTS> {
+impl<F: Factors, const M: usize, const R: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, M, R, INPUTS> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let TransformPanel { source, group, panel, to } = self;
+        let TransformPanel { source, group, panel, matrix, to, .. } = self;
         let mut scratch = SCRATCH.take();
         let Scratch { lines, padded, .. } = &mut scratch;
         if INPUTS {
-            transform_tiles::<S, Inputs, POINTS>(simd, source, group, M, panel, lines, padded, to);
+            transform_tiles::<S, F, Inputs, POINTS, false>(simd, source, group, M, panel, lines, padded, matrix, to);
         } else {
-            transform_tiles::<S, Evaluate<false>, M>(simd, source, group, M, panel, lines, padded, to);
+            transform_tiles::<S, F, Evaluate<false>, M, false>(
+                simd, source, group, M, panel, lines, padded, matrix, to,
+            );
         }
         SCRATCH.set(scratch);
     }
 }
 
 /// dU += V^T D for one or two panels of filters.
-struct WeightProducts<'a> {
+struct WeightProducts<'a, F> {
     channels: usize,
     tiles: usize,
-    lines: usize,
+    matrix: usize,
     v: &'a [f32],
     d: &'a [f32],
     du: &'a mut [f32],
     accumulate: bool,
+    factors: PhantomData<F>,
 }
 
-impl WithSimd for WeightProducts<'_> {
+impl<F: Factors> WithSimd for WeightProducts<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let WeightProducts { channels, tiles, lines, v, d, du, accumulate } = self;
-        let (matrix, panel_elems) = (lines * PANEL, PAIRS * lines * PANEL);
+        let WeightProducts { channels, tiles, matrix, v, d, du, accumulate, .. } = self;
         let (du_pair, du_panel) = (channels * PANEL, PAIRS * channels * PANEL);
         let count = du.len() / du_panel;
-        let left = Left { chunk_stride: 0, chunks: 1, depth: tiles };
+        let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(tiles) };
         let (d, du) = (d.as_ptr(), du.as_mut_ptr());
         for pair in 0..PAIRS {
-            for (panel, v) in v.chunks_exact(panel_elems).enumerate() {
+            for (panel, v) in v.chunks_exact(PAIRS * matrix).enumerate() {
                 // SAFETY: matrix `pair` of each panel of v and d, rows of `panel` of matrix `pair` of each panel of du.
                 unsafe {
-                    let b: [*const f32; 2] = [0, 1].map(|i| d.add(i.min(count - 1) * panel_elems + pair * matrix));
+                    let b: [*const f32; 2] = [0, 1].map(|i| d.add((i.min(count - 1) * PAIRS + pair) * matrix));
                     let rows = pair * du_pair + panel * PANEL * PANEL;
                     let c: [*mut f32; 2] = [0, 1].map(|i| du.add(i.min(count - 1) * du_panel + rows));
-                    let a = v.as_ptr().add(pair * matrix);
-                    multiply::<S, ROWS, 1, PANEL>(simd, PANEL, left, a, &b[..count], &c[..count], accumulate);
+                    let (a, b, c) = (v.as_ptr().add(pair * matrix), &b[..count], &c[..count]);
+                    multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, accumulate);
                 }
             }
         }

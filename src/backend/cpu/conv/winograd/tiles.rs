@@ -4,6 +4,7 @@ use pulp::Simd;
 
 use super::points::{Axis, Interpolate, PAIRS, POINTS, Tile, both};
 use super::{Group, Maps};
+use crate::backend::cpu::factors::Factors;
 use crate::backend::cpu::panels::{Finish, PANEL, first, from_lines, to_lines};
 use crate::backend::cpu::simd::store;
 
@@ -59,10 +60,17 @@ impl Source<'_> {
 }
 
 /// Cuts tiles of SIDE x SIDE lines, `step` apart, from the maps of 16 channels, and writes what `X` makes of each to
-/// its line of the 36 matrices: V = B^T x B from inputs, D = A dy A^T from output gradients.
+/// its place in the 36 matrices, `matrix` numbers each: V = B^T x B from inputs, D = A dy A^T from output gradients. The
+/// products' depth is the channels, or else the tiles.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub fn transform_tiles<S: Simd, X: Axis<S, SIDE, POINTS>, const SIDE: usize>(
+pub fn transform_tiles<
+    S: Simd,
+    F: Factors,
+    X: Axis<S, SIDE, POINTS>,
+    const SIDE: usize,
+    const DEPTH_IS_CHANNELS: bool,
+>(
     simd: S,
     source: &Source,
     group: Group,
@@ -70,9 +78,9 @@ pub fn transform_tiles<S: Simd, X: Axis<S, SIDE, POINTS>, const SIDE: usize>(
     panel: usize,
     lines: &mut Vec<f32>,
     padded: &mut Vec<f32>,
+    matrix: usize,
     to: &mut [f32],
 ) {
-    let matrix = group.lines() * PANEL;
     let size = [(group.rows - 1) * step + SIDE, (group.across - 1) * step + SIDE];
     let mut tile = 0;
     for image in 0..group.images {
@@ -88,7 +96,12 @@ pub fn transform_tiles<S: Simd, X: Axis<S, SIDE, POINTS>, const SIDE: usize>(
                         both::<S, X, SIDE, POINTS>(simd, Tile { start: maps.as_ptr().add(corner), rows, columns })
                     };
                     for (pair, value) in values.as_flattened().iter().enumerate() {
-                        store(simd, &mut to[pair * matrix + tile * PANEL + lane..], *value);
+                        let to = &mut to[pair * matrix..];
+                        if DEPTH_IS_CHANNELS {
+                            F::put_depths(simd, *value, &mut to[tile * F::numbers(PANEL) + lane..]);
+                        } else {
+                            F::put(simd, *value, tile, PANEL, &mut to[lane..]);
+                        }
                     }
                 }
                 tile += 1;
@@ -106,11 +119,12 @@ pub fn transform_outputs<S: Simd, const M: usize>(
     group: Group,
     panel: usize,
     m: &[f32],
+    matrix: usize,
     lines: &mut Vec<f32>,
     finish: Finish,
     y: &mut [f32],
 ) {
-    let (matrix, plane) = (group.lines() * PANEL, maps.p * maps.q);
+    let plane = maps.p * maps.q;
     let (top, bottom) = (group.first_row * M, ((group.first_row + group.rows) * M).min(maps.p));
     let count = (bottom - top) * maps.q;
     let lines = first(lines, count * PANEL);
