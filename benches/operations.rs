@@ -20,10 +20,13 @@ fn main() {
     let precision = if args.iter().any(|arg| arg == "bf16") { Precision::Bf16 } else { Precision::Fp32 };
     let backend = CpuBackend::for_streams(1, 1, precision).expect("a CPU that can").remove(0);
     let net = Net::from_options(&NetOptions::default()).expect("the paper's network");
-    let plan = &Plan::all(&net).expect("the paper's plan")[0];
+    let plan = Plan::all(&net).expect("the paper's plan").remove(0);
+    let fused = plan.clone().fused(CpuBackend::fuses).layers;
+    let fused = fused.into_iter().filter(|layer| matches!(layer.op, Op::ReluLrnMaxPool(..)));
+    let layers: Vec<_> = plan.layers.into_iter().chain(fused).collect();
     let cores = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-    println!("{:<22} {:>9} {:>9}", "batch 32, one thread", "ms", "GFLOP/s");
-    for layer in plan.layers.iter().filter(|layer| layer.name.contains(&filter)) {
+    println!("{:<28} {:>9} {:>9}", "batch 32, one thread", "ms", "GFLOP/s");
+    for layer in layers.iter().filter(|layer| layer.name.contains(&filter)) {
         let random = |elems: usize| {
             let rng = Philox::new(1, Purpose::Check, 0);
             (0..elems as u32).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect::<Vec<f32>>()
@@ -39,7 +42,7 @@ fn main() {
             ms.remove(0);
             ms.sort_by(f64::total_cmp);
             let rate = if flops > 0. { format!("{:.0}", flops / ms[RUNS / 2] / 1e6) } else { String::new() };
-            println!("{:<22} {:>9.2} {rate:>9}", format!("{} {what}", layer.name), ms[RUNS / 2]);
+            println!("{:<28} {:>9.2} {rate:>9}", format!("{} {what}", layer.name), ms[RUNS / 2]);
         };
         let n = IMAGES;
         match &layer.op {
@@ -84,6 +87,13 @@ fn main() {
                 run("forward", 0., Box::new(|| backend.max_pool_forward(s, n, &x, &mut y).unwrap()));
                 backend.max_pool_forward(s, n, &x, &mut y).unwrap();
                 run("backward", 0., Box::new(|| backend.max_pool_backward(s, n, &x, &y, &dy, &mut dx).unwrap()));
+            }
+            Op::ReluLrnMaxPool(lrn, pool) => {
+                let [mut x, dy] = [n * pool.c * pool.h * pool.w, n * pool.c * pool.p * pool.q].map(random);
+                let mut y = dy.clone();
+                run("forward", 0., Box::new(|| backend.relu_lrn_max_pool_forward(lrn, pool, n, &x, &mut y).unwrap()));
+                let backward = || backend.relu_lrn_max_pool_backward(lrn, pool, n, &mut x, &y, &dy).unwrap();
+                run("backward", 0., Box::new(backward));
             }
             _ => {}
         }

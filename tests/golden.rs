@@ -109,7 +109,7 @@ fn check(
     pair.evaluate(&batch).unwrap();
     assert_close("test_logits", &pair.logits(n).unwrap().concat(), golden.values("test_logits"), GOLDEN);
 
-    (0..net.streams).for_each(|stream| pair.stream(stream).start_recording());
+    pair.start_recording().unwrap();
     pair.forward_backward(&batch, SEED, 0).unwrap();
     let records = merged_records(&mut pair, n);
     let activations = golden.all("activation");

@@ -49,7 +49,8 @@ on_every_device!(
 fn narrower_instructions_compute_the_same() {
     for level in ["avx2", "plain"] {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = command.arg("cpu::").env(alexnet_split::backend::cpu::simd::LEVEL, level).output().unwrap();
+        let output =
+            command.args(["cpu::", "fused"]).env(alexnet_split::backend::cpu::simd::LEVEL, level).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success() && text.contains("test result: ok.") && !text.contains(" 0 passed"),
@@ -102,6 +103,43 @@ fn bf16_on_the_cpu() {
     }
     let odd = conv_shape(5, [9, 7], 6, 5, 1, 2, false); // unrolled: fp32 too
     one_convolution(backend, &odd, 3, [exact; 3]);
+}
+
+/// ReLU, normalization and pooling in one give the bits of one after another.
+#[test]
+fn fused_layers_compute_the_same() {
+    let backend = CpuBackend::default();
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    // Several bands and one; rows and columns that no window reads; the paper's two layers.
+    for (c, [h, w]) in [(5, [11, 13]), (3, [40, 66]), (48, [55, 55]), (128, [27, 27]), (7, [12, 32])] {
+        let [p, q] = [h, w].map(|size| (size - 3) / 2 + 1);
+        let lrn = LrnShape { c, pixels: h * w, n: 5, k: 2., alpha: 0.3, beta: 0.75 };
+        let pool = PoolShape { c, h, w, window: 3, stride: 2, p, q };
+        assert!(CpuBackend::fuses(&lrn, &pool));
+        for n in [1, 3] {
+            let name = format!("{pool:?} n={n}");
+            let (ins, outs) = (n * c * h * w, n * c * p * q);
+            // Few different values: windows with several maxima.
+            let x: Vec<f32> = normals(ins, 2., 1).iter().map(|v| v.round()).collect();
+            let dy = upload(&backend, &normals(outs, 1., 2));
+            let (relu, mut normalized) = (Activation::Relu, backend.alloc(ins).unwrap());
+            let (mut activated, mut y) = (upload(&backend, &x), output(&backend, outs));
+            backend.activation_forward(relu, ins, &mut activated).unwrap();
+            backend.lrn_forward(&lrn, n, &activated, &mut normalized).unwrap();
+            backend.max_pool_forward(&pool, n, &normalized, &mut y).unwrap();
+            let (mut dx, mut by_normalized) = (backend.alloc(ins).unwrap(), backend.alloc(ins).unwrap());
+            backend.max_pool_backward(&pool, n, &normalized, &y, &dy, &mut by_normalized).unwrap();
+            backend.lrn_backward(&lrn, n, &activated, &by_normalized, &mut dx).unwrap();
+            backend.activation_backward(relu, ins, &activated, &mut dx).unwrap();
+
+            let (mut fused_x, mut fused_y) = (output(&backend, ins), output(&backend, outs));
+            fused_x[..ins].copy_from_slice(&x);
+            backend.relu_lrn_max_pool_forward(&lrn, &pool, n, &fused_x, &mut fused_y).unwrap();
+            backend.relu_lrn_max_pool_backward(&lrn, &pool, n, &mut fused_x, &fused_y, &dy).unwrap();
+            assert_eq!(bits(&written(&backend, &name, &fused_y, outs)), bits(&y[..outs]), "y, {name}");
+            assert_eq!(bits(&written(&backend, &name, &fused_x, ins)), bits(&dx), "dx, {name}");
+        }
+    }
 }
 
 fn upload<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer {

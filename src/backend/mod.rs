@@ -383,6 +383,34 @@ pub trait Backend: Send {
         dx: &mut Self::Buffer,
     ) -> Result<()>;
 
+    /// Whether this device has ReLU, normalization and pooling in one, for these shapes: the two methods that follow.
+    fn fuses(_lrn: &LrnShape, _pool: &PoolShape) -> bool {
+        false
+    }
+    /// y = max pooling of the normalized ReLU of x, to the bits of the three operations one after another.
+    fn relu_lrn_max_pool_forward(
+        &self,
+        _lrn: &LrnShape,
+        _pool: &PoolShape,
+        _n: usize,
+        _x: &Self::Buffer,
+        _y: &mut Self::Buffer,
+    ) -> Result<()> {
+        unreachable!("see Backend::fuses")
+    }
+    /// x = the gradient by x, which the forward pass left as it was; the same bits as by the three operations.
+    fn relu_lrn_max_pool_backward(
+        &self,
+        _lrn: &LrnShape,
+        _pool: &PoolShape,
+        _n: usize,
+        _x: &mut Self::Buffer,
+        _y: &Self::Buffer,
+        _dy: &Self::Buffer,
+    ) -> Result<()> {
+        unreachable!("see Backend::fuses")
+    }
+
     /// y = x with the mask's units set to 0 and the others scaled as the draw says; at test time all are kept. Paper
     /// 4.2.
     fn dropout_forward(

@@ -55,7 +55,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
                 theirs_ms.push(peer.step()?);
             }
         }
-        (pair.plans().to_vec(), pair.times()?, about, peer)
+        (pair.running().to_vec(), pair.times()?, about, peer)
     });
     let speed = |ms: &[f64]| n as f64 * 1e3 / median(ms);
     let images_per_s = speed(&ours_ms);
@@ -138,9 +138,9 @@ fn bytes(plan: &Plan, layer: &PlannedLayer, pass: Pass, n: usize) -> u64 {
         (Op::Activation(..) | Op::Dropout(_), Pass::Forward) => 2 * outs,
         (Op::Dropout(_), Pass::Backward) => 2 * outs,
         (Op::Activation(..), Pass::Backward) => 3 * outs,
-        (Op::Lrn(_) | Op::MaxPool(_), Pass::Forward) => ins + outs,
+        (Op::Lrn(_) | Op::MaxPool(_) | Op::ReluLrnMaxPool(..), Pass::Forward) => ins + outs,
         (Op::Lrn(_), Pass::Backward) => 3 * ins,
-        (Op::MaxPool(_), Pass::Backward) => 2 * ins + 2 * outs,
+        (Op::MaxPool(_) | Op::ReluLrnMaxPool(..), Pass::Backward) => 2 * ins + 2 * outs,
         _ => 0,
     };
     (elems * size_of::<f32>()) as u64

@@ -61,12 +61,15 @@ impl Report {
         let steps = self.step_ms.len();
         println!("{}; recipe {}, batch {}, median of {steps} steps\n", self.device, self.recipe, self.batch_size);
         if !self.layers.is_empty() {
-            println!("{:<8}{:>9}{:>22}{:>9}{:>22}{:>8}", "layer", "forw ms", "rate", "backw ms", "rate", "upd ms");
+            println!("{:<12}{:>9}{:>22}{:>9}{:>22}{:>8}", "layer", "forw ms", "rate", "backw ms", "rate", "upd ms");
         }
         for row in &self.layers {
             let [forward, backward, update] = row.ms;
             let [rate_forward, rate_backward] = [0, 1].map(|pass| self.rate(row, pass));
-            println!("{:<8}{forward:>9.1}{rate_forward:>22}{backward:>9.1}{rate_backward:>22}{update:>8.1}", row.layer);
+            println!(
+                "{:<12}{forward:>9.1}{rate_forward:>22}{backward:>9.1}{rate_backward:>22}{update:>8.1}",
+                row.layer
+            );
         }
         let what = if self.inference { "inference" } else { "training" };
         println!("\n{what:<15}{}", speeds(self.batch_size, self.images_per_s, &self.step_ms));
@@ -108,9 +111,9 @@ impl Report {
                 (old, new) if old < 0.05 || new < 0.05 => String::new(),
                 (old, new) => format!("{:.2}", old / new),
             };
-            println!("{:<8}{:>9}{:>31}{:>30}", row.layer, ratio(0), ratio(1), ratio(2));
+            println!("{:<12}{:>9}{:>31}{:>30}", row.layer, ratio(0), ratio(1), ratio(2));
         }
-        println!("{:<8}{:>9.2}", "all", self.images_per_s / before.images_per_s);
+        println!("{:<12}{:>9.2}", "all", self.images_per_s / before.images_per_s);
     }
 }
 

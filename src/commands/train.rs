@@ -121,7 +121,8 @@ fn run<B: Backend>(args: &TrainArgs, job: &Job, seats: Vec<Seat<B>>, link: Optio
     session.train(&mut run, job.steps, &mut progress)?;
     let times = session.pair().times()?;
     if !args.json && times.iter().any(|times| times.steps > 0) {
-        let names: Vec<String> = session.pair().plans()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
+        let names: Vec<String> =
+            session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
         println!("\n{}", times::table(&names, &times));
     }
     if !args.json {

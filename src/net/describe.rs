@@ -61,7 +61,7 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
     let softmax_bytes = all().filter(|layer| &*layer.name == "loss").map(|layer| layer.sent_bytes).sum();
     let parameters = |plan: &Plan| plan.params.iter().map(|param| param.elems() as u64).sum::<u64>();
     let buffers =
-        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_slot() + 2 * plan.largest_crossing();
+        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_gradient() + 2 * plan.largest_crossing();
     Ok(Description {
         image: net.image,
         classes: net.classes(),

@@ -98,8 +98,9 @@ struct Worker<B: Backend> {
 ///
 /// With two processes each calls the same methods in the same order.
 pub struct Pair<B: Backend> {
-    /// Of all streams, wherever they are.
+    /// Of all streams, wherever they are; and as the devices run them.
     plans: Vec<Plan>,
+    running: Vec<Plan>,
     workers: Vec<Worker<B>>,
     link: Option<Link>,
     scaling: DropoutScaling,
@@ -124,6 +125,7 @@ impl<B: Backend> Pair<B> {
         scaling: DropoutScaling,
     ) -> Result<Self> {
         let plans = Plan::all(net)?;
+        let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(B::fuses)).collect();
         let mut workers = Vec::new();
         for Seat { stream, backend, exchange, threads } in seats {
             let cores = rayon::ThreadPoolBuilder::new()
@@ -131,11 +133,11 @@ impl<B: Backend> Pair<B> {
                 .thread_name(move |i| format!("stream {stream} thread {i}"));
             let cores =
                 cores.build().map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;
-            let plan = plans[stream].clone();
+            let plan = running[stream].clone();
             let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states))?;
             workers.push(Worker { cores, stream });
         }
-        Ok(Pair { plans, workers, link, scaling })
+        Ok(Pair { plans, running, workers, link, scaling })
     }
 
     /// Sets all parameters to their initial values.
@@ -147,6 +149,14 @@ impl<B: Backend> Pair<B> {
                 stream.write_param(index, Tensor::Value, &values)
             })
         })?;
+        Ok(())
+    }
+
+    /// From now on every stream records; see [`Stream::start_recording`].
+    pub fn start_recording(&mut self) -> Result<()> {
+        self.running = self.plans.clone();
+        let plans = self.plans.clone();
+        self.each(|stream| stream.start_recording(plans[stream.plan().stream].clone()))?;
         Ok(())
     }
 
@@ -232,7 +242,7 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// Each stream's times so far; waits for the newest step.
+    /// Each stream's times so far by the layers of [`Pair::running`]; waits for the newest step.
     pub fn times(&mut self) -> Result<Vec<StreamTimes>> {
         self.settle()?;
         let mut times: Vec<_> = self.workers.iter().map(|worker| worker.stream.times().clone()).collect();
@@ -251,6 +261,11 @@ impl<B: Backend> Pair<B> {
     /// The plans of all streams.
     pub fn plans(&self) -> &[Plan] {
         &self.plans
+    }
+
+    /// The same as the devices run them, where several layers may be one: what [`Pair::times`] counts.
+    pub fn running(&self) -> &[Plan] {
+        &self.running
     }
 
     /// Whether this process keeps the run directory and talks to the user.

@@ -80,6 +80,8 @@ pub enum Op {
     Lrn(LrnShape),
     /// Max pooling.
     MaxPool(PoolShape),
+    /// ReLU, normalization and pooling in one; see [`Plan::fused`].
+    ReluLrnMaxPool(LrnShape, PoolShape),
     /// Dropout.
     Dropout(DropoutShape),
     /// The loss.
@@ -133,6 +135,12 @@ impl Op {
 }
 
 impl PlannedLayer {
+    /// Whether the gradient by its input takes the place of one that is there: the one by its output, or for fused
+    /// layers the input itself.
+    pub fn works_in_place(&self) -> bool {
+        self.x == self.y || matches!(self.op, Op::Dropout(_) | Op::ReluLrnMaxPool(..))
+    }
+
     /// Multiply-adds of the forward pass for one image, all blocks.
     pub fn macs(&self) -> u64 {
         self.op.block_macs() * if self.crossing.is_some_and(|c| c.takes) { 2 } else { 1 }
@@ -174,9 +182,32 @@ impl Plan {
         (0..net.streams).map(|stream| Plan::new(net, stream)).collect()
     }
 
-    /// Elements an image of the largest activation: the size of a gradient buffer.
-    pub fn largest_slot(&self) -> usize {
-        self.slots.iter().copied().max().unwrap_or(0)
+    /// The same with every ReLU, normalization and pooling after a convolution as one layer, where `fuses` says that the
+    /// device can. Nothing is kept between them, and the gradient by what they read takes its place: a convolution's
+    /// backward pass does not need its output.
+    pub fn fused(mut self, fuses: fn(&LrnShape, &PoolShape) -> bool) -> Plan {
+        for first in 0..self.layers.len() {
+            let Some([conv, relu, norm, pool]) = self.layers.get(first..first + 4) else { break };
+            let (Op::Conv(_), Op::Activation(Activation::Relu, _), Op::Lrn(lrn), Op::MaxPool(shape)) =
+                (conv.op, relu.op, norm.op, pool.op)
+            else {
+                continue;
+            };
+            if fuses(&lrn, &shape) {
+                self.slots[norm.y] = 0;
+                let name = format!("{}-{}", relu.name, pool.name).into();
+                let fused = PlannedLayer { name, op: Op::ReluLrnMaxPool(lrn, shape), x: relu.x, ..pool.clone() };
+                self.layers.splice(first + 1..first + 4, [fused]);
+            }
+        }
+        self
+    }
+
+    /// Elements an image of the largest gradient that needs a buffer of its own.
+    pub fn largest_gradient(&self) -> usize {
+        let by_inputs = self.layers.iter().filter(|layer| layer.x != 0 && !layer.works_in_place());
+        let of_loss = self.layers.last().map(|last| last.x);
+        by_inputs.map(|layer| layer.x).chain(of_loss).map(|slot| self.slots[slot]).max().unwrap_or(0)
     }
 
     /// Elements an image of the largest exchange.

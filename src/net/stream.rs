@@ -5,7 +5,7 @@ use crate::backend::{AugmentShape, Backend, DropoutDraw, DropoutScaling, Softmax
 use crate::data::{Batch, Images};
 use crate::error::Result;
 use crate::exchange::{Exchange, Swap};
-use crate::net::plan::{Op, ParamKind, Plan, PlannedLayer};
+use crate::net::plan::{Op, ParamKind, Plan, PlannedLayer, Slot};
 use crate::report::times::{Activity, Pass, StreamTimes};
 use crate::rng::{Philox, Purpose};
 
@@ -57,6 +57,15 @@ pub enum Tensor {
     State(usize),
 }
 
+/// Where the gradient that the backward pass has reached lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// In one of the two gradient buffers.
+    Buffer(usize),
+    /// In the place of an activation that nobody needs any more.
+    Slot(Slot),
+}
+
 /// What was done between two marks.
 struct Marked<M> {
     layer: usize,
@@ -78,7 +87,7 @@ pub struct Stream<B: Backend> {
     params: Vec<ParamBuffers<B>>,
     /// By slot.
     activations: Vec<B::Buffer>,
-    /// The gradient that the backward pass has reached, and the next one: they take turns.
+    /// Those gradients that the backward pass gives no other place.
     gradients: [B::Buffer; 2],
     /// Gradients by the other stream's activations, and by ours from the other stream.
     outgoing: B::Buffer,
@@ -112,7 +121,7 @@ impl<B: Backend> Stream<B> {
         Ok(Stream {
             params,
             activations: plan.slots.iter().map(|&elems| images(elems)).collect::<Result<_>>()?,
-            gradients: [images(plan.largest_slot())?, images(plan.largest_slot())?],
+            gradients: [images(plan.largest_gradient())?, images(plan.largest_gradient())?],
             outgoing: images(plan.largest_crossing())?,
             incoming: images(plan.largest_crossing())?,
             stats: [images(SoftmaxShape::STATS)?, images(SoftmaxShape::STATS)?],
@@ -159,9 +168,21 @@ impl<B: Backend> Stream<B> {
         self.times = StreamTimes::new(self.plan.layers.len());
     }
 
-    /// From now on keeps a copy of every activation and gradient of the newest batch (slow; for tests and study).
-    pub fn start_recording(&mut self) {
+    /// From now on keeps a copy of every activation and gradient of the newest batch, for which no layers are fused:
+    /// `plan` is the stream's whole one (slow; for tests and study).
+    pub fn start_recording(&mut self, plan: Plan) -> Result<()> {
         self.record = Some(Vec::new());
+        self.replan(plan)
+    }
+
+    /// Takes another plan, with the same parameters.
+    fn replan(&mut self, plan: Plan) -> Result<()> {
+        let images = |elems: usize| self.backend.alloc(elems * self.capacity);
+        self.activations = plan.slots.iter().map(|&elems| images(elems)).collect::<Result<_>>()?;
+        self.gradients = [images(plan.largest_gradient())?, images(plan.largest_gradient())?];
+        self.plan = plan;
+        self.reset_times();
+        Ok(())
     }
 
     /// The newest batch's tensors: `conv1` is a layer's output, `conv1.dx` the gradient by its input.
@@ -248,6 +269,10 @@ impl<B: Backend> Stream<B> {
                 let [x, y] = disjoint(activations, [layer.x, layer.y]);
                 timed.run(Activity::Compute, || backend.max_pool_forward(shape, n, x, y))?;
             }
+            Op::ReluLrnMaxPool(lrn, pool) => {
+                let [x, y] = disjoint(activations, [layer.x, layer.y]);
+                timed.run(Activity::Compute, || backend.relu_lrn_max_pool_forward(lrn, pool, n, x, y))?;
+            }
             Op::Dropout(shape) => {
                 let (draw, [x, y]) = (mode.draw(shape.layer), disjoint(activations, [layer.x, layer.y]));
                 timed.run(Activity::Compute, || backend.dropout_forward(shape, n, &draw, x, y))?;
@@ -276,30 +301,43 @@ impl<B: Backend> Stream<B> {
 
     /// Runs the newest batch backward, from the gradient by the logits to the gradients by all parameters.
     pub fn backward(&mut self, n: usize, mode: &Mode) -> Result<()> {
-        let mut reached = 0;
+        let mut reached = Reached::Buffer(0);
         for index in (0..self.plan.layers.len()).rev() {
             reached = self.backward_layer(index, n, mode, reached)?;
         }
         Ok(())
     }
 
-    /// One layer's backward pass; `reached` says which gradient buffer holds dy. Returns which one holds dx.
-    fn backward_layer(&mut self, index: usize, n: usize, mode: &Mode, reached: usize) -> Result<usize> {
+    /// One layer's backward pass: takes dy from where it lies, and returns where dx does.
+    fn backward_layer(&mut self, index: usize, n: usize, mode: &Mode, reached: Reached) -> Result<Reached> {
         let Stream {
             plan, backend, exchange, params, activations, gradients, outgoing, incoming, marks, record, ..
         } = self;
         let layer = &plan.layers[index];
         let _span = tracing::debug_span!("layer", layer = &*layer.name, pass = "backward").entered();
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Backward };
-        let [dy, dx] = match (gradients, reached) {
-            ([a, b], 0) => [a, b],
-            ([a, b], _) => [b, a],
-        };
         let elems = n * layer.out_shape.iter().product::<usize>();
+        if let Op::ReluLrnMaxPool(lrn, pool) = &layer.op {
+            let [x, y] = disjoint(activations, [layer.x, layer.y]);
+            let Reached::Buffer(from) = reached else { unreachable!("{} follows itself", layer.name) };
+            timed
+                .run(Activity::Compute, || backend.relu_lrn_max_pool_backward(lrn, pool, n, x, y, &gradients[from]))?;
+            return Ok(Reached::Slot(layer.x));
+        }
+        let [first, second] = gradients;
+        let (own, dx, next) = match reached {
+            Reached::Buffer(0) => (first, second, Reached::Buffer(1)),
+            _ => (second, first, Reached::Buffer(0)),
+        };
+        // In an activation's place it is a convolution's, which does not need its output.
+        let dy = match reached {
+            Reached::Buffer(_) => &*own,
+            Reached::Slot(slot) => &activations[slot],
+        };
         let (x, y) = (&activations[layer.x], &activations[layer.y]);
         let needs_dx = layer.x != 0; // nobody asks for the gradient by the image
         match &layer.op {
-            Op::SoftmaxCrossEntropy(_) => {} // its gradient came with the loss
+            Op::ReluLrnMaxPool(..) | Op::SoftmaxCrossEntropy(_) => {} // done above; its gradient came with the loss
             Op::Conv(_) | Op::Dense(_) | Op::Absent => {
                 let crossing = layer.crossing.zip(exchange.as_mut()).map(|(crossing, exchange)| {
                     (crossing, exchange, mode.swap(layer, Pass::Backward, n * crossing.elems))
@@ -340,22 +378,21 @@ impl<B: Backend> Stream<B> {
                 }
             }
             Op::Activation(kind, _) => {
-                timed.run(Activity::Compute, || backend.activation_backward(*kind, elems, y, dy))?
+                timed.run(Activity::Compute, || backend.activation_backward(*kind, elems, y, own))?
             }
             Op::Lrn(shape) => timed.run(Activity::Compute, || backend.lrn_backward(shape, n, x, dy, dx))?,
             Op::MaxPool(shape) => timed.run(Activity::Compute, || backend.max_pool_backward(shape, n, x, y, dy, dx))?,
             Op::Dropout(shape) => {
                 let draw = mode.draw(shape.layer);
-                timed.run(Activity::Compute, || backend.dropout_backward(shape, n, &draw, dy))?;
+                timed.run(Activity::Compute, || backend.dropout_backward(shape, n, &draw, own))?;
             }
         }
-        let in_place = layer.x == layer.y || matches!(layer.op, Op::Dropout(_));
-        let reached = if in_place { reached } else { 1 - reached };
+        let in_place = layer.works_in_place();
         if let (Some(record), true) = (record, needs_dx) {
-            let gradient = backend.read(if in_place { dy } else { dx }, n * plan.slots[layer.x])?;
+            let gradient = backend.read(if in_place { own } else { dx }, n * plan.slots[layer.x])?;
             record.push((format!("{}.dx", layer.name), gradient));
         }
-        Ok(reached)
+        Ok(if in_place { reached } else { next })
     }
 
     /// Applies the newest gradients; `hyper` gives each kind of parameter its rates.

@@ -60,6 +60,7 @@ fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
             }
             Op::MaxPool(s) => json!({"op": "max_pool", "window": s.window, "stride": s.stride}),
             Op::Dropout(s) => json!({"op": "dropout", "keep": s.keep, "scaling": scaling}),
+            Op::ReluLrnMaxPool(..) => unreachable!("no device runs this plan"),
             Op::SoftmaxCrossEntropy(_) | Op::Absent => return None,
         })
     });

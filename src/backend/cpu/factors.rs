@@ -10,7 +10,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::panels::PANEL;
-use super::simd::{self, read, store};
+use super::simd::{self, read, same, store};
 
 /// A way to hold and to multiply factors. Its methods are for what [`Factors::dispatch`] runs.
 pub trait Factors: 'static {
@@ -191,16 +191,4 @@ impl WithSimd for Row<'_> {
             Bf16::put_row_of_depths(simd, values, numbers);
         }
     }
-}
-
-/// A value of a type by its bits.
-///
-/// # Safety
-/// Both types must be vectors of one size.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn same<A: Copy, B: Copy>(value: A) -> B {
-    const { assert!(size_of::<A>() == size_of::<B>()) };
-    // SAFETY: by this function's contract, and all bits make a vector.
-    unsafe { std::mem::transmute_copy(&value) }
 }

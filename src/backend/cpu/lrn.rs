@@ -7,7 +7,8 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::{dispatch, prefetch, read, store};
+use super::panels::PANEL;
+use super::simd::{dispatch, inverse_sqrt, prefetch, read, store};
 use crate::backend::LrnShape;
 
 /// The paper's window, for which there is a fast way.
@@ -25,10 +26,15 @@ const BLOCK: usize = 64;
 
 type Row = [f32; BLOCK];
 
+/// Whether [`forward`] and [`backward`] can do it: the paper's window, and a block of pixels at least.
+pub fn is_fast(shape: &LrnShape) -> bool {
+    shape.n == WINDOW && shape.pixels >= VECTORS * PANEL
+}
+
 /// See [`crate::backend::Backend::lrn_forward`].
 pub fn lrn_forward(shape: &LrnShape, n: usize, x: &[f32], y: &mut [f32]) {
     let elems = shape.c * shape.pixels;
-    if shape.n == WINDOW {
+    if is_fast(shape) {
         let images = y[..n * elems].par_chunks_exact_mut(elems).zip(x.par_chunks_exact(elems));
         return images.for_each(|(y, x)| dispatch(Forward { shape, x, y }));
     }
@@ -48,7 +54,7 @@ pub fn lrn_forward(shape: &LrnShape, n: usize, x: &[f32], y: &mut [f32]) {
 pub fn lrn_backward(shape: &LrnShape, n: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     let elems = shape.c * shape.pixels;
     let images = x.par_chunks_exact(elems).zip(dy.par_chunks_exact(elems));
-    if shape.n == WINDOW {
+    if is_fast(shape) {
         let images = dx[..n * elems].par_chunks_exact_mut(elems).zip(images);
         return images.for_each_init(
             || Scratch::new(shape.c),
@@ -67,7 +73,7 @@ pub fn lrn_backward(shape: &LrnShape, n: usize, x: &[f32], dy: &[f32], dx: &mut 
     );
 }
 
-/// One image forward.
+/// See [`forward`].
 struct Forward<'a> {
     shape: &'a LrnShape,
     x: &'a [f32],
@@ -79,29 +85,38 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Forward { shape, x, y } = self;
-        let constants = Constants::new(simd, shape);
-        for_pixels::<S>(shape.pixels, |first, lanes| {
-            let zero = simd.splat_f32s(0.);
-            let (mut squares, mut centres) = ([[zero; VECTORS]; WINDOW], [[zero; VECTORS]; HALF + 1]);
-            for lead in 0..shape.c + HALF {
-                let entering = load(simd, x, shape, lead, first, lanes);
-                push(&mut squares, times(simd, entering, entering));
-                push(&mut centres, entering);
-                let Some(channel) = lead.checked_sub(HALF) else { continue };
-                let mut values = [zero; VECTORS];
-                for v in 0..VECTORS {
-                    let (_, power) = constants.powers(simd, sum(simd, &squares, v));
-                    values[v] = simd.mul_f32s(centres[0][v], power);
-                }
-                save(simd, y, shape, channel, first, lanes, values);
-            }
-        });
+        forward(simd, self.shape, self.x, self.y);
     }
 }
 
-/// One image backward: s^-beta and the windows' terms of all channels go through memory, which stays in the nearest
-/// caches.
+/// One image forward, with the paper's window. The last block of pixels ends with the image: some are computed twice.
+#[inline(always)]
+pub fn forward<S: Simd>(simd: S, shape: &LrnShape, x: &[f32], y: &mut [f32]) {
+    let LrnShape { c, pixels, .. } = *shape;
+    let (constants, block) = (Constants::new(simd, shape), VECTORS * S::F32_LANES);
+    let zero = [simd.splat_f32s(0.); VECTORS];
+    assert!(block <= pixels && c * pixels <= x.len().min(y.len()));
+    for first in (0..pixels).step_by(block) {
+        let first = first.min(pixels - block);
+        let (mut squares, mut centres) = ([zero; WINDOW], [zero; HALF + 1]);
+        for lead in 0..c + HALF {
+            // SAFETY: the block's pixels of a channel that exists.
+            let entering = if lead < c { unsafe { load(simd, x.as_ptr().add(lead * pixels + first)) } } else { zero };
+            push(&mut squares, times(simd, entering, entering));
+            push(&mut centres, entering);
+            let Some(channel) = lead.checked_sub(HALF) else { continue };
+            let mut values = zero;
+            for v in 0..VECTORS {
+                let [_, power] = constants.powers(simd, sum(simd, &squares, v));
+                values[v] = simd.mul_f32s(centres[0][v], power);
+            }
+            // SAFETY: as above.
+            unsafe { save(simd, y.as_mut_ptr().add(channel * pixels + first), values) };
+        }
+    }
+}
+
+/// See [`backward`].
 struct Backward<'a> {
     shape: &'a LrnShape,
     x: &'a [f32],
@@ -115,111 +130,88 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Backward { shape, x, dy, dx, scratch } = self;
-        let constants = Constants::new(simd, shape);
-        let factor = simd.splat_f32s(-2. * shape.alpha * shape.beta);
-        let zero = simd.splat_f32s(0.);
-        for_pixels::<S>(shape.pixels, |first, lanes| {
-            let (mut squares, mut centres) = ([[zero; VECTORS]; WINDOW], [[zero; VECTORS]; HALF + 1]);
-            for lead in 0..shape.c + HALF {
-                let entering = load(simd, x, shape, lead, first, lanes);
-                push(&mut squares, times(simd, entering, entering));
-                push(&mut centres, entering);
-                let Some(channel) = lead.checked_sub(HALF) else { continue };
-                let gradients = load(simd, dy, shape, channel, first, lanes);
-                for v in 0..VECTORS {
-                    let (s, power) = constants.powers(simd, sum(simd, &squares, v));
-                    let scaled = simd.mul_f32s(gradients[v], power);
-                    let term = simd.div_f32s(simd.mul_f32s(scaled, centres[0][v]), s);
-                    let place = v * S::F32_LANES;
-                    store(simd, &mut scratch.powers[channel][place..], scaled);
-                    store(simd, &mut scratch.terms[channel][place..], term);
-                }
-            }
-            let mut terms = [[zero; VECTORS]; WINDOW];
-            for lead in 0..shape.c + HALF {
-                let mut entering = [zero; VECTORS];
-                if lead < shape.c {
-                    for v in 0..VECTORS {
-                        entering[v] = read(simd, &scratch.terms[lead][v * S::F32_LANES..]);
-                    }
-                }
-                push(&mut terms, entering);
-                let Some(channel) = lead.checked_sub(HALF) else { continue };
-                let inputs = load(simd, x, shape, channel, first, lanes);
-                let mut values = [zero; VECTORS];
-                for v in 0..VECTORS {
-                    let scaled = read(simd, &scratch.powers[channel][v * S::F32_LANES..]);
-                    let both = simd.mul_f32s(inputs[v], sum(simd, &terms, v));
-                    values[v] = simd.mul_add_e_f32s(factor, both, scaled);
-                }
-                save(simd, dx, shape, channel, first, lanes, values);
-            }
-        });
+        backward(simd, self.shape, self.x, self.dy, self.dx, self.scratch);
     }
 }
 
-/// Calls `each` with the first pixel of every block and the number of its pixels; the last block may be shorter.
+/// One image backward, with the paper's window: s^-beta and the windows' terms of all channels go through memory, which
+/// stays in the nearest caches.
 #[inline(always)]
-fn for_pixels<S: Simd>(pixels: usize, mut each: impl FnMut(usize, usize)) {
-    let block = VECTORS * S::F32_LANES;
+pub fn backward<S: Simd>(simd: S, shape: &LrnShape, x: &[f32], dy: &[f32], dx: &mut [f32], scratch: &mut Scratch) {
+    let LrnShape { c, pixels, .. } = *shape;
+    let (constants, block) = (Constants::new(simd, shape), VECTORS * S::F32_LANES);
+    let (zero, factor) = ([simd.splat_f32s(0.); VECTORS], simd.splat_f32s(-2. * shape.alpha * shape.beta));
+    assert!(block <= pixels && c * pixels <= x.len().min(dy.len()).min(dx.len()));
+    assert!(block <= BLOCK && c <= scratch.terms.len().min(scratch.powers.len()));
     for first in (0..pixels).step_by(block) {
-        each(first, block.min(pixels - first));
+        let first = first.min(pixels - block);
+        let (mut squares, mut centres) = ([zero; WINDOW], [zero; HALF + 1]);
+        let (terms, powers) = (scratch.terms.as_mut_ptr(), scratch.powers.as_mut_ptr());
+        for lead in 0..c + HALF {
+            // SAFETY: the block's pixels of a channel that exists; rows of as many pixels, one a channel.
+            let entering = if lead < c { unsafe { load(simd, x.as_ptr().add(lead * pixels + first)) } } else { zero };
+            push(&mut squares, times(simd, entering, entering));
+            push(&mut centres, entering);
+            let Some(channel) = lead.checked_sub(HALF) else { continue };
+            // SAFETY: as above.
+            let mut scaled = unsafe { load(simd, dy.as_ptr().add(channel * pixels + first)) };
+            let mut term = zero;
+            for v in 0..VECTORS {
+                let [inverse, power] = constants.powers(simd, sum(simd, &squares, v));
+                scaled[v] = simd.mul_f32s(scaled[v], power);
+                term[v] = simd.mul_f32s(simd.mul_f32s(scaled[v], centres[0][v]), inverse);
+            }
+            // SAFETY: as above.
+            unsafe {
+                save(simd, terms.add(channel).cast(), term);
+                save(simd, powers.add(channel).cast(), scaled);
+            }
+        }
+        let mut window = [zero; WINDOW];
+        for lead in 0..c + HALF {
+            // SAFETY: as above.
+            let entering = if lead < c { unsafe { load(simd, terms.add(lead).cast()) } } else { zero };
+            push(&mut window, entering);
+            let Some(channel) = lead.checked_sub(HALF) else { continue };
+            // SAFETY: as above.
+            let (inputs, mut values) = unsafe {
+                (load(simd, x.as_ptr().add(channel * pixels + first)), load(simd, powers.add(channel).cast()))
+            };
+            for v in 0..VECTORS {
+                let both = simd.mul_f32s(inputs[v], sum(simd, &window, v));
+                values[v] = simd.mul_add_e_f32s(factor, both, values[v]);
+            }
+            // SAFETY: as above.
+            unsafe { save(simd, dx.as_mut_ptr().add(channel * pixels + first), values) };
+        }
     }
 }
 
-/// The pixels of a channel, zeros beyond them and for channels that do not exist.
+/// Reads the pixels of a block, and asks for those that come some blocks later.
+///
+/// # Safety
+/// There must be a block of numbers.
 #[inline(always)]
-fn load<S: Simd>(
-    simd: S,
-    from: &[f32],
-    shape: &LrnShape,
-    channel: usize,
-    first: usize,
-    lanes: usize,
-) -> [S::f32s; VECTORS] {
+unsafe fn load<S: Simd>(simd: S, from: *const f32) -> [S::f32s; VECTORS] {
     let mut values = [simd.splat_f32s(0.); VECTORS];
-    if channel >= shape.c {
-        return values;
-    }
-    prefetch(from, channel * shape.pixels + first + AHEAD, lanes);
-    let from = &from[channel * shape.pixels + first..][..lanes];
-    if lanes == VECTORS * S::F32_LANES {
-        for v in 0..VECTORS {
-            values[v] = read(simd, &from[v * S::F32_LANES..]);
-        }
-    } else {
-        let mut line = [0f32; BLOCK];
-        line[..lanes].copy_from_slice(from);
-        for v in 0..VECTORS {
-            values[v] = read(simd, &line[v * S::F32_LANES..]);
-        }
+    for v in 0..VECTORS {
+        prefetch(from.wrapping_add(AHEAD + v * S::F32_LANES));
+        // SAFETY: by this function's contract; unaligned access is allowed.
+        values[v] = unsafe { from.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
     }
     values
 }
 
+/// Writes the pixels of a block.
+///
+/// # Safety
+/// There must be room for a block of numbers.
 #[inline(always)]
-fn save<S: Simd>(
-    simd: S,
-    to: &mut [f32],
-    shape: &LrnShape,
-    channel: usize,
-    first: usize,
-    lanes: usize,
-    values: [S::f32s; VECTORS],
-) {
-    prefetch(to, channel * shape.pixels + first + AHEAD, lanes);
-    let to = &mut to[channel * shape.pixels + first..][..lanes];
-    if lanes == VECTORS * S::F32_LANES {
-        for v in 0..VECTORS {
-            store(simd, &mut to[v * S::F32_LANES..], values[v]);
-        }
-    } else {
-        let mut line = [0f32; BLOCK];
-        for v in 0..VECTORS {
-            store(simd, &mut line[v * S::F32_LANES..], values[v]);
-        }
-        to.copy_from_slice(&line[..lanes]);
+unsafe fn save<S: Simd>(_: S, to: *mut f32, values: [S::f32s; VECTORS]) {
+    for v in 0..VECTORS {
+        prefetch(to.wrapping_add(AHEAD + v * S::F32_LANES));
+        // SAFETY: by this function's contract; unaligned access is allowed.
+        unsafe { to.add(v * S::F32_LANES).cast::<S::f32s>().write_unaligned(values[v]) };
     }
 }
 
@@ -255,44 +247,40 @@ fn sum<S: Simd>(simd: S, window: &[[S::f32s; VECTORS]; WINDOW], v: usize) -> S::
 struct Constants<S: Simd> {
     k: S::f32s,
     alpha: S::f32s,
-    one: S::f32s,
     beta: f32,
 }
 
 impl<S: Simd> Constants<S> {
     #[inline(always)]
     fn new(simd: S, shape: &LrnShape) -> Self {
-        Constants {
-            k: simd.splat_f32s(shape.k),
-            alpha: simd.splat_f32s(shape.alpha),
-            one: simd.splat_f32s(1.),
-            beta: shape.beta,
-        }
+        Constants { k: simd.splat_f32s(shape.k), alpha: simd.splat_f32s(shape.alpha), beta: shape.beta }
     }
 
-    /// s = k + alpha * sum, and s^-beta.
+    /// 1 / s and s^-beta, where s = k + alpha * sum.
     #[inline(always)]
-    fn powers(&self, simd: S, sum: S::f32s) -> (S::f32s, S::f32s) {
+    fn powers(&self, simd: S, sum: S::f32s) -> [S::f32s; 2] {
         let s = simd.mul_add_e_f32s(self.alpha, sum, self.k);
         if self.beta == 0.75 {
-            let root = simd.sqrt_f32s(s);
-            return (s, simd.div_f32s(self.one, simd.mul_f32s(root, simd.sqrt_f32s(root))));
+            // s^-3/4 is r^3/2, r the inverse root; and the root of r is r by its own inverse root.
+            let r = inverse_sqrt(simd, s);
+            let root = simd.mul_f32s(r, inverse_sqrt(simd, r));
+            return [simd.mul_f32s(r, r), simd.mul_f32s(r, root)];
         }
         let mut values = [0f32; 16];
         store(simd, &mut values, s);
         values.iter_mut().for_each(|v| *v = inverse_power(*v, self.beta));
-        (s, read(simd, &values))
+        [simd.div_f32s(simd.splat_f32s(1.), s), read(simd, &values)]
     }
 }
 
 /// One row a channel for the term that windows sum, and for s^-beta.
-struct Scratch {
+pub struct Scratch {
     terms: Vec<Row>,
     powers: Vec<Row>,
 }
 
 impl Scratch {
-    fn new(channels: usize) -> Self {
+    pub fn new(channels: usize) -> Self {
         Scratch { terms: vec![[0.; BLOCK]; channels], powers: vec![[0.; BLOCK]; channels] }
     }
 }

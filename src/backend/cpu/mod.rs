@@ -13,6 +13,7 @@ mod panels;
 pub mod peak;
 mod pointwise;
 mod pool;
+mod relu_lrn_max_pool;
 pub mod simd;
 mod softmax;
 mod update;
@@ -250,6 +251,37 @@ impl Backend for CpuBackend {
     ) -> Result<()> {
         let _core = self.core();
         pool::max_pool_backward(shape, n, x, y, dy, dx);
+        Ok(())
+    }
+
+    fn fuses(lrn: &LrnShape, pool: &PoolShape) -> bool {
+        relu_lrn_max_pool::applies(lrn, pool)
+    }
+
+    fn relu_lrn_max_pool_forward(
+        &self,
+        lrn: &LrnShape,
+        pool: &PoolShape,
+        n: usize,
+        x: &Vec<f32>,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
+        let _core = self.core();
+        relu_lrn_max_pool::relu_lrn_max_pool_forward(lrn, pool, n, x, y);
+        Ok(())
+    }
+
+    fn relu_lrn_max_pool_backward(
+        &self,
+        lrn: &LrnShape,
+        pool: &PoolShape,
+        n: usize,
+        x: &mut Vec<f32>,
+        y: &Vec<f32>,
+        dy: &Vec<f32>,
+    ) -> Result<()> {
+        let _core = self.core();
+        relu_lrn_max_pool::relu_lrn_max_pool_backward(lrn, pool, n, x, y, dy);
         Ok(())
     }
 

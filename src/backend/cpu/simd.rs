@@ -83,15 +83,166 @@ pub fn read<S: Simd>(_: S, from: &[f32]) -> S::f32s {
     unsafe { from.as_ptr().cast::<S::f32s>().read_unaligned() }
 }
 
-/// Asks for the cache lines of `lanes` numbers from `first` on, before they are needed; nothing where they do not
-/// exist. For loops whose addresses jump from page to page, which processors do not foresee.
+/// Asks for the cache line of an address, before it is needed; nothing where it does not exist. For loops whose
+/// addresses jump from page to page, which processors do not foresee.
 #[inline(always)]
-pub fn prefetch(memory: &[f32], first: usize, lanes: usize) {
+pub fn prefetch(address: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    for at in (first..(first + lanes).min(memory.len())).step_by(16) {
-        // SAFETY: prefetching reads nothing, and the address is within the slice.
-        unsafe { std::arch::x86_64::_mm_prefetch(memory.as_ptr().add(at).cast(), std::arch::x86_64::_MM_HINT_T0) };
-    }
+    // SAFETY: prefetching reads nothing, at any address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch(address.cast(), std::arch::x86_64::_MM_HINT_T0)
+    };
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (memory, first, lanes);
+    let _ = address;
+}
+
+/// Reads as many numbers as there are, one vector at most, and zeros after them.
+#[inline(always)]
+pub fn read_part<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
+    if from.len() >= S::F32_LANES {
+        return read(simd, from);
+    }
+    // SAFETY: only as many lanes are read as there are numbers.
+    unsafe { simd.mask_load_ptr_f32s(simd.mask_between_m32s(0, from.len() as u32), from.as_ptr()) }
+}
+
+/// Writes as much of a vector as there is room for.
+#[inline(always)]
+pub fn store_part<S: Simd>(simd: S, to: &mut [f32], value: S::f32s) {
+    if to.len() >= S::F32_LANES {
+        return store(simd, to, value);
+    }
+    // SAFETY: only as many lanes are written as there is room for.
+    unsafe { simd.mask_store_ptr_f32s(simd.mask_between_m32s(0, to.len() as u32), to.as_mut_ptr(), value) };
+}
+
+/// Two vectors of numbers to those at even places and those at odd places.
+#[inline(always)]
+pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 16 {
+        // SAFETY: vectors of this width are those of AVX-512.
+        return unsafe {
+            let (a, b) = (same(first), same(second));
+            [same(pick_avx512::<0, 2>(a, b)), same(pick_avx512::<1, 2>(a, b))]
+        };
+    }
+    let numbers = [first, second];
+    let mut pairs = numbers;
+    let (from, to) = (as_numbers::<S>(&numbers), pairs.as_mut_ptr().cast::<f32>());
+    for lane in 0..S::F32_LANES {
+        // SAFETY: both lanes are within the two vectors.
+        unsafe {
+            *to.add(lane) = from[2 * lane];
+            *to.add(S::F32_LANES + lane) = from[2 * lane + 1];
+        }
+    }
+    pairs
+}
+
+/// The reverse of [`split_pairs`].
+#[inline(always)]
+pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 16 {
+        // SAFETY: as above.
+        return unsafe {
+            let (a, b) = (same(even), same(odd));
+            [same(zip_avx512::<0>(a, b)), same(zip_avx512::<8>(a, b))]
+        };
+    }
+    let pairs = [even, odd];
+    let mut numbers = pairs;
+    let (from, to) = (as_numbers::<S>(&pairs), numbers.as_mut_ptr().cast::<f32>());
+    for lane in 0..S::F32_LANES {
+        // SAFETY: as above.
+        unsafe {
+            *to.add(2 * lane) = from[lane];
+            *to.add(2 * lane + 1) = from[S::F32_LANES + lane];
+        }
+    }
+    numbers
+}
+
+#[inline(always)]
+fn as_numbers<S: Simd>(vectors: &[S::f32s; 2]) -> &[f32] {
+    // SAFETY: a vector is as many numbers.
+    unsafe { std::slice::from_raw_parts(vectors.as_ptr().cast(), 2 * S::F32_LANES) }
+}
+
+/// Numbers FIRST, FIRST + STEP ... of 32.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pick_avx512<const FIRST: usize, const STEP: usize>(
+    a: std::arch::x86_64::__m512,
+    b: std::arch::x86_64::__m512,
+) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    let places: [i32; 16] = const {
+        let mut places = [0; 16];
+        let mut lane = 0;
+        while lane < 16 {
+            places[lane] = (FIRST + lane * STEP) as i32;
+            lane += 1;
+        }
+        places
+    };
+    // SAFETY: a vector is sixteen numbers.
+    _mm512_permutex2var_ps(a, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }, b)
+}
+
+/// Numbers FIRST, FIRST + 1 ... of two vectors, one of each in turn.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn zip_avx512<const FIRST: usize>(
+    a: std::arch::x86_64::__m512,
+    b: std::arch::x86_64::__m512,
+) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    let places: [i32; 16] = const {
+        let mut places = [0; 16];
+        let mut lane = 0;
+        while lane < 16 {
+            places[lane] = (FIRST + lane / 2 + 16 * (lane % 2)) as i32;
+            lane += 1;
+        }
+        places
+    };
+    // SAFETY: as above.
+    _mm512_permutex2var_ps(a, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }, b)
+}
+
+/// x^-1/2, to about one unit in the last place, for positive finite x.
+#[inline(always)]
+pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 16 {
+        // 14 bits, and a step of Newton's to twice as many: a third of the time that a root and a division take.
+        // SAFETY: vectors of this width are those of AVX-512.
+        let y = unsafe { same(inverse_sqrt_14_bits(same(x))) };
+        let half = simd.mul_f32s(simd.mul_f32s(simd.splat_f32s(-0.5), x), y);
+        return simd.mul_f32s(y, simd.mul_add_e_f32s(half, y, simd.splat_f32s(1.5)));
+    }
+    simd.div_f32s(simd.splat_f32s(1.), simd.sqrt_f32s(x))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn inverse_sqrt_14_bits(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
+    std::arch::x86_64::_mm512_rsqrt14_ps(x)
+}
+
+/// A value of a type by its bits.
+///
+/// # Safety
+/// Both types must be vectors of one size.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub unsafe fn same<A: Copy, B: Copy>(value: A) -> B {
+    assert!(size_of::<A>() == size_of::<B>());
+    // SAFETY: by this function's contract, and all bits make a vector.
+    unsafe { std::mem::transmute_copy(&value) }
 }
