@@ -4,6 +4,8 @@
 //! number of threads.
 
 pub mod augment;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod conv;
 mod dense;
 mod factors;
@@ -24,7 +26,9 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::error::Error;
 
-use self::factors::{Bf16, Fp32};
+#[cfg(target_arch = "x86_64")]
+use self::bf16::Bf16;
+use self::factors::Fp32;
 
 /// One stream's CPU. Cloning shares nothing but the permit.
 #[derive(Clone, Debug, Default)]

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::factors::{Bf16, Factors, Fp32};
+#[cfg(target_arch = "x86_64")]
+use super::bf16::Bf16;
+use super::factors::{Factors, Fp32};
 use crate::backend::Precision;
 
 /// Measures the multiply-add rate of `threads` threads in GFLOP/s (a multiply-add counts as two): the best of several

@@ -9,7 +9,8 @@
 //!
 //! The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: with the usual 0, 1, -1, 2, -2 errors are three to four times
 //! as large. Measured against f64 on random numbers with 192 channels: 1.8e-6 of the largest output, 1.5e-6 (3x3) and
-//! 2.2e-6 (5x5) of the largest weight gradient.
+//! 2.2e-6 (5x5) of the largest weight gradient. In bf16 it is the values at the points that are rounded, which costs more
+//! than rounding inputs and filters: 1.1% of the outputs' standard deviation (a direct convolution in bf16: 0.24%).
 //!
 //! Loop nest, forward: for each group of about 32 tiles, all channels: values of 16 channels are brought side by side (a
 //! line), tiles of lines are transformed to V (36 matrices, tiles x channels); then, for 64 filters at a time, the 36

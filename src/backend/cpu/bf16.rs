@@ -1,0 +1,84 @@
+//! Products of bf16 by AVX512_BF16.
+
+use std::arch::x86_64::*;
+
+use pulp::{Simd, WithSimd};
+
+use super::factors::Factors;
+use super::panels::{PANEL, first};
+use super::simd::{self, same};
+
+/// Two values a number, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
+/// 1e-38 count as 0.
+pub struct Bf16;
+
+impl Factors for Bf16 {
+    const DEPTHS: usize = 2;
+
+    #[inline(always)]
+    fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+        simd::dispatch_bf16(op)
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(_: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s {
+        // SAFETY: `dispatch` runs where these instructions exist, with vectors of their width.
+        unsafe { same(_mm512_dpbf16_ps(same(sum), same(a), same(b))) }
+    }
+
+    #[inline(always)]
+    fn put<S: Simd>(_: S, value: S::f32s, depth: usize, width: usize, to: &mut [f32]) {
+        let to = &mut to[depth / 2 * width..][..PANEL];
+        // SAFETY: as in `multiply_add`; the row is a vector long.
+        unsafe {
+            let rounded = _mm512_cvtepu16_epi32(same(_mm512_cvtneps_pbh(same(value))));
+            let numbers = if depth.is_multiple_of(2) {
+                rounded
+            } else {
+                _mm512_or_si512(_mm512_slli_epi32::<16>(rounded), _mm512_loadu_si512(to.as_ptr().cast()))
+            };
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), numbers);
+        }
+    }
+
+    #[inline(always)]
+    fn put_depths<S: Simd>(_: S, value: S::f32s, to: &mut [f32]) {
+        let to = &mut to[..PANEL / 2];
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), same(_mm512_cvtneps_pbh(same(value)))) };
+    }
+
+    fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32] {
+        let numbers = first(memory, Self::numbers(values.len()));
+        Self::dispatch(Row { values, apart: None, numbers });
+        numbers
+    }
+
+    fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32] {
+        let numbers = first(memory, values.len());
+        Self::dispatch(Row { values, apart: Some(apart), numbers });
+        numbers
+    }
+}
+
+/// A row of values to numbers for neighbouring depths, or for depths `apart` from each other.
+struct Row<'a> {
+    values: &'a [f32],
+    apart: Option<usize>,
+    numbers: &'a mut [f32],
+}
+
+impl WithSimd for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Row { values, apart, numbers } = self;
+        if let Some(apart) = apart {
+            Bf16::put_row(simd, values, 0, 0, numbers);
+            Bf16::put_row(simd, &values[apart.min(values.len())..], 1, 0, numbers);
+        } else {
+            Bf16::put_row_of_depths(simd, values, numbers);
+        }
+    }
+}
