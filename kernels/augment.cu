@@ -18,7 +18,7 @@ static __device__ Tap tap(unsigned at, unsigned size, unsigned shorter, unsigned
     return {first, min(first + 1, size - 1), inside - static_cast<float>(first)};
 }
 
-// One thread a value of the input; a window is its row, its column and whether it is mirrored.
+// One thread a value of the input; a window is its row, its column, whether it is mirrored, and three shifts' bits.
 extern "C" __global__ void __launch_bounds__(256)
     augment(AugmentShape shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, float* __restrict__ y) {
@@ -28,13 +28,16 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     const unsigned q = at % size, p = at / size % size, map = at / size / size;
     const unsigned n = map / shape.channels, c = shape.c == 1 ? 0 : map % shape.channels;
-    const unsigned row = windows[3 * n] + p, col = windows[3 * n + 1] + (windows[3 * n + 2] ? size - 1 - q : q);
-    const unsigned shorter = min(shape.h, shape.w);
-    const Tap down = tap(row, shape.h, shorter, shape.resize), across = tap(col, shape.w, shorter, shape.resize);
+    const unsigned* window = windows + 6 * n;
+    const unsigned column = window[2] ? size - 1 - q : q, row = window[0] + p, col = window[1] + column;
+    const unsigned shorter = min(shape.h, shape.w), resize = shape.cropped ? size : shape.resize;
+    const Tap down = tap(shape.cropped ? p : row, shape.h, shorter, resize);
+    const Tap across = tap(shape.cropped ? column : col, shape.w, shorter, resize);
     const unsigned char* plane = pixels + (n * shape.c + c) * shape.h * shape.w;
     const unsigned char *above = plane + down.first * shape.w, *below = plane + down.second * shape.w;
     const float left = above[across.first] + down.weight * (below[across.first] - above[across.first]);
     const float right = above[across.second] + down.weight * (below[across.second] - above[across.second]);
     const float value = left + across.weight * (right - left);
-    y[at] = (value - mean[(c * shape.resize + row) * shape.resize + col]) * shape.scale;
+    const float shift = __uint_as_float(window[3 + c]);
+    y[at] = (value + shift - mean[(c * shape.resize + row) * shape.resize + col]) * shape.scale;
 }

@@ -1,7 +1,9 @@
 //! Commands and flags: one definition each.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use alexnet_split::data::shards::Store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The network of 2012 as it was trained: AlexNet split over two devices.
@@ -41,6 +43,8 @@ Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, rec
 pub enum Command {
     /// Train a network (the default command).
     Train(TrainArgs),
+    /// Make a data set ready for training: scale its images once, and write them as shards.
+    Prepare(PrepareArgs),
     /// Measure a run's newest checkpoint on the held-out images.
     Eval(EvalArgs),
     /// Show a run's best five classes for held-out images, with the images.
@@ -115,9 +119,67 @@ pub enum TransportArg {
 /// What to train on.
 #[derive(Args, Clone)]
 pub struct DataArgs {
-    /// Folder with the four IDX files of MNIST or Fashion-MNIST, plain or .gz [default: the images that come with it].
+    /// A folder that `prepare` has made, or one with the files of MNIST (IDX, plain or .gz) or CIFAR (binary)
+    /// [default: the images that come with it].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+}
+
+/// What becomes of images that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BadImages {
+    /// The first one ends the preparation.
+    Stop,
+    /// They are left out, and listed.
+    Skip,
+}
+
+#[derive(Args)]
+#[command(after_help = PREPARE_HELP)]
+pub struct PrepareArgs {
+    /// The data set.
+    pub source: PathBuf,
+    /// The folder to write; a preparation that was interrupted goes on where it was.
+    pub folder: PathBuf,
+    /// Rows and columns: the shorter side is scaled to it and the centre kept (paper, section 2).
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(8..=4096))]
+    pub size: u16,
+    /// How images are stored: jpeg, or raw pixels, eight times as large.
+    #[arg(long, value_enum, default_value = "jpeg", hide_possible_values = true)]
+    pub store: Store,
+    /// Quality of JPEG.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub quality: u8,
+    /// What is held out of a set that is in one piece, of every class.
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share)]
+    pub val_fraction: f64,
+    /// What to do with an image that is damaged: stop and name it, or skip it.
+    #[arg(long, value_enum, default_value = "stop", value_name = "stop|skip", hide_possible_values = true)]
+    pub bad_images: BadImages,
+    /// How many are skipped at most.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub max_bad_images: usize,
+    /// Threads [default: one a core].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PREPARE_HELP: &str = "\
+Forms of data sets:
+  ImageNet's official files: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
+  a folder for each class, with images below it: in train/ and val/, or in one piece (see --val-fraction)
+  Hugging Face's parquet shards: train-*.parquet, validation-*.parquet
+  WebDataset's tar shards: train-*.tar, val-*.tar, with .cls, or .json with a label; classes.txt if there is one
+  CIFAR-10 and CIFAR-100, binary; MNIST's IDX files (these train as they are, too)
+
+Images may be JPEG, PNG, WebP, BMP or GIF, whatever they are called, in any colours, and are turned as their EXIF says.";
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0. ..1.).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to below 1".into())
 }
 
 #[derive(Args, Clone)]
@@ -159,10 +221,22 @@ pub struct RunArgs {
     pub data: DataArgs,
 }
 
+/// `--views`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Views {
+    #[value(name = "1")]
+    Centre,
+    #[value(name = "10")]
+    Ten,
+}
+
 #[derive(Args)]
 pub struct EvalArgs {
     #[command(flatten)]
     pub run: RunArgs,
+    /// Views of each image: 1, the centre, or the paper's 10, whose probabilities are averaged.
+    #[arg(long, value_enum, default_value = "1", value_name = "1|10", hide_possible_values = true)]
+    pub views: Views,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -168,6 +168,15 @@ impl Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }
 
+    /// What is wrong, without the file that it is wrong with.
+    pub fn problem(&self) -> String {
+        match self {
+            Error::Data { problem, .. } => problem.clone(),
+            Error::Io { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// The program's exit code for this failure; `--help` and README list them.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -53,6 +53,9 @@ pub struct TrainRecipe {
     pub seed: u64,
     /// `test` or `train`: when dropout scales.
     pub dropout: DropoutScaling,
+    /// `shuffled` or `fixed`: the order of the images.
+    #[serde(default)]
+    pub order: Order,
     /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
     pub checkpoint_steps: u64,
 }
@@ -102,11 +105,22 @@ pub struct ScheduleRecipe {
     pub patience: u32,
 }
 
+/// The order of the training images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Drawn anew for every epoch.
+    #[default]
+    Shuffled,
+    /// Drawn once, as the batches of the 2012 code were.
+    Fixed,
+}
+
 /// Names of the built-in recipes, the default first.
 pub const NAMES: [&str; 4] = ["quick", "paper", "fashion", "half"];
 
 impl Recipe {
-    /// The text of the paper. Not yet here: the colour noise of 4.1 and the ten views at test time.
+    /// The text of the paper. At test time it has ten views: `eval --views 10`.
     pub fn paper() -> Recipe {
         Recipe {
             name: "paper".into(),
@@ -117,6 +131,7 @@ impl Recipe {
                 resize: 256,                         // section 2
                 crop: Crop::Random,                  // 4.1
                 flip: true,                          // 4.1
+                colour_noise: 0.1,                   // 4.1
                 mean: Mean::Image(MeanImage::Pixel), // section 2
                 scale: 1.,                           // section 2: "raw RGB values"
             },
@@ -126,6 +141,7 @@ impl Recipe {
                 seed: 2012,
                 dropout: DropoutScaling::Test, // 4.2: "multiply their outputs by 0.5" at test time
                 checkpoint_steps: 0,
+                order: Order::Shuffled,
             },
             optimizer: OptimizerRecipe {
                 kind: OptimizerKind::Sgd,
@@ -150,7 +166,14 @@ impl Recipe {
             name: "quick".into(),
             net: NetOptions { fc8: Some(Placement::Split), ..paper.net }, // balances the two streams
             init: InitRecipe { weights: WeightInit::He, biases: BiasInit::Zero },
-            input: InputRecipe { resize: 224, crop: Crop::Center, flip: false, scale: 1. / 255., ..paper.input },
+            input: InputRecipe {
+                resize: 224,
+                crop: Crop::Center,
+                flip: false,
+                colour_noise: 0.,
+                scale: 1. / 255.,
+                ..paper.input
+            },
             train: TrainRecipe { epochs: 1, batch_size: 32, ..paper.train },
             optimizer: OptimizerRecipe { lr: 0.005, ..paper.optimizer },
             schedule: ScheduleRecipe { drops: 0, patience: 1 },
@@ -167,6 +190,7 @@ impl Recipe {
                 resize: 224,
                 crop: Crop::Center,
                 flip: false,
+                colour_noise: 0.,
                 mean: Mean::Value(0.),
                 scale: 1. / 255.,
             },
@@ -176,6 +200,7 @@ impl Recipe {
                 seed: 2012,
                 dropout: DropoutScaling::Train,
                 checkpoint_steps: 0,
+                order: Order::Shuffled,
             },
             optimizer: adam(0.001),
             schedule: ScheduleRecipe { drops: 0, patience: 1 },
@@ -192,6 +217,7 @@ impl Recipe {
                 resize: 224,
                 crop: Crop::Center,
                 flip: true,
+                colour_noise: 0.,
                 mean: Mean::Value(127.5),
                 scale: 1. / 127.5,
             },
@@ -201,6 +227,7 @@ impl Recipe {
                 seed: 2012,
                 dropout: DropoutScaling::Train,
                 checkpoint_steps: 0,
+                order: Order::Shuffled,
             },
             optimizer: adam(0.0002),
             schedule: ScheduleRecipe { drops: 0, patience: 1 },
@@ -307,6 +334,9 @@ impl Recipe {
             }
             r if r.net.image_size.is_some_and(|size| size > 4096) => {
                 refuse("net.image_size", format!("{:?}", r.net.image_size), "at most 4096")
+            }
+            r if !(r.input.colour_noise >= 0. && r.input.colour_noise.is_finite()) => {
+                refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
             }
             r if !r.input.scale.is_finite() => refuse("input.scale", r.input.scale.to_string(), "a number"),
             r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),

@@ -16,6 +16,10 @@ pub enum Purpose {
     Augment = 3,
     /// Dropout masks: counters are (unit / 4, sample, step); the layer is mixed into the key.
     Dropout = 4,
+    /// Colour noise of an image: counters are (image, epoch).
+    Colour = 6,
+    /// Which images of a class are held out.
+    Split = 7,
     /// Directions of the gradient check.
     Check = 5,
 }

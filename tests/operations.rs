@@ -182,14 +182,18 @@ fn conv_shape(
 
 fn augmentation<B: Backend>(backend: &B) {
     // Enlarged, as it is, made smaller; wide and high; grey for a network that sees colours.
-    for (c, [h, w], resize, channels, size) in
-        [(1, [28, 28], 67, 3, 64), (3, [20, 20], 20, 3, 17), (3, [30, 41], 16, 3, 16), (1, [9, 5], 12, 1, 7)]
-    {
-        let s = AugmentShape { c, h, w, resize, channels, size, scale: 0.25 };
+    for (c, [h, w], resize, channels, size, cropped) in [
+        (1, [28, 28], 67, 3, 64, false),
+        (3, [20, 20], 20, 3, 17, false),
+        (3, [30, 41], 16, 3, 16, false),
+        (1, [9, 5], 12, 1, 7, false),
+        (3, [17, 17], 20, 3, 17, true),
+    ] {
+        let s = AugmentShape { c, h, w, resize, channels, size, cropped, scale: 0.25 };
         let pixels: Vec<u8> = normals(3 * c * h * w, 60., 1).iter().map(|v| (v + 128.) as u8).collect();
         let mean = normals(c * resize * resize, 100., 2);
         let room = (resize - size) as u32;
-        let window = |row, col, mirrored| Window { row, col, mirrored };
+        let window = |row, col, mirrored| Window { row, col, mirrored, shift: [7.25, -3., row as f32] };
         let windows = [window(0, room, false), window(room, 0, true), window(room / 2, room / 3, true)];
         let (mean_on_device, elems) = (upload(backend, &mean), 3 * channels * size * size);
         let mut y = output(backend, elems);

@@ -29,12 +29,14 @@ pub struct AugmentShape {
     pub channels: usize,
     /// Rows and columns of the input.
     pub size: usize,
+    /// The bytes are the windows' alone, of the scaled image: H and W are the input's size.
+    pub cropped: bool,
     /// What differences from the mean are multiplied by.
     pub scale: f32,
 }
 
-/// Which part of a scaled image the network sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which part of a scaled image the network sees, and how it is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// Its first row.
     pub row: u32,
@@ -42,6 +44,8 @@ pub struct Window {
     pub col: u32,
     /// Left and right are exchanged.
     pub mirrored: bool,
+    /// Added to every pixel of a channel (paper 4.1).
+    pub shift: [f32; 3],
 }
 
 /// One weight block of a convolution: K filters over C channels, in one stream.
@@ -260,8 +264,8 @@ pub trait Backend: Send {
 
     /// The network's input from the bytes of images (paper, sections 2 and 4.1): image i, C x H x W values of 0 to 255,
     /// is scaled bilinearly so that its shorter side is `resize` and the middle of the longer one is kept; `windows[i]`
-    /// is cut from it and mirrored where it says so; y = (value - mean) * scale, with the mean at the value's place in
-    /// the scaled image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
+    /// is cut from it and mirrored where it says so; y = (value + shift - mean) * scale, with the mean at the value's
+    /// place in the scaled image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
     fn augment(
         &self,
         shape: &AugmentShape,

@@ -152,11 +152,11 @@ fn random_batch(net: &Net, n: usize) -> (Batch, AugmentShape, Vec<f32>) {
     let rng = Philox::new(1, Purpose::Check, 2);
     let words = (0..(n * c * h * w).div_ceil(16) as u32).flat_map(|i| rng.block([i, 0, 0, 0]));
     let pixels = words.flat_map(u32::to_le_bytes).take(n * c * h * w).collect();
-    let images = Images::Bytes(pixels, vec![Window { row: 0, col: 0, mirrored: false }; n]);
+    let images = Images::Bytes(pixels, vec![Window::default(); n]);
     let labels = (0..n).map(|i| (i % net.classes()) as u32).collect();
     (
         Batch { images, labels },
-        AugmentShape { c, h, w, resize: h, channels: c, size: h, scale: 1. },
+        AugmentShape { c, h, w, resize: h, channels: c, size: h, cropped: false, scale: 1. },
         vec![128.; c * h * w],
     )
 }

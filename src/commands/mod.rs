@@ -8,6 +8,7 @@ mod doctor;
 mod kernels;
 mod peer;
 pub mod place;
+mod prepare;
 mod run;
 mod train;
 
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => train::train(&cli.train),
         Some(Command::Train(args)) => train::train(&args),
+        Some(Command::Prepare(args)) => prepare::prepare(&args),
         Some(Command::Eval(args)) => run::eval(&args),
         Some(Command::Predict(args)) => run::predict(&args),
         Some(Command::Describe(args)) => describe::describe(&args),

@@ -4,18 +4,21 @@ use alexnet_split::backend::Backend;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::report::picture::picture;
 use alexnet_split::train::export;
-use alexnet_split::train::session::Session;
+use alexnet_split::train::session::{Session, softmax};
 use serde_json::json;
 
 use super::on_run;
-use crate::cli::{EvalArgs, ExportArgs, PredictArgs};
+use crate::cli::{EvalArgs, ExportArgs, PredictArgs, Views};
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
     on_run!(&args.run, |session| eval_session(args, &mut session))
 }
 
 fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result<()> {
-    let result = session.evaluate(&mut ())?;
+    let result = match args.views {
+        Views::Centre => session.evaluate(&mut ())?,
+        Views::Ten => session.evaluate_ten_views(&mut ())?,
+    };
     let step = session.step();
     if args.json {
         println!(
@@ -44,7 +47,7 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
         ));
     }
     for image in images {
-        let batch = session.input().batch(&session.data().test, &[image], None);
+        let batch = session.input().batch(&session.data().test, &[image], None)?;
         session.pair().evaluate(&batch)?;
         let logits = session.pair().logits(1)?.remove(0);
         let probabilities = softmax(&logits);
@@ -60,7 +63,7 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
             println!("{}", json!({"image": image, "label": label, "top": top}));
         } else {
             println!("\nheld-out image {image}, labelled {label}");
-            print!("{}", picture(&data.test, image as usize));
+            print!("{}", picture(&data.test, image as usize)?);
             for (class, probability) in top {
                 let mark = if class == label { "<- label" } else { "" };
                 println!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
@@ -74,11 +77,4 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     on_run!(&args.run, |session| export::export(&mut session, &args.file)?);
     println!("wrote {}: load it with scripts/load_exported.py", args.file.display());
     Ok(())
-}
-
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f64> = logits.iter().map(|&v| f64::from(v - max).exp()).collect();
-    let sum: f64 = exps.iter().sum();
-    exps.into_iter().map(|v| v / sum).collect()
 }

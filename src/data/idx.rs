@@ -12,6 +12,11 @@ use crate::error::{Error, Result};
 const IMAGES_MAGIC: u32 = 0x0000_0803;
 const LABELS_MAGIC: u32 = 0x0000_0801;
 
+/// Whether a folder has files of this form.
+pub fn is_there(folder: &Path) -> bool {
+    find(folder, "train-images-idx3-ubyte").is_ok()
+}
+
 /// Reads `<prefix>-images-idx3-ubyte` and `<prefix>-labels-idx1-ubyte` of `folder`, each plain or with `.gz`.
 ///
 /// Fails, naming the file, where one is missing, has another magic, is shorter or longer than its header says, or
@@ -30,7 +35,7 @@ pub fn load_images(folder: &Path, prefix: &str) -> Result<ImageSet> {
     if count == 0 || height == 0 || width == 0 {
         return Err(Error::data(images, format!("no pixels: {count} images of {height}x{width}")));
     }
-    Ok(ImageSet { channels: 1, height, width, pixels, labels: label_bytes.into_iter().map(u32::from).collect() })
+    Ok(ImageSet::in_memory([1, height, width], pixels, label_bytes.into_iter().map(u32::from).collect()))
 }
 
 fn find(folder: &Path, stem: &str) -> Result<PathBuf> {

@@ -1,9 +1,12 @@
 //! What becomes of an image on its way to the network: the mean, and in training the random crops and flips (paper,
 //! sections 2 and 4.1). The arithmetic on pixels is the devices': see `Backend::augment`.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, ImageSet, Images};
+use super::colours::{Colours, Sums};
+use super::decode::Rgb;
+use super::{Batch, DataSet, ImageSet, Images};
 use crate::backend::cpu::augment::scale_window;
 use crate::backend::{AugmentShape, Window};
 use crate::error::{Error, Result};
@@ -47,6 +50,10 @@ pub struct InputRecipe {
     pub crop: Crop,
     /// Mirror half of the training images.
     pub flip: bool,
+    /// Standard deviation of the colour noise in training, in those of the set's colours along their principal axes
+    /// (paper 4.1: 0.1); 0 for none.
+    #[serde(default)]
+    pub colour_noise: f32,
     /// Subtracted from each pixel.
     pub mean: Mean,
     /// Multiplied after that.
@@ -59,18 +66,25 @@ pub struct Preprocessor {
     shape: AugmentShape,
     /// C x resize x resize, to be subtracted.
     mean: Vec<f32>,
+    /// By which colours vary: principal axes, each as long as the standard deviation along it.
+    axes: Option<[[f32; 3]; 3]>,
 }
 
 impl Preprocessor {
-    /// For images like those of `train`, whose mean is taken where the recipe wants it; `image` is the network's input.
+    /// For images like those of `data`, whose mean is taken where the recipe wants it; `image` is the network's input.
     ///
-    /// Fails where channels do not fit or the scaled image is smaller than the network's.
-    pub fn new(recipe: &InputRecipe, image: [usize; 3], train: &ImageSet) -> Result<Preprocessor> {
+    /// Fails where channels do not fit, the scaled image is smaller than the network's, or an image cannot be read.
+    pub fn new(recipe: &InputRecipe, image: [usize; 3], data: &DataSet) -> Result<Preprocessor> {
+        let train = &data.train;
         let area = recipe.resize * recipe.resize;
         let mean = match recipe.mean {
             Mean::Value(value) => vec![value; train.channels * area],
             Mean::Image(MeanImage::Pixel) => {
-                let (small, size) = (mean_image(train), [train.height, train.width]);
+                let small = match &data.prepared {
+                    Some((mean, _)) => mean.clone(),
+                    None => mean_image(train)?,
+                };
+                let size = [train.height, train.width];
                 let mut mean = vec![0.; train.channels * area];
                 for (mean, small) in mean.chunks_exact_mut(area).zip(small.chunks_exact(size[0] * size[1])) {
                     scale_window(small, size, recipe.resize, [0, 0], recipe.resize, |v| *v, mean);
@@ -78,12 +92,12 @@ impl Preprocessor {
                 mean
             }
         };
-        Preprocessor::with_mean(recipe, image, train, mean)
+        Preprocessor::with_mean(recipe, image, data, mean)
     }
 
-    /// With a mean image of a training run: C x resize x resize of a set like `set`.
-    pub fn with_mean(recipe: &InputRecipe, image: [usize; 3], set: &ImageSet, mean: Vec<f32>) -> Result<Preprocessor> {
-        let [channels, height, size] = image;
+    /// With a mean image of a training run: C x resize x resize of a set like `data`.
+    pub fn with_mean(recipe: &InputRecipe, image: [usize; 3], data: &DataSet, mean: Vec<f32>) -> Result<Preprocessor> {
+        let ([channels, height, size], set) = (image, &data.train);
         if height != size || recipe.resize < size {
             let problem = format!("{} is smaller than the network's image of {height}x{size}", recipe.resize);
             return Err(Error::recipe("input.resize", problem));
@@ -92,9 +106,17 @@ impl Preprocessor {
             let problem = format!("the network reads {channels} channel, the images have {}", set.channels);
             return Err(Error::recipe("net.image_channels", problem));
         }
-        let (c, h, w) = (set.channels, set.height, set.width);
-        let shape = AugmentShape { c, h, w, resize: recipe.resize, channels, size, scale: recipe.scale };
-        Ok(Preprocessor { recipe: recipe.clone(), shape, mean })
+        // Images that are scaled already can be cut before they go to the device.
+        let cropped = (set.height, set.width) == (recipe.resize, recipe.resize);
+        let [h, w] = if cropped { [size; 2] } else { [set.height, set.width] };
+        let shape =
+            AugmentShape { c: set.channels, h, w, resize: recipe.resize, channels, size, cropped, scale: recipe.scale };
+        let axes = match &data.prepared {
+            _ if recipe.colour_noise == 0. => None,
+            Some((_, colours)) => Some(colours.axes()),
+            None => Some(colours(set)?.axes()),
+        };
+        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes })
     }
 
     /// What devices do with the bytes.
@@ -107,36 +129,84 @@ impl Preprocessor {
         &self.mean
     }
 
-    /// The images `indices` of `set` as a batch; in training, `augment` is the seed and the epoch.
-    pub fn batch(&self, set: &ImageSet, indices: &[u32], augment: Option<(u64, u64)>) -> Batch {
-        let pixels = indices.iter().flat_map(|&index| set.image(index as usize)).copied().collect();
+    /// The images `indices` of `set` as a batch, read and decoded on the pool's threads; in training, `augment` is the
+    /// seed and the epoch.
+    ///
+    /// Fails, naming the file, where an image cannot be read.
+    pub fn batch(&self, set: &ImageSet, indices: &[u32], augment: Option<(u64, u64)>) -> Result<Batch> {
         let windows = indices.iter().map(|&index| self.window(index, augment)).collect();
+        self.views(set, indices, windows)
+    }
+
+    /// The window `windows[i]` of each image, for looking at it in other ways.
+    pub fn views(&self, set: &ImageSet, indices: &[u32], windows: Vec<Window>) -> Result<Batch> {
+        let AugmentShape { c, h, w, cropped, size, .. } = self.shape;
+        let mut pixels = vec![0; indices.len() * c * h * w];
+        let images = pixels.par_chunks_exact_mut(c * h * w).zip(indices).zip(&windows);
+        images.try_for_each(|((pixels, &index), window)| {
+            if cropped {
+                return set.window(index as usize, [window.row as usize, window.col as usize], size, pixels);
+            }
+            pixels.copy_from_slice(&set.image(index as usize)?);
+            Ok(())
+        })?;
         let labels = indices.iter().map(|&index| set.labels[index as usize]).collect();
-        Batch { images: Images::Bytes(pixels, windows), labels }
+        Ok(Batch { images: Images::Bytes(pixels, windows), labels })
+    }
+
+    /// The paper's ten views of an image at test time: corners and centre, and the same mirrored (4.1).
+    pub fn ten_views(&self) -> Vec<Window> {
+        let room = (self.shape.resize - self.shape.size) as u32;
+        let places = [[0, 0], [0, room], [room, 0], [room, room], [room / 2, room / 2]];
+        let views = |mirrored| places.map(|[row, col]| Window { row, col, mirrored, shift: [0.; 3] });
+        [views(false), views(true)].concat()
     }
 
     /// What the network sees of image `index`.
     fn window(&self, index: u32, augment: Option<(u64, u64)>) -> Window {
         let room = (self.shape.resize - self.shape.size) as u32;
-        let centre = Window { row: room / 2, col: room / 2, mirrored: false };
+        let centre = Window { row: room / 2, col: room / 2, ..Window::default() };
         let Some((seed, epoch)) = augment else { return centre };
         let rng = Philox::new(seed, Purpose::Augment, 0);
         let draw = |what, bound| rng.below([index, epoch as u32, what, 0], bound);
         let mirrored = self.recipe.flip && draw(2, 2) == 1;
+        let shift = self.colour_shift(index, seed, epoch);
         match self.recipe.crop {
-            Crop::Random => Window { row: draw(0, room + 1), col: draw(1, room + 1), mirrored },
-            Crop::Center => Window { mirrored, ..centre },
+            Crop::Random => Window { row: draw(0, room + 1), col: draw(1, room + 1), mirrored, shift },
+            Crop::Center => Window { mirrored, shift, ..centre },
         }
+    }
+
+    /// Paper 4.1: the sum of the principal axes, each times a normal number of its own. As in the 2012 code, an axis is
+    /// as long as the standard deviation of the colours along it; the paper's text has the variance.
+    fn colour_shift(&self, index: u32, seed: u64, epoch: u64) -> [f32; 3] {
+        let Some(axes) = &self.axes else { return [0.; 3] };
+        let rng = Philox::new(seed, Purpose::Colour, 0);
+        let mut shift = [0.; 3];
+        for (number, axis) in axes.iter().enumerate() {
+            let alpha = self.recipe.colour_noise * rng.normal([index, epoch as u32, number as u32, 0]) as f32;
+            shift.iter_mut().zip(axis).for_each(|(shift, v)| *shift += alpha * v);
+        }
+        shift
     }
 }
 
 /// The mean of a set's images, summed exactly.
-fn mean_image(set: &ImageSet) -> Vec<f32> {
-    let mut sums = vec![0u64; set.channels * set.height * set.width];
+fn mean_image(set: &ImageSet) -> Result<Vec<f32>> {
+    let mut sums = vec![0u64; set.elems()];
     for index in 0..set.len() {
-        sums.iter_mut().zip(set.image(index)).for_each(|(sum, &v)| *sum += u64::from(v));
+        sums.iter_mut().zip(set.image(index)?.iter()).for_each(|(sum, &v)| *sum += u64::from(v));
     }
-    sums.into_iter().map(|sum| (sum as f64 / set.len() as f64) as f32).collect()
+    Ok(sums.into_iter().map(|sum| (sum as f64 / set.len() as f64) as f32).collect())
+}
+
+/// How a set's colours vary; grey ones together.
+fn colours(set: &ImageSet) -> Result<Colours> {
+    let mut sums = Sums::default();
+    for index in 0..set.len() {
+        sums.add(&Rgb::from_planes(set.channels, set.height, set.width, &set.image(index)?).pixels);
+    }
+    Ok(sums.colours())
 }
 
 #[cfg(test)]
@@ -145,27 +215,32 @@ mod tests {
     use crate::backend::cpu;
 
     fn recipe(resize: usize, crop: Crop, flip: bool) -> InputRecipe {
-        InputRecipe { resize, crop, flip, mean: Mean::Value(0.), scale: 1. }
+        InputRecipe { resize, crop, flip, colour_noise: 0., mean: Mean::Value(0.), scale: 1. }
     }
 
     /// A batch as the network reads it.
-    fn ready(input: &Preprocessor, set: &ImageSet, indices: &[u32], augment: Option<(u64, u64)>) -> Vec<f32> {
-        let Images::Bytes(pixels, windows) = input.batch(set, indices, augment).images else { unreachable!() };
+    fn ready(input: &Preprocessor, data: &DataSet, indices: &[u32], augment: Option<(u64, u64)>) -> Vec<f32> {
+        let batch = input.batch(&data.train, indices, augment).unwrap();
+        let Images::Bytes(pixels, windows) = batch.images else { unreachable!() };
         let mut y = vec![0.; indices.len() * input.shape.channels * input.shape.size.pow(2)];
         cpu::augment::augment(input.shape(), &pixels, &windows, input.mean(), &mut y);
         y
     }
 
-    fn ramp() -> ImageSet {
-        let pixels = (0..4u8).flat_map(|row| (0..4u8).map(move |col| 40 * row + 10 * col)).collect();
-        ImageSet { channels: 1, height: 4, width: 4, pixels, labels: vec![0] }
+    fn ramp() -> DataSet {
+        let [train, test] = [(); 2].map(|()| ImageSet::in_memory([1, 4, 4], pixels(), vec![0]));
+        DataSet { train, test, classes: vec!["ramp".into()], prepared: None }
+    }
+
+    fn pixels() -> Vec<u8> {
+        (0..4u8).flat_map(|row| (0..4u8).map(move |col| 40 * row + 10 * col)).collect()
     }
 
     #[test]
     fn the_same_size_is_the_image_itself_and_three_channels_repeat_it() {
         let set = ramp();
         let input = Preprocessor::new(&recipe(4, Crop::Center, false), [3, 4, 4], &set).unwrap();
-        let expected: Vec<f32> = set.pixels.iter().map(|&v| f32::from(v)).collect();
+        let expected: Vec<f32> = pixels().iter().map(|&v| f32::from(v)).collect();
         assert_eq!(ready(&input, &set, &[0], None), [&expected[..], &expected, &expected].concat());
     }
 

@@ -1,15 +1,25 @@
-//! Images in, batches out.
+//! Images in, batches out: small sets in memory, prepared ones on disk.
 
+pub mod cifar;
+pub mod colours;
+pub mod decode;
 pub mod idx;
 pub mod input;
+pub mod loader;
+pub mod prepare;
+pub mod shards;
+pub mod sources;
 
+use std::borrow::Cow;
 use std::path::Path;
 
+use self::colours::Colours;
+use self::shards::{Description, Shards};
 use crate::backend::Window;
 use crate::error::{Error, Result};
 
-/// Labelled images of one size, as bytes.
-#[derive(Clone, Debug, PartialEq)]
+/// Labelled images of one size.
+#[derive(Debug)]
 pub struct ImageSet {
     /// 1 or 3.
     pub channels: usize,
@@ -17,13 +27,32 @@ pub struct ImageSet {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// N C H W, 0 to 255.
-    pub pixels: Vec<u8>,
     /// Class of each image.
     pub labels: Vec<u32>,
+    store: Store,
+}
+
+/// Where images are.
+#[derive(Debug)]
+enum Store {
+    /// N C H W, 0 to 255.
+    Memory(Vec<u8>),
+    /// Squares on disk.
+    Shards(Shards),
 }
 
 impl ImageSet {
+    /// Images of `shape` (C H W) in memory, one after another.
+    pub fn in_memory([channels, height, width]: [usize; 3], pixels: Vec<u8>, labels: Vec<u32>) -> ImageSet {
+        assert_eq!(pixels.len(), labels.len() * channels * height * width, "bytes of {} images", labels.len());
+        ImageSet { channels, height, width, labels, store: Store::Memory(pixels) }
+    }
+
+    /// Squares of `size` on disk.
+    fn in_shards(size: usize, labels: Vec<u32>, shards: Shards) -> ImageSet {
+        ImageSet { channels: 3, height: size, width: size, labels, store: Store::Shards(shards) }
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -34,15 +63,43 @@ impl ImageSet {
         self.labels.is_empty()
     }
 
+    /// Values of one image.
+    pub fn elems(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
     /// C H W of one image.
-    pub fn image(&self, index: usize) -> &[u8] {
-        let elems = self.channels * self.height * self.width;
-        &self.pixels[index * elems..][..elems]
+    ///
+    /// Fails, naming the file, where it cannot be read or is not what was written.
+    pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+        match &self.store {
+            Store::Memory(pixels) => Ok(Cow::Borrowed(&pixels[index * self.elems()..][..self.elems()])),
+            Store::Shards(_) => {
+                let mut planes = vec![0; self.elems()];
+                self.window(index, [0, 0], self.height, &mut planes)?;
+                Ok(Cow::Owned(planes))
+            }
+        }
+    }
+
+    /// The `side` x `side` window at `corner` of an image: C x side x side. Fails as [`ImageSet::image`].
+    pub fn window(&self, index: usize, corner: [usize; 2], side: usize, out: &mut [u8]) -> Result<()> {
+        match &self.store {
+            Store::Memory(pixels) => {
+                let image = &pixels[index * self.elems()..][..self.elems()];
+                for (line, out) in out.chunks_exact_mut(side).enumerate() {
+                    let (channel, row) = (line / side, corner[0] + line % side);
+                    out.copy_from_slice(&image[(channel * self.height + row) * self.width + corner[1]..][..side]);
+                }
+            }
+            Store::Shards(shards) => decode::planes(&shards.square(index)?, self.width, corner, side, out),
+        }
+        Ok(())
     }
 }
 
 /// A data set: what is trained on and what is held out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct DataSet {
     /// Training images.
     pub train: ImageSet,
@@ -50,21 +107,31 @@ pub struct DataSet {
     pub test: ImageSet,
     /// Class names by label.
     pub classes: Vec<String>,
+    /// The mean training image (C H W) and how colours vary, where preparing has found them.
+    pub prepared: Option<(Vec<f32>, Colours)>,
 }
 
 impl DataSet {
-    /// Reads a folder with the four IDX files (plain or .gz) and, if it is there, `classes.txt` (a name a line).
+    /// Reads a prepared set, or a small one as it is: CIFAR's binary files, or the four IDX files (plain or .gz) and, if it
+    /// is there, `classes.txt` (a name a line).
     ///
     /// Fails, naming the file, where one is missing or malformed, or a label has no class.
     pub fn load(folder: &Path) -> Result<DataSet> {
         if !folder.is_dir() {
             return Err(Error::data(
                 folder,
-                "no such folder; --data takes a folder with the four IDX files of MNIST or Fashion-MNIST, plain or .gz",
+                "no such folder; --data takes a set that `prepare` has made, or a folder with the files of MNIST or CIFAR",
             ));
         }
-        let train = idx::load_images(folder, "train")?;
-        let test = idx::load_images(folder, "t10k")?;
+        if shards::is_prepared(folder) {
+            return DataSet::load_prepared(folder);
+        }
+        let (train, test, names) = if cifar::is_there(folder) {
+            cifar::load(folder)?
+        } else {
+            let names = Some(folder.join("classes.txt")).filter(|path| path.is_file());
+            (idx::load_images(folder, "train")?, idx::load_images(folder, "t10k")?, names)
+        };
         if (train.height, train.width) != (test.height, test.width) {
             let problem = format!(
                 "training images are {}x{}, test images {}x{}",
@@ -72,23 +139,34 @@ impl DataSet {
             );
             return Err(Error::data(folder, problem));
         }
-        let names = folder.join("classes.txt");
         let highest = train.labels.iter().chain(&test.labels).max().map_or(0, |&label| label as usize);
-        let classes: Vec<String> = if names.is_file() {
-            let text = std::fs::read_to_string(&names).map_err(Error::io("read", &names))?;
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
-        } else {
-            (0..=highest).map(|label| format!("class {label}")).collect()
+        let named_by = names.as_deref().and_then(Path::file_name).unwrap_or_default().display().to_string();
+        let classes: Vec<String> = match &names {
+            Some(names) => {
+                let text = std::fs::read_to_string(names).map_err(Error::io("read", names))?;
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+            }
+            None => (0..=highest).map(|label| format!("class {label}")).collect(),
         };
         if highest >= classes.len() {
             let problem = format!(
-                "label {highest} is out of range: classes.txt names {} classes, 0 to {}",
+                "label {highest} is out of range: {named_by} names {} classes, 0 to {}",
                 classes.len(),
                 classes.len().saturating_sub(1)
             );
             return Err(Error::data(folder, problem));
         }
-        Ok(DataSet { train, test, classes })
+        Ok(DataSet { train, test, classes, prepared: None })
+    }
+
+    fn load_prepared(folder: &Path) -> Result<DataSet> {
+        let description = Description::load(folder)?;
+        let [train, test] =
+            [&description.train, &description.val].map(|shards| Shards::open(folder, &description, shards));
+        let (train, test) = (train?, test?);
+        let path = folder.join(prepare::MEAN);
+        let mean = crate::train::checkpoint::read_tensor_file(&path, "mean", train.elems())?;
+        Ok(DataSet { train, test, classes: description.classes, prepared: Some((mean, description.colours)) })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Images in the terminal.
 
 use crate::data::ImageSet;
+use crate::error::Result;
 
 /// Image `index` as text: two rows of pixels a line, ten shades.
-pub fn picture(set: &ImageSet, index: usize) -> String {
+pub fn picture(set: &ImageSet, index: usize) -> Result<String> {
     const SHADES: &[u8] = b" .:-=+*#%@";
-    let image = set.image(index);
+    let image = set.image(index)?;
     let plane = &image[..set.height * set.width];
     // At most 56 columns; a character is about twice as high as wide.
     let step = set.width.div_ceil(56).max(1);
@@ -19,5 +20,5 @@ pub fn picture(set: &ImageSet, index: usize) -> String {
         }
         out.push('\n');
     }
-    out
+    Ok(out)
 }

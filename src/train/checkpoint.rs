@@ -175,6 +175,19 @@ pub fn write_tensors(
     flush(path)
 }
 
+/// The one tensor that matters of a file, of `elems` values.
+///
+/// Fails, naming the file, where it is not that.
+pub fn read_tensor_file(path: &Path, name: &str, elems: usize) -> Result<Vec<f32>> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| Error::data(path, format!("damaged: {error}")))?;
+    let values = read_tensor(path, &file, name, None)?;
+    if values.len() != elems {
+        return Err(Error::data(path, format!("{} values, expected {elems}", values.len())));
+    }
+    Ok(values)
+}
+
 fn read_tensor(path: &Path, file: &SafeTensors, name: &str, shape: Option<&[usize]>) -> Result<Vec<f32>> {
     let another = |problem: String| Error::run(path, format!("is of another network than the recipe's: {problem}"));
     let view = file.tensor(name).map_err(|_| another(format!("it has no tensor {name}")))?;

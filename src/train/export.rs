@@ -22,7 +22,7 @@ const CHECK_IMAGES: u32 = 2;
 pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     let indices: Vec<u32> = (0..CHECK_IMAGES.min(session.data().test.len() as u32)).collect();
     let count = indices.len();
-    let batch = session.input().batch(&session.data().test, &indices, None);
+    let batch = session.input().batch(&session.data().test, &indices, None)?;
     session.pair().evaluate(&batch)?;
     let images = session.pair().stream(0).read_input(count)?;
     let logits = session.pair().logits(count)?;

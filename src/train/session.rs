@@ -1,6 +1,7 @@
 //! The training loop: batches in order, gradients, check, update; evaluation and a checkpoint after every epoch.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -9,13 +10,14 @@ use super::checkpoint::{self, State};
 use super::run_dir::RunDir;
 use super::schedule::Schedule;
 use crate::backend::Backend;
+use crate::data::DataSet;
 use crate::data::input::Preprocessor;
-use crate::data::{DataSet, ImageSet};
+use crate::data::loader::{Loader, Order};
 use crate::error::{Error, Result};
 use crate::exchange::link::Link;
 use crate::net::pair::{BatchResult, Pair, Seat};
 use crate::net::spec::Net;
-use crate::recipe::Recipe;
+use crate::recipe::{Order as ImageOrder, Recipe};
 use crate::rng::{Philox, Purpose};
 
 /// One step, for whoever shows it.
@@ -31,6 +33,8 @@ pub struct StepReport {
     pub result: BatchResult,
     /// Time for batch, gradients and update.
     pub time: Duration,
+    /// Of it, waiting for the loader.
+    pub waited: Duration,
 }
 
 /// One evaluation of the held-out images.
@@ -66,8 +70,8 @@ impl Observer for () {}
 /// A network with its recipe and data, somewhere in training.
 pub struct Session<B: Backend> {
     recipe: Recipe,
-    data: DataSet,
-    input: Preprocessor,
+    data: Arc<DataSet>,
+    input: Arc<Preprocessor>,
     pair: Pair<B>,
     step: u64,
     schedule: Schedule,
@@ -97,13 +101,13 @@ impl<B: Backend> Session<B> {
     /// A new network on the seats that `pair` makes for it; `recipe` must be resolved.
     pub fn new(recipe: Recipe, data: DataSet, seats: Vec<Seat<B>>, link: Option<Link>) -> Result<Self> {
         let net = Net::from_options(&recipe.net)?;
-        let input = Preprocessor::new(&recipe.input, net.image, &data.train)?;
+        let input = Arc::new(Preprocessor::new(&recipe.input, net.image, &data)?);
         let states = recipe.state_names().len();
         let mut pair = Pair::new(&net, seats, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         let schedule = Schedule::new(recipe.optimizer.lr);
-        Ok(Session { recipe, data, input, pair, step: 0, schedule })
+        Ok(Session { recipe, data: Arc::new(data), input, pair, step: 0, schedule })
     }
 
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
@@ -116,7 +120,7 @@ impl<B: Backend> Session<B> {
             return Err(Error::run(checkpoint, problem));
         }
         let image = Net::from_options(&self.recipe.net)?.image;
-        self.input = Preprocessor::with_mean(&self.recipe.input, image, &self.data.train, mean)?;
+        self.input = Arc::new(Preprocessor::with_mean(&self.recipe.input, image, &self.data, mean)?);
         self.pair.set_input(self.input.shape(), self.input.mean())?;
         self.step = state.step;
         self.schedule = state.schedule;
@@ -162,13 +166,10 @@ impl<B: Backend> Session<B> {
         let planned = self.recipe.train.epochs * per_epoch;
         let total = max_steps.map_or(planned, |steps| steps.min(planned));
         observer.started(self.step, total, total.div_ceil(per_epoch));
-        let mut order = (u64::MAX, Vec::new());
+        let mut loader = self.start_loader(total)?;
         while self.step < total {
             let epoch = self.step / per_epoch;
-            if order.0 != epoch {
-                order = (epoch, self.epoch_order(epoch));
-            }
-            let report = self.train_step(epoch, &order.1).map_err(|error| explain_divergence(error, run.path()))?;
+            let report = self.train_step(epoch, &mut loader).map_err(|error| explain_divergence(error, run.path()))?;
             run.log(&json!({
                 "kind": "step", "step": report.step, "epoch": epoch, "loss": report.result.loss(), "lr": report.lr,
                 "images_per_s": report.result.images as f64 / report.time.as_secs_f64(),
@@ -186,19 +187,30 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// The order of the training images in an epoch: by seed and epoch alone.
-    fn epoch_order(&self, epoch: u64) -> Vec<u32> {
-        Philox::new(self.recipe.train.seed, Purpose::Shuffle, 0).permutation(self.data.train.len(), epoch as u32)
+    /// Makes the batches of all steps from here to `total`.
+    fn start_loader(&self, total: u64) -> Result<Loader> {
+        let (seed, size, order) = (self.recipe.train.seed, self.recipe.train.batch_size, self.recipe.train.order);
+        let (per_epoch, images) = (self.steps_per_epoch(), self.data.train.len());
+        let mut newest = (u64::MAX, Vec::new());
+        let orders = (self.step..total).map(move |step| {
+            let epoch = step / per_epoch;
+            if newest.0 != epoch {
+                // By seed and epoch alone.
+                let drawn = if order == ImageOrder::Fixed { 0 } else { epoch as u32 };
+                newest = (epoch, Philox::new(seed, Purpose::Shuffle, 0).permutation(images, drawn));
+            }
+            let first = (step % per_epoch) as usize * size;
+            let indices = newest.1[first..(first + size).min(images)].to_vec();
+            Order { indices, augment: Some((seed, epoch)), ..Order::default() }
+        });
+        Loader::start(self.data.clone(), self.input.clone(), orders)
     }
 
-    fn train_step(&mut self, epoch: u64, order: &[u32]) -> Result<StepReport> {
+    fn train_step(&mut self, epoch: u64, loader: &mut Loader) -> Result<StepReport> {
         let _span = tracing::info_span!("step", step = self.step).entered();
         let start = Instant::now();
-        let (seed, size) = (self.recipe.train.seed, self.recipe.train.batch_size);
-        let first = (self.step % self.steps_per_epoch()) as usize * size;
-        let indices = &order[first..(first + size).min(order.len())];
-        let batch =
-            tracing::debug_span!("batch").in_scope(|| self.input.batch(&self.data.train, indices, Some((seed, epoch))));
+        let batch = tracing::debug_span!("batch").in_scope(|| loader.wait())?;
+        let (waited, seed) = (start.elapsed(), self.recipe.train.seed);
         let result = self.pair.forward_backward(&batch, seed, self.step)?;
         if !result.loss().is_finite() {
             return Err(Error::Diverged { step: self.step + 1, loss: result.loss(), checkpoint: String::new() });
@@ -206,7 +218,7 @@ impl<B: Backend> Session<B> {
         let (recipe, lr, update) = (&self.recipe, self.schedule.lr, self.step + 1);
         self.pair.update(|kind| recipe.update(kind, lr, update))?;
         self.step += 1;
-        Ok(StepReport { step: self.step, epoch, lr, result, time: start.elapsed() })
+        Ok(StepReport { step: self.step, epoch, lr, result, time: start.elapsed(), waited })
     }
 
     fn evaluate_and_save(&mut self, run: &mut RunDir, epoch_ends: bool, observer: &mut dyn Observer) -> Result<()> {
@@ -226,11 +238,63 @@ impl<B: Backend> Session<B> {
     /// Runs all held-out images.
     pub fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<BatchResult> {
         let _span = tracing::info_span!("eval", step = self.step).entered();
-        let Session { data, pair, input, recipe, .. } = self;
-        let mut whole = BatchResult::default();
-        for indices in all_indices(&data.test).chunks(recipe.train.batch_size) {
-            whole.add(&pair.evaluate(&input.batch(&data.test, indices, None))?);
-            observer.evaluating(whole.images, data.test.len());
+        let (mut whole, count) = (BatchResult::default(), self.data.test.len());
+        let orders: Vec<Order> = self.held_out_batches().collect();
+        let mut loader = Loader::start(self.data.clone(), self.input.clone(), orders.clone().into_iter())?;
+        for _ in orders {
+            whole.add(&self.pair.evaluate(&loader.wait()?)?);
+            observer.evaluating(whole.images, count);
+        }
+        Ok(whole)
+    }
+
+    fn held_out_batches(&self) -> impl Iterator<Item = Order> {
+        let (size, count) = (self.recipe.train.batch_size as u32, self.data.test.len() as u32);
+        let batch = move |first: u32| (first..(first + size).min(count)).collect();
+        (0..count).step_by(size as usize).map(move |first| Order {
+            held_out: true,
+            indices: batch(first),
+            ..Order::default()
+        })
+    }
+
+    /// Runs all held-out images in ten views each and averages the probabilities (paper 4.1); all streams must be in
+    /// this process.
+    pub fn evaluate_ten_views(&mut self, observer: &mut dyn Observer) -> Result<BatchResult> {
+        let views = self.input.ten_views();
+        let orders = self.held_out_batches().flat_map({
+            let views = views.clone();
+            move |order| views.clone().into_iter().map(move |view| Order { view: Some(view), ..order.clone() })
+        });
+        let orders: Vec<Order> = orders.collect();
+        let mut loader = Loader::start(self.data.clone(), self.input.clone(), orders.into_iter())?;
+        let (mut whole, count) = (BatchResult::default(), self.data.test.len());
+        while whole.images < count {
+            let (mut sums, mut labels): (Vec<Vec<f64>>, Vec<u32>) = Default::default();
+            for _ in &views {
+                let batch = loader.wait()?;
+                self.pair.evaluate(&batch)?;
+                let rows = self.pair.logits(batch.len())?;
+                sums.resize(batch.len(), Vec::new());
+                for (sum, logits) in sums.iter_mut().zip(rows) {
+                    sum.resize(logits.len(), 0.);
+                    sum.iter_mut().zip(softmax(&logits)).for_each(|(sum, p)| *sum += p / views.len() as f64);
+                }
+                labels = batch.labels;
+            }
+            for (probabilities, label) in sums.iter().zip(labels) {
+                let of_label = probabilities[label as usize];
+                // As the devices count: on a tie the lower class ranks higher.
+                let above = |(class, p): (usize, &f64)| *p > of_label || (*p == of_label && class < label as usize);
+                let above = probabilities.iter().enumerate().filter(|&row| above(row)).count();
+                whole.add(&BatchResult {
+                    images: 1,
+                    loss_sum: -of_label.ln(),
+                    top1_errors: usize::from(above >= 1),
+                    top5_errors: usize::from(above >= 5),
+                });
+            }
+            observer.evaluating(whole.images, count);
         }
         Ok(whole)
     }
@@ -243,8 +307,12 @@ impl<B: Backend> Session<B> {
     }
 }
 
-fn all_indices(set: &ImageSet) -> Vec<u32> {
-    (0..set.len() as u32).collect()
+/// Probabilities of classes.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f64> = logits.iter().map(|&v| f64::from(v - max).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.into_iter().map(|v| v / sum).collect()
 }
 
 fn explain_divergence(error: Error, run: &Path) -> Error {

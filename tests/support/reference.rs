@@ -22,14 +22,20 @@ pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]
         for channel in 0..s.channels {
             let c = channel % s.c;
             let plane = &pixels[(n * s.c + c) * s.h * s.w..][..s.h * s.w];
+            let shift = f64::from(window.shift[c]);
             for p in 0..s.size {
                 for q in 0..s.size {
                     let row = window.row as usize + p;
                     let col = window.col as usize + if window.mirrored { s.size - 1 - q } else { q };
-                    let value: f64 = (0..s.h * s.w)
-                        .map(|i| f64::from(plane[i]) * weight(i / s.w, row, s.h) * weight(i % s.w, col, s.w))
-                        .sum();
-                    y.push((value - f64::from(mean[(c * s.resize + row) * s.resize + col])) * f64::from(s.scale));
+                    let value: f64 = if s.cropped {
+                        f64::from(plane[p * s.w + col - window.col as usize])
+                    } else {
+                        let share = |i: usize| weight(i / s.w, row, s.h) * weight(i % s.w, col, s.w);
+                        (0..s.h * s.w).map(|i| f64::from(plane[i]) * share(i)).sum()
+                    };
+                    y.push(
+                        (value + shift - f64::from(mean[(c * s.resize + row) * s.resize + col])) * f64::from(s.scale),
+                    );
                 }
             }
         }

@@ -54,11 +54,12 @@ pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]
     images.zip(windows).for_each(|((y, pixels), window)| {
         let (row, col) = (window.row as usize, window.col as usize);
         let channels = y.chunks_exact_mut(area).zip(pixels.chunks_exact(plane));
-        for ((y, pixels), mean) in channels.zip(mean.chunks_exact(s.resize * s.resize)) {
-            scale_window(pixels, [s.h, s.w], s.resize, [row, col], s.size, |v| f32::from(*v), y);
+        for (((y, pixels), mean), shift) in channels.zip(mean.chunks_exact(s.resize * s.resize)).zip(window.shift) {
+            let (resize, corner) = if s.cropped { (s.size, [0, 0]) } else { (s.resize, [row, col]) };
+            scale_window(pixels, [s.h, s.w], resize, corner, s.size, |v| f32::from(*v), y);
             for (index, y) in y.chunks_exact_mut(s.size).enumerate() {
                 let mean = &mean[(row + index) * s.resize + col..][..s.size];
-                y.iter_mut().zip(mean).for_each(|(v, mean)| *v = (*v - mean) * s.scale);
+                y.iter_mut().zip(mean).for_each(|(v, mean)| *v = (*v + shift - mean) * s.scale);
                 if window.mirrored {
                     y.reverse();
                 }

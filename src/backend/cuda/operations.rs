@@ -72,11 +72,15 @@ impl Backend for CudaBackend {
         y: &mut Buffer,
     ) -> Result<()> {
         let (n, scale) = (windows.len(), s.scale);
-        let words: Vec<[u32; 3]> = windows.iter().map(|w| [w.row, w.col, w.mirrored.into()]).collect();
+        let words = windows.iter().map(|w| {
+            let [r, g, b] = w.shift.map(f32::to_bits);
+            [w.row, w.col, w.mirrored.into(), r, g, b]
+        });
+        let words: Vec<[u32; 6]> = words.collect();
         let mut batch = self.batch();
         let pixels = self.upload_to(&mut batch.pixels, pixels)?;
         let windows = self.upload_to(&mut batch.windows, bytemuck::cast_slice(&words))?;
-        let sizes = [n, s.c, s.h, s.w, s.resize, s.channels, s.size].map(|size| size as u32);
+        let sizes = [n, s.c, s.h, s.w, s.resize, s.channels, s.size, s.cropped.into()].map(|size| size as u32);
         self.launch(
             "augment",
             &self.kernels.augment,

@@ -1,0 +1,102 @@
+//! `prepare`: a data set as people have it to shards that training reads.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use alexnet_split::data::prepare::{self, Observer, Options};
+use alexnet_split::data::sources;
+use alexnet_split::error::Result;
+use alexnet_split::report::logs::BARS;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::cli::{BadImages, PrepareArgs};
+
+pub fn prepare(args: &PrepareArgs) -> Result<()> {
+    if let Some(threads) = args.threads {
+        // Only the first call sets it.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    }
+    let sources = sources::open(&args.source, args.val_fraction)?;
+    let (train, val, classes) = (sources.train.len(), sources.val.len(), sources.classes.len());
+    if !args.json {
+        println!("source   {}: {}", args.source.display(), sources.form);
+        println!("images   {train} to train on, {val} held out, {classes} classes");
+        sources.notes.iter().for_each(|note| println!("note     {note}"));
+    }
+    let options = Options {
+        size: args.size.into(),
+        store: args.store,
+        quality: args.quality,
+        max_bad_images: if args.bad_images == BadImages::Skip { args.max_bad_images } else { 0 },
+    };
+    let start = Instant::now();
+    let prepared = prepare::prepare(&args.source, &sources, &args.folder, &options, &Progress::new(args.json))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let images = |shards: &[alexnet_split::data::shards::Shard]| shards.iter().map(|shard| shard.images).sum::<usize>();
+    let bytes: u64 = prepared.train.iter().chain(&prepared.val).map(|shard| shard.bytes).sum();
+    if args.json {
+        let facts = json!({
+            "train": images(&prepared.train), "val": images(&prepared.val), "classes": classes, "bytes": bytes,
+            "seconds": seconds, "bad_images": prepared.bad_images,
+        });
+        println!("{facts}");
+        return Ok(());
+    }
+    for bad in &prepared.bad_images {
+        println!("skipped  {}: {}", bad.name, bad.problem);
+    }
+    let (mean, devs) = (prepared.colours.mean, prepared.colours.eigenvalues.map(f64::sqrt));
+    println!(
+        "colours  mean {:.1} {:.1} {:.1}; deviations along the axes {:.1} {:.1} {:.1}",
+        mean[0], mean[1], mean[2], devs[0], devs[1], devs[2]
+    );
+    println!("wrote    {}: {} in {}", args.folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
+    println!("\nNext: alexnet-split --recipe paper --data {}", args.folder.display());
+    Ok(())
+}
+
+/// A bar on a terminal, plain lines elsewhere, nothing with JSON.
+struct Progress {
+    bar: Option<ProgressBar>,
+    lines: bool,
+    /// When it began, at how many images (what an earlier run did costs no time), and when the last line was.
+    since: Mutex<Option<(Instant, usize, Instant)>>,
+}
+
+/// Time between plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl Progress {
+    fn new(json: bool) -> Self {
+        let bar = (!json && std::io::stderr().is_terminal()).then(|| BARS.add(ProgressBar::no_length()));
+        if let Some(bar) = &bar {
+            let style = ProgressStyle::with_template("prepare [{bar:24}] {pos}/{len} images, {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        }
+        Progress { lines: !json && bar.is_none(), bar, since: Mutex::new(None) }
+    }
+}
+
+impl Observer for Progress {
+    fn prepared(&self, done: usize, total: usize) {
+        let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let now = Instant::now();
+        let (start, first, last_line) = since.get_or_insert((now, done, now));
+        let per_s = (done - *first) as f64 / (now - *start).as_secs_f64().max(1e-3);
+        let left = Duration::from_secs_f64(((total - done) as f64 / per_s.max(1e-3)).min(1e9));
+        let message = format!("{per_s:.0} images/s, {} left", HumanDuration(left));
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            bar.set_message(message);
+            if done == total {
+                bar.finish_and_clear();
+            }
+        } else if self.lines && now - *last_line >= LINE_EVERY {
+            *last_line = now;
+            eprintln!("prepare  {done}/{total} images, {message}");
+        }
+    }
+}

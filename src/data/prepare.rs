@@ -1,0 +1,234 @@
+//! From a data set as people have it to shards of small squares (paper, section 2), once.
+//!
+//! Images are made in parallel, shards in order; after each, what has been done is written down, so that an interrupted
+//! preparation goes on where it was. Memory holds one shard.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::colours::Sums;
+use super::decode::{Rgb, decode};
+use super::shards::{self, Bad, Description, Entry, Shard, Store};
+use super::sources::{Part, Picture, Sources};
+use crate::error::{Error, Result};
+use crate::train::checkpoint::write_tensors;
+
+/// Images a shard: 20 MB of JPEG at 256x256, or 200 MB of raw pixels.
+const SHARD_IMAGES: usize = 1024;
+
+/// What has been done so far is written to it.
+const PROGRESS: &str = "prepare.json";
+
+/// The mean training image's file.
+pub const MEAN: &str = "mean.safetensors";
+
+/// How to prepare.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// Rows and columns of the squares.
+    pub size: usize,
+    /// How they are stored.
+    pub store: Store,
+    /// Of JPEG.
+    pub quality: u8,
+    /// How many images may be left out because they are damaged; the next one is an error.
+    pub max_bad_images: usize,
+}
+
+/// Who watches.
+pub trait Observer: Sync {
+    /// Of all images, so many are done: of them were done by an earlier run at the beginning.
+    fn prepared(&self, done: usize, total: usize);
+}
+
+/// What an interrupted preparation leaves behind.
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    /// Of what: another set or other options cannot go on with it.
+    source: String,
+    images: [usize; 2],
+    options: Options,
+    shards: [Vec<Shard>; 2],
+    sums: Sums,
+    bad: Vec<Bad>,
+}
+
+/// Prepares `sources`, which came from `source`, into `folder`.
+///
+/// Fails where the folder holds something else, an image is damaged and may not be left out, or the disk is full.
+pub fn prepare(
+    source: &Path,
+    sources: &Sources,
+    folder: &Path,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Description> {
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let mut progress = begin(source, sources, folder, options)?;
+    let parts = [("train", &sources.train), ("val", &sources.val)];
+    let total = sources.train.len() + sources.val.len();
+    let done = AtomicUsize::new(0);
+    for (number, (name, part)) in parts.into_iter().enumerate() {
+        for (shard, first) in (0..part.len()).step_by(SHARD_IMAGES).enumerate() {
+            let count = SHARD_IMAGES.min(part.len() - first);
+            if shard < progress.shards[number].len() {
+                observer.prepared(done.fetch_add(count, Ordering::Relaxed) + count, total);
+                continue;
+            }
+            let made = Made::new(count);
+            part.read(first..first + count, &|place, picture| {
+                let name = &part.item(first + place).name;
+                made.add(place, make(picture, name, options, number == 0, &made.sums));
+                observer.prepared(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            });
+            let entries = made.finish(part, first, options, &mut progress)?;
+            let shard = format!("{name}-{shard:06}");
+            let shard = shards::write_shard(folder, &shard, first, options.store, &entries)?;
+            progress.shards[number].push(shard);
+            shards::write_whole(&folder.join(PROGRESS), &serde_json::to_vec(&progress).unwrap_or_default())?;
+        }
+    }
+    finish(source, sources, folder, options, progress)
+}
+
+/// The progress of an earlier run, or a new one.
+fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> Result<Progress> {
+    if shards::is_prepared(folder) {
+        return Err(Error::data(folder, "holds a prepared set already; give another folder, or remove this one"));
+    }
+    let path = folder.join(PROGRESS);
+    let (source, images) = (source.display().to_string(), [sources.train.len(), sources.val.len()]);
+    if path.is_file() {
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let progress: Progress = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::data(&path, format!("damaged ({error}); remove the folder and start again")))?;
+        if (&progress.source, progress.images, &progress.options) != (&source, images, options) {
+            let problem = format!(
+                "holds the beginning of {} ({} images) with {:?}; go on with the same, or give another folder",
+                progress.source,
+                progress.images[0] + progress.images[1],
+                progress.options
+            );
+            return Err(Error::data(folder, problem));
+        }
+        return Ok(progress);
+    }
+    let mut entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    if entries.next().is_some() {
+        return Err(Error::data(folder, "is not empty; give a new folder"));
+    }
+    let (options, shards) = (options.clone(), Default::default());
+    Ok(Progress { source, images, options, shards, sums: Sums::default(), bad: Vec::new() })
+}
+
+/// A picture to the bytes that are stored.
+fn make(
+    picture: Result<Picture>,
+    name: &str,
+    options: &Options,
+    counts: bool,
+    sums: &Mutex<Vec<Sums>>,
+) -> Result<Vec<u8>> {
+    let bad = |problem: String| Error::data(name, problem);
+    let image = match picture? {
+        Picture::File(bytes) => decode(&bytes).map_err(bad)?,
+        Picture::Planes { channels, height, width, values } => Rgb::from_planes(channels, height, width, &values),
+    };
+    let square = image.square(options.size).map_err(bad)?;
+    let stored = shards::encode(&square, options.size, options.store, options.quality).map_err(bad)?;
+    if counts {
+        // Each thread takes one of the sums and gives it back.
+        let lock = || sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut own = lock().pop().unwrap_or_default();
+        own.add(&square);
+        lock().push(own);
+    }
+    Ok(stored)
+}
+
+/// The images of a shard while they are made.
+struct Made {
+    images: Vec<Mutex<Option<Result<Vec<u8>>>>>,
+    sums: Mutex<Vec<Sums>>,
+}
+
+impl Made {
+    fn new(count: usize) -> Self {
+        Made { images: (0..count).map(|_| Mutex::new(None)).collect(), sums: Mutex::default() }
+    }
+
+    fn add(&self, place: usize, image: Result<Vec<u8>>) {
+        *self.images[place].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(image);
+    }
+
+    /// The entries in order; damaged images go to the list of bad ones, or are an error.
+    fn finish(self, part: &Part, first: usize, options: &Options, progress: &mut Progress) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for (place, image) in self.images.into_iter().enumerate() {
+            let item = part.item(first + place);
+            let image = image.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match image.unwrap_or_else(|| Err(Error::data(&item.name, "was not read"))) {
+                Ok(bytes) => entries.push(Entry { name: item.name.clone(), class: item.class, bytes }),
+                Err(error) if progress.bad.len() < options.max_bad_images => {
+                    progress.bad.push(Bad { name: item.name.clone(), problem: error.problem() });
+                }
+                Err(error) => return Err(refuse(error, progress.bad.len())),
+            }
+        }
+        let sums = self.sums.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sums.iter().for_each(|sums| progress.sums.merge(sums));
+        Ok(entries)
+    }
+}
+
+/// Says what to do about a damaged image.
+fn refuse(error: Error, skipped: usize) -> Error {
+    let advice = match skipped {
+        0 => "mend or remove it, or give --bad-images skip".to_owned(),
+        _ => format!("{skipped} images were skipped before; mend them, or give a higher --max-bad-images"),
+    };
+    match error {
+        Error::Data { path, problem } => Error::Data { path, problem: format!("{problem}; {advice}") },
+        other => other,
+    }
+}
+
+/// Writes what makes the set whole.
+fn finish(
+    source: &Path,
+    sources: &Sources,
+    folder: &Path,
+    options: &Options,
+    progress: Progress,
+) -> Result<Description> {
+    let Progress { shards: [train, val], sums, bad, .. } = progress;
+    for (part, shards) in [("train", &train), ("val", &val)] {
+        if shards.iter().all(|shard| shard.images == 0) {
+            return Err(Error::data(folder, format!("not one image of {part} could be used")));
+        }
+    }
+    let shape = vec![3, options.size, options.size];
+    write_tensors(&folder.join(MEAN), &[("mean".to_owned(), shape, sums.mean_image())], None)?;
+    let (format, version) = Description::header();
+    let description = Description {
+        format,
+        version,
+        classes: sources.classes.clone(),
+        size: options.size,
+        store: options.store,
+        quality: options.quality,
+        train,
+        val,
+        colours: sums.colours(),
+        source: source.display().to_string(),
+        form: sources.form.to_owned(),
+        bad_images: bad,
+    };
+    description.save(folder)?;
+    let progress = folder.join(PROGRESS);
+    std::fs::remove_file(&progress).map_err(Error::io("remove", &progress))?;
+    Ok(description)
+}

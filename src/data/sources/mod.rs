@@ -1,0 +1,184 @@
+//! Data sets as people have them, for `prepare` to read: one file a form. [`open`] tells the forms apart.
+
+mod folders;
+mod imagenet;
+mod matlab;
+mod memory;
+mod parquet;
+mod places;
+mod tars;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{DataSet, cifar, idx};
+use crate::error::{Error, Result};
+use crate::rng::{Philox, Purpose};
+
+/// An image that a source holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Where it comes from, to be named when it is bad.
+    pub name: String,
+    /// Its class.
+    pub class: u32,
+}
+
+/// What a source has of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Picture {
+    /// An image file.
+    File(Vec<u8>),
+    /// Bytes of the channels, one after another: C H W.
+    Planes {
+        /// 1 or 3.
+        channels: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// C x H x W.
+        values: Vec<u8>,
+    },
+}
+
+/// Labelled images in an order that never changes.
+pub trait Source: Send + Sync {
+    /// All of them.
+    fn items(&self) -> &[Item];
+    /// Reads some, by their numbers; `work` gets the place in `indices` and what was read, in any order, on the threads
+    /// of the pool that this is called in.
+    fn read(&self, indices: &[u32], work: &(dyn Fn(usize, Result<Picture>) + Sync));
+}
+
+/// Some of a source's images, in an order of their own.
+#[derive(Clone)]
+pub struct Part {
+    source: Arc<dyn Source>,
+    indices: Vec<u32>,
+}
+
+impl Part {
+    /// All images of a source.
+    pub fn all(source: Arc<dyn Source>) -> Part {
+        let indices = (0..source.items().len() as u32).collect();
+        Part { source, indices }
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// One image's name and class.
+    pub fn item(&self, index: usize) -> &Item {
+        &self.source.items()[self.indices[index] as usize]
+    }
+
+    /// See [`Source::read`].
+    pub fn read(&self, range: std::ops::Range<usize>, work: &(dyn Fn(usize, Result<Picture>) + Sync)) {
+        self.source.read(&self.indices[range], work);
+    }
+
+    /// Parts off `fraction` of every class, rounded down but at least one image of a class that has several, drawn by
+    /// the number of the image.
+    fn split(self, fraction: f64) -> [Part; 2] {
+        let mut by_class: Vec<Vec<u32>> = Vec::new();
+        for &index in &self.indices {
+            let class = self.source.items()[index as usize].class as usize;
+            by_class.resize_with(by_class.len().max(class + 1), Vec::new);
+            by_class[class].push(index);
+        }
+        let [mut train, mut val] = [Vec::new(), Vec::new()];
+        for (class, indices) in by_class.iter().enumerate() {
+            let count = ((indices.len() as f64 * fraction) as usize).max(usize::from(indices.len() > 1));
+            let order = Philox::new(0, Purpose::Split, class as u32).permutation(indices.len(), 0);
+            for (place, index) in order.into_iter().enumerate() {
+                let part = if place < count { &mut val } else { &mut train };
+                part.push(indices[index as usize]);
+            }
+        }
+        [train, val].map(|mut indices| {
+            indices.sort_unstable();
+            Part { source: self.source.clone(), indices }
+        })
+    }
+}
+
+/// A data set as it was found.
+pub struct Sources {
+    /// What its form is called.
+    pub form: &'static str,
+    /// To train on.
+    pub train: Part,
+    /// To be held out.
+    pub val: Part,
+    /// Names by class.
+    pub classes: Vec<String>,
+    /// What was seen and left alone, for people.
+    pub notes: Vec<String>,
+}
+
+/// Images and their classes before it is known what is held out.
+struct Found {
+    form: &'static str,
+    train: Arc<dyn Source>,
+    /// `None` where the set is in one piece.
+    val: Option<Arc<dyn Source>>,
+    classes: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// Finds the form of a data set and its images; `val_fraction` is held out where the set is in one piece.
+///
+/// Fails, naming the file or folder, where it has no known form, or its parts do not fit each other.
+pub fn open(path: &Path, val_fraction: f64) -> Result<Sources> {
+    if !path.exists() {
+        return Err(Error::data(path, "there is no such file or folder"));
+    }
+    let Found { form, train, val, classes, notes } = find(path)?;
+    let train = Part::all(train);
+    let [train, val] = match val {
+        Some(val) => [train, Part::all(val)],
+        None => train.split(val_fraction),
+    };
+    for (part, what) in [(&train, "train on"), (&val, "hold out")] {
+        if part.is_empty() {
+            return Err(Error::data(path, format!("{form}: there are no images to {what}")));
+        }
+    }
+    if let Some(item) = part_items(&train, &val).find(|item| item.class as usize >= classes.len()) {
+        return Err(Error::data(&item.name, format!("class {} of {} classes", item.class, classes.len())));
+    }
+    Ok(Sources { form, train, val, classes, notes })
+}
+
+fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a Item> {
+    [train, val].into_iter().flat_map(|part| (0..part.len()).map(|index| part.item(index)))
+}
+
+/// The form of a set by the files that are there.
+fn find(path: &Path) -> Result<Found> {
+    if imagenet::is_there(path) {
+        return imagenet::open(path);
+    }
+    if cifar::is_there(path) || idx::is_there(path) {
+        let DataSet { train, test, classes, .. } = DataSet::load(path)?;
+        let form = if cifar::is_there(path) { "CIFAR, binary" } else { "IDX" };
+        let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", test)]
+            .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
+        return Ok(Found { form, train, val: Some(val), classes, notes: Vec::new() });
+    }
+    if let Some(parts) = tars::find(path, ".parquet")? {
+        return parquet::open(path, parts);
+    }
+    if let Some(parts) = tars::find(path, ".tar")? {
+        return tars::open(path, parts);
+    }
+    folders::open(path)
+}

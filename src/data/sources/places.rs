@@ -1,0 +1,76 @@
+//! Images that are files, or pieces of files.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::{Item, Picture, Source};
+use crate::error::{Error, Result};
+
+/// Where the bytes of an image lie.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A file of its own.
+    File(PathBuf),
+    /// A piece of an archive.
+    Piece { archive: usize, offset: u64, bytes: u64 },
+}
+
+/// Image files and pieces of archives.
+#[derive(Default)]
+pub struct Places {
+    pub items: Vec<Item>,
+    pub places: Vec<Place>,
+    pub archives: Vec<(PathBuf, Option<File>)>,
+}
+
+/// Bytes of the largest image file that is read.
+const MAX_BYTES: u64 = 1 << 30;
+
+impl Places {
+    pub fn push(&mut self, name: String, class: u32, place: Place) {
+        self.items.push(Item { name, class });
+        self.places.push(place);
+    }
+
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+        match &self.places[index] {
+            Place::File(path) => {
+                let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+                if bytes > MAX_BYTES {
+                    return Err(Error::data(path, format!("{bytes} bytes are too many for an image")));
+                }
+                std::fs::read(path).map_err(Error::io("read", path))
+            }
+            Place::Piece { archive, offset, bytes } => {
+                let (path, file) = &self.archives[*archive];
+                if *bytes > MAX_BYTES {
+                    let problem = format!("{}: {bytes} bytes are too many for an image", self.items[index].name);
+                    return Err(Error::data(path, problem));
+                }
+                let mut buffer = vec![0; *bytes as usize];
+                let read = match file {
+                    Some(file) => file.read_exact_at(&mut buffer, *offset),
+                    None => File::open(path).and_then(|file| file.read_exact_at(&mut buffer, *offset)),
+                };
+                read.map_err(Error::io("read", path))?;
+                Ok(buffer)
+            }
+        }
+    }
+}
+
+impl Source for Places {
+    fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn read(&self, indices: &[u32], work: &(dyn Fn(usize, Result<Picture>) + Sync)) {
+        indices
+            .par_iter()
+            .enumerate()
+            .for_each(|(place, &index)| work(place, self.bytes(index as usize).map(Picture::File)));
+    }
+}

@@ -1,0 +1,192 @@
+//! Tar files: what is in them and where, without unpacking; and WebDataset's form, in which the files of a sample have
+//! one name but for the ending (`0001.jpg`, `0001.cls`).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::folders::is_called_an_image;
+use super::places::{Place, Places};
+use super::{Found, Source};
+use crate::error::{Error, Result};
+
+/// A file in a tar.
+pub struct Member {
+    pub name: String,
+    /// From the beginning of the outermost file.
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// A piece of a file, read as if it were one.
+struct Section<'a> {
+    file: &'a File,
+    start: u64,
+    bytes: u64,
+    at: u64,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = (buffer.len() as u64).min(self.bytes.saturating_sub(self.at)) as usize;
+        let read = self.file.read_at(&mut buffer[..count], self.start + self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Section<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::End(by) => self.bytes.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = place.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
+/// The files in a tar that is `bytes` long and begins at `start` of `file`; `path` is for messages.
+///
+/// Fails where it is damaged, or ends before its files do.
+pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2]) -> Result<Vec<Member>> {
+    let damaged = |error: io::Error| Error::data(path, format!("damaged or truncated tar: {error}"));
+    let mut archive = tar::Archive::new(Section { file, start, bytes, at: 0 });
+    let mut members = Vec::new();
+    for entry in archive.entries_with_seek().map_err(damaged)? {
+        let entry = entry.map_err(damaged)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let (offset, size) = (entry.raw_file_position(), entry.size());
+        if offset.checked_add(size).is_none_or(|end| end > bytes) {
+            return Err(Error::data(path, format!("truncated tar: {name} goes on beyond its end; fetch it again")));
+        }
+        members.push(Member { name, offset: start + offset, bytes: size });
+    }
+    Ok(members)
+}
+
+/// Opens a tar, and tells how long it is.
+pub fn open_tar(path: &Path) -> Result<(File, u64)> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+    Ok((file, bytes))
+}
+
+/// The tars of a folder, or `None` where there are none.
+pub fn find(folder: &Path, ending: &str) -> Result<Option<[Vec<PathBuf>; 2]>> {
+    let mut parts = [Vec::new(), Vec::new()];
+    for folder in [folder.to_owned(), folder.join("data")] {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.map_err(Error::io("read", &folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !name.ends_with(ending) || name.starts_with('.') {
+                continue;
+            }
+            let held_out = ["val", "test"].iter().any(|part| name.contains(part));
+            parts[usize::from(held_out)].push(path);
+        }
+    }
+    parts.iter_mut().for_each(|paths| paths.sort());
+    Ok((!parts[0].is_empty()).then_some(parts))
+}
+
+/// Opens a folder of WebDataset's tars.
+pub fn open(folder: &Path, [train, val]: [Vec<PathBuf>; 2]) -> Result<Found> {
+    let train = read_samples(&train)?;
+    let val = if val.is_empty() { None } else { Some(read_samples(&val)?) };
+    let items = train.items().iter().chain(val.iter().flat_map(|val| val.items()));
+    let highest = items.map(|item| item.class).max().unwrap_or(0) as usize;
+    let classes = class_names(folder, highest)?;
+    Ok(Found { form: "WebDataset tars", train, val, classes, notes: Vec::new() })
+}
+
+/// Names from `classes.txt` or `classnames.txt`, a name a line; numbers where there is none.
+pub fn class_names(folder: &Path, highest: usize) -> Result<Vec<String>> {
+    for name in ["classes.txt", "classnames.txt"] {
+        let path = folder.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let names: Vec<String> =
+            text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+        if highest >= names.len() {
+            let problem = format!("names {} classes, but there is a label {highest}", names.len());
+            return Err(Error::data(path, problem));
+        }
+        return Ok(names);
+    }
+    Ok((0..=highest).map(|class| format!("class {class}")).collect())
+}
+
+/// What a tar has of a sample.
+#[derive(Default)]
+struct Sample {
+    image: Option<Member>,
+    class: Option<u32>,
+}
+
+fn read_samples(paths: &[PathBuf]) -> Result<Arc<dyn Source>> {
+    let mut places = Places::default();
+    for (archive, path) in paths.iter().enumerate() {
+        let (file, bytes) = open_tar(path)?;
+        let mut samples: Vec<(String, Sample)> = Vec::new();
+        let mut by_key: HashMap<String, usize> = HashMap::new();
+        for member in members(path, &file, [0, bytes])? {
+            // The key is all before the first dot of the last part.
+            let base = member.name.rfind('/').map_or(0, |slash| slash + 1);
+            let Some(dot) = member.name[base..].find('.') else { continue };
+            let (key, ending) = (member.name[..base + dot].to_owned(), member.name[base + dot + 1..].to_lowercase());
+            let place = *by_key.entry(key.clone()).or_insert_with(|| {
+                samples.push((key, Sample::default()));
+                samples.len() - 1
+            });
+            let sample = &mut samples[place].1;
+            match &*ending {
+                "cls" | "json" => {
+                    let mut text = vec![0; member.bytes.min(1 << 20) as usize];
+                    file.read_exact_at(&mut text, member.offset).map_err(Error::io("read", path))?;
+                    let class = class_of(&ending, &String::from_utf8_lossy(&text));
+                    if ending == "cls" && class.is_none() {
+                        return Err(Error::data(path, format!("{}: not the number of a class", member.name)));
+                    }
+                    sample.class = sample.class.or(class);
+                }
+                "ppm" => sample.image = Some(member),
+                _ if is_called_an_image(Path::new(&member.name)) => sample.image = Some(member),
+                _ => {}
+            }
+        }
+        for (key, sample) in samples {
+            let name = format!("{}/{key}", path.display());
+            match (sample.image, sample.class) {
+                (Some(image), Some(class)) => {
+                    let place = Place::Piece { archive, offset: image.offset, bytes: image.bytes };
+                    places.push(name, class, place);
+                }
+                (Some(_), None) => {
+                    return Err(Error::data(name, "an image without a class (.cls, or a label in .json)"));
+                }
+                (None, _) => return Err(Error::data(name, "a sample without an image")),
+            }
+        }
+        places.archives.push((path.clone(), Some(file)));
+    }
+    Ok(Arc::new(places))
+}
+
+fn class_of(ending: &str, text: &str) -> Option<u32> {
+    if ending == "cls" {
+        return text.trim().parse().ok();
+    }
+    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    ["label", "cls", "class"].iter().find_map(|key| json[key].as_u64()).and_then(|class| class.try_into().ok())
+}

@@ -1,0 +1,569 @@
+//! Data sets: every form that people have them in gives the same images, and nothing damaged passes unseen.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use alexnet_split::data::DataSet;
+use alexnet_split::data::prepare::{Observer, Options, prepare};
+use alexnet_split::data::shards::{Description, Store};
+use alexnet_split::data::sources;
+use alexnet_split::error::{Error, Result};
+use image::{DynamicImage, ImageFormat, RgbImage};
+use tempfile::TempDir;
+
+const CLASSES: [&str; 3] = ["n01000001", "n01000002", "n01000003"];
+const NAMES: [&str; 3] = ["tench, Tinca tinca", "goldfish", "café au lait"];
+
+/// Raw squares, so that nothing is lost.
+fn options() -> Options {
+    Options { size: 24, store: Store::Raw, quality: 90, max_bad_images: 0 }
+}
+
+/// Nobody watches.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn prepared(&self, _: usize, _: usize) {}
+}
+
+/// A picture that no other number gives.
+fn picture(number: u32) -> RgbImage {
+    let (width, height) = (30 + number % 4 * 9, 26 + number % 3 * 11);
+    RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([(x * 5 + number * 17) as u8, (y * 6 + number * 5) as u8, ((x + y) * 3 + number * 29) as u8])
+    })
+}
+
+fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn jpeg(image: &RgbImage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut bytes, 95);
+    let (width, height) = (image.width() as u16, image.height() as u16);
+    encoder.encode(image, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+    bytes
+}
+
+/// Images as a set has them: class and file, of both parts.
+fn images() -> [Vec<(usize, Vec<u8>)>; 2] {
+    let file = |number| match number % 3 {
+        0 => encoded(&picture(number).into(), ImageFormat::Png),
+        _ => jpeg(&picture(number)),
+    };
+    [(0..9).map(|i| (i as usize / 3, file(i))).collect(), (20..26).map(|i| (i as usize % 3, file(i))).collect()]
+}
+
+fn ending(file: &[u8]) -> &'static str {
+    if file.starts_with(b"\x89PNG") { "png" } else { "jpg" }
+}
+
+/// Classes and pixels of a prepared set, by part; the order within a part is that of its form.
+fn prepared(source: &Path, options: &Options) -> Result<(DataSet, Description)> {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    let found = sources::open(source, 0.25)?;
+    let description = prepare(source, &found, &out, options, &Quiet)?;
+    Ok((DataSet::load(&out)?, description))
+}
+
+type Contents = [Vec<(u32, Vec<u8>)>; 2];
+
+fn contents(data: &DataSet) -> Contents {
+    [&data.train, &data.test].map(|set| {
+        let mut images: Vec<_> = (0..set.len()).map(|i| (set.labels[i], set.image(i).unwrap().into_owned())).collect();
+        images.sort();
+        images
+    })
+}
+
+fn write(path: PathBuf, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn tar_of(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+fn as_folders(to: &Path) {
+    for (part, images) in ["train", "val"].iter().zip(images()) {
+        for (number, (class, file)) in images.iter().enumerate() {
+            let name = format!("{part}/{}/deeper/{number}.{}", CLASSES[*class], ending(file).to_uppercase());
+            write(to.join(name), file);
+        }
+    }
+}
+
+fn as_webdataset(to: &Path) {
+    for (part, images) in ["train", "val"].iter().zip(images()) {
+        let file = |(number, (class, file)): (usize, &(usize, Vec<u8>))| {
+            let label = match number % 2 {
+                0 => (format!("x/{number:04}.cls"), class.to_string().into_bytes()),
+                _ => (format!("x/{number:04}.json"), format!("{{\"label\": {class}}}").into_bytes()),
+            };
+            [(format!("x/{number:04}.{}", ending(file)), file.clone()), label]
+        };
+        let files: Vec<_> = images.iter().enumerate().flat_map(file).collect();
+        let (first, second) = files.split_at(6);
+        write(to.join(format!("{part}-0.tar")), &tar_of(first));
+        write(to.join(format!("{part}-1.tar")), &tar_of(second));
+    }
+    write(to.join("classes.txt"), CLASSES.join("\n").as_bytes());
+}
+
+/// The development kit's `meta.mat`: the kit counts classes in another order than their WordNet numbers.
+fn meta_mat() -> Vec<u8> {
+    fn element(kind: u32, data: &[u8]) -> Vec<u8> {
+        if !data.is_empty() && data.len() <= 4 {
+            let word = kind | (data.len() as u32) << 16;
+            return [&word.to_le_bytes()[..], data, &vec![0; 4 - data.len()]].concat();
+        }
+        let padding = vec![0; data.len().next_multiple_of(8) - data.len()];
+        [&kind.to_le_bytes()[..], &(data.len() as u32).to_le_bytes(), data, &padding].concat()
+    }
+    fn matrix(class: u8, size: [u32; 2], name: &[u8], parts: &[Vec<u8>]) -> Vec<u8> {
+        let sizes: Vec<u8> = size.iter().flat_map(|size| size.to_le_bytes()).collect();
+        let head = [element(6, &[class, 0, 0, 0, 0, 0, 0, 0]), element(5, &sizes), element(1, name)].concat();
+        element(14, &[head, parts.concat()].concat())
+    }
+    let text = |text: &str| {
+        let codes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        matrix(4, [1, text.chars().count() as u32], b"", &[element(4, &codes)])
+    };
+    let mut parts = vec![element(5, &16u32.to_le_bytes())];
+    let names = ["ILSVRC2012_ID", "WNID", "words", "children"];
+    parts.push(element(1, &names.map(|name| format!("{name:\0<16}")).concat().into_bytes()));
+    for (id, class) in [(1u8, 2), (2, 0), (3, 1)] {
+        parts.push(matrix(6, [1, 1], b"", &[element(2, &[id])]));
+        parts.push(text(CLASSES[class]));
+        parts.push(text(NAMES[class]));
+        parts.push(matrix(6, [0, 0], b"", &[element(9, &[])]));
+    }
+    let synsets = matrix(2, [3, 1], b"synsets", &parts);
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&synsets).unwrap();
+    let packed = packed.finish().unwrap();
+    let mut file = format!("{:<124}", "MATLAB 5.0 MAT-file").into_bytes();
+    file.extend([0, 1, b'I', b'M']);
+    file.extend([15u32.to_le_bytes(), (packed.len() as u32).to_le_bytes()].concat());
+    file.extend(packed);
+    file
+}
+
+fn as_official_files(to: &Path) {
+    let [train, val] = images();
+    let class_tar = |class: usize| {
+        let of_class = train.iter().filter(|image| image.0 == class);
+        let files = of_class.enumerate().map(|(i, image)| (format!("{}_{i}.JPEG", CLASSES[class]), image.1.clone()));
+        (format!("{}.tar", CLASSES[class]), tar_of(&files.collect::<Vec<_>>()))
+    };
+    write(to.join("ILSVRC2012_img_train.tar"), &tar_of(&[2, 0, 1].map(class_tar)));
+    let name = |i: usize| format!("ILSVRC2012_val_{:08}.JPEG", i + 1);
+    let files: Vec<_> = val.iter().enumerate().map(|(i, image)| (name(i), image.1.clone())).collect();
+    write(to.join("ILSVRC2012_img_val.tar"), &tar_of(&files));
+    let ids: String = val.iter().map(|image| format!("{}\n", [2, 3, 1][image.0])).collect();
+    let kit = tar_of(&[
+        ("ILSVRC2012_devkit_t12/data/meta.mat".into(), meta_mat()),
+        ("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt".into(), ids.into_bytes()),
+    ]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&kit).unwrap();
+    write(to.join("ILSVRC2012_devkit_t12.tar.gz"), &packed.finish().unwrap());
+}
+
+fn as_parquet(to: &Path) {
+    use parquet::data_type::{ByteArrayType, Int64Type};
+    let schema = "message schema {
+        optional group image { optional binary bytes; optional binary path (UTF8); }
+        optional int64 label;
+    }";
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let names = serde_json::json!({"info": {"features": {"label": {"names": CLASSES, "_type": "ClassLabel"}}}});
+    let pair = parquet::file::metadata::KeyValue::new("huggingface".into(), names.to_string());
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_compression(parquet::basic::Compression::SNAPPY)
+        .set_key_value_metadata(Some(vec![pair]));
+    let properties = Arc::new(properties.build());
+    for (part, images) in ["train", "validation"].iter().zip(images()) {
+        let path = to.join(format!("data/{part}-00000-of-00001.parquet"));
+        write(path.clone(), b"");
+        let file = fs::File::create(path).unwrap();
+        let mut writer =
+            parquet::file::writer::SerializedFileWriter::new(file, schema.clone(), properties.clone()).unwrap();
+        for rows in images.chunks(4) {
+            let mut group = writer.next_row_group().unwrap();
+            let bytes: Vec<_> = rows.iter().map(|row| row.1.clone().into()).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&bytes, Some(&vec![2; rows.len()]), None).unwrap();
+            column.close().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&[], Some(&vec![1; rows.len()]), None).unwrap();
+            column.close().unwrap();
+            let labels: Vec<i64> = rows.iter().map(|row| row.0 as i64).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<Int64Type>().write_batch(&labels, Some(&vec![1; rows.len()]), None).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+    }
+}
+
+#[test]
+fn every_form_gives_the_same_images() {
+    let folder = TempDir::new().unwrap();
+    let mut first: Option<(Contents, Vec<f32>)> = None;
+    type Make = fn(&Path);
+    let forms: [(&str, Make, &str); 4] = [
+        ("folders", as_folders, "train and val with a folder a class"),
+        ("webdataset", as_webdataset, "WebDataset tars"),
+        ("official", as_official_files, "the official files of ILSVRC 2012"),
+        ("parquet", as_parquet, "Hugging Face parquet shards"),
+    ];
+    for (name, make, form) in forms {
+        let path = folder.path().join(name);
+        make(&path);
+        let (data, description) = prepared(&path, &options()).unwrap();
+        assert_eq!(description.form, form);
+        assert_eq!(data.classes, if name == "official" { NAMES } else { CLASSES }, "{name}");
+        let found = contents(&data);
+        assert_eq!(found.each_ref().map(Vec::len), [9, 6], "{name}");
+        let found = (found, data.prepared.unwrap().0);
+        let expected = first.get_or_insert_with(|| found.clone());
+        assert!(found == *expected, "{name} gives other images than folders");
+    }
+    // What was prepared is of a form that can be prepared.
+    let out = folder.path().join("out");
+    let source = sources::open(&folder.path().join("folders"), 0.).unwrap();
+    prepare(folder.path(), &source, &out, &options(), &Quiet).unwrap();
+    let (again, _) = prepared(&out, &options()).unwrap();
+    assert!(contents(&again) == first.unwrap().0, "prepared twice");
+}
+
+/// A small IDX set of so many images.
+fn as_idx(to: &Path, count: u32) {
+    let be = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    for (prefix, count) in [("train", count), ("t10k", 5)] {
+        let pixels: Vec<u8> = (0..count * 100).map(|i| (i * 7 + i / 100 * 3) as u8).collect();
+        let labels: Vec<u8> = (0..count).map(|i| (i % 4) as u8).collect();
+        write(to.join(format!("{prefix}-images-idx3-ubyte")), &[be(&[0x803, count, 10, 10]), pixels].concat());
+        write(to.join(format!("{prefix}-labels-idx1-ubyte")), &[be(&[0x801, count]), labels].concat());
+    }
+}
+
+#[test]
+fn small_sets_are_the_same_prepared_and_as_they_are() {
+    let folder = TempDir::new().unwrap();
+    as_idx(&folder.path().join("idx"), 7);
+    for (form, names) in [(1, "batches.meta.txt"), (2, "fine_label_names.txt")] {
+        let path = folder.path().join(format!("cifar{form}"));
+        let record = |i: u32| {
+            let labels =
+                vec![(i % 3) as u8; form].into_iter().enumerate().map(|(at, v)| if at + 1 < form { 9 } else { v });
+            labels.chain((0..3072).map(move |at| (at * 3 + i * 50) as u8)).collect::<Vec<u8>>()
+        };
+        let train: Vec<u8> = (0..10).flat_map(record).collect();
+        match form {
+            1 => train.chunks(2 * 3073).enumerate().for_each(|(i, part)| {
+                write(path.join(format!("data_batch_{}.bin", i + 1)), part);
+            }),
+            _ => write(path.join("train.bin"), &train),
+        }
+        write(path.join(if form == 1 { "test_batch.bin" } else { "test.bin" }), &record(4));
+        write(path.join(names), CLASSES.join("\n").as_bytes());
+    }
+    for (name, size, channels) in [("idx", 10, 1), ("cifar1", 32, 3), ("cifar2", 32, 3)] {
+        let path = folder.path().join(name);
+        let direct = DataSet::load(&path).unwrap();
+        let (stored, _) = prepared(&path, &Options { size, ..options() }).unwrap();
+        assert_eq!((&direct.classes, direct.train.channels), (&stored.classes, channels));
+        let coloured = |images: Vec<(u32, Vec<u8>)>| -> Vec<(u32, Vec<u8>)> {
+            images.into_iter().map(|(class, pixels)| (class, pixels.repeat(3 / channels))).collect()
+        };
+        assert!(contents(&direct).map(coloured) == contents(&stored), "{name}");
+    }
+    let truncated = folder.path().join("cifar2/train.bin");
+    fs::write(&truncated, &fs::read(&truncated).unwrap()[1..]).unwrap();
+    refused(&folder.path().join("cifar2"), &["train.bin", "no whole number of images"]);
+}
+
+/// All files of a folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().to_string_lossy().into(), fs::read(entry.path()).unwrap())).collect()
+}
+
+#[test]
+fn an_interrupted_preparation_goes_on_to_the_same_bytes() {
+    /// Ends the preparation in the middle of a shard.
+    struct Dies(usize);
+    impl Observer for Dies {
+        fn prepared(&self, done: usize, _: usize) {
+            assert!(done != self.0, "killed");
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("idx");
+    as_idx(&source, 2600);
+    let found = sources::open(&source, 0.).unwrap();
+    let options = Options { size: 8, store: Store::Jpeg, ..options() };
+    let [whole, cut] = ["whole", "cut"].map(|name| folder.path().join(name));
+    prepare(&source, &found, &whole, &options, &Quiet).unwrap();
+    assert_eq!(DataSet::load(&whole).unwrap().train.len(), 2600);
+    for at in [1, 1024, 1500, 2602] {
+        let run = || prepare(&source, &found, &cut, &options, &Dies(at));
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        assert!(died.is_err(), "at {at}");
+        let error = DataSet::load(&cut).unwrap_err().to_string();
+        assert!(error.contains("cut"), "{error}");
+    }
+    let other = Options { quality: 50, ..options.clone() };
+    let error = prepare(&source, &found, &cut, &other, &Quiet).unwrap_err().to_string();
+    assert!(error.contains("go on with the same"), "{error}");
+    prepare(&source, &found, &cut, &options, &Quiet).unwrap();
+    assert!(files(&cut) == files(&whole));
+    let error = prepare(&source, &found, &cut, &options, &Quiet).unwrap_err().to_string();
+    assert!(error.contains("already"), "{error}");
+}
+
+/// The set cannot be opened or prepared, and the message has all of `parts`.
+fn refused(source: &Path, parts: &[&str]) {
+    let Err(error) = prepared(source, &options()) else { panic!("{parts:?} passed") };
+    let text = error.to_string();
+    assert!(matches!(error, Error::Data { .. } | Error::Io { .. }), "{text}");
+    parts.iter().for_each(|part| assert!(text.contains(part), "no {part:?} in: {text}"));
+}
+
+#[test]
+fn bad_images_are_named_and_skipped_on_request() {
+    let good = jpeg(&picture(1));
+    let mut bomb = encoded(&picture(1).into(), ImageFormat::Bmp);
+    bomb[18..26].copy_from_slice(&[60_000u32.to_le_bytes(), 60_000u32.to_le_bytes()].concat());
+    let png = encoded(&picture(1).into(), ImageFormat::Png);
+    let mut flipped = png.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x40;
+    let cases: [(&str, Vec<u8>, &str); 7] = [
+        ("empty.jpg", vec![], "empty"),
+        ("text.jpg", b"this is no image".to_vec(), "not an image of a known format"),
+        ("truncated.jpg", good[..good.len() * 2 / 3].to_vec(), "damaged JPEG"),
+        ("header.jpg", good[..30].to_vec(), "damaged JPEG"),
+        ("truncated.png", png[..png.len() / 2].to_vec(), "damaged Png"),
+        ("flipped.png", flipped, "damaged Png"),
+        ("bomb.bmp", bomb, "60000x60000 pixels; at most"),
+    ];
+    for (name, bytes, problem) in &cases {
+        let folder = TempDir::new().unwrap();
+        as_folders(folder.path());
+        write(folder.path().join("train/n01000002").join(name), bytes);
+        refused(folder.path(), &[name, problem, "--bad-images skip"]);
+        let skip = Options { max_bad_images: 1, ..options() };
+        let (data, description) = prepared(folder.path(), &skip).unwrap();
+        assert_eq!(data.train.len(), 9, "{name}");
+        let [bad] = &description.bad_images[..] else { panic!("{:?}", description.bad_images) };
+        assert!(bad.name.ends_with(name) && bad.problem.contains(problem), "{bad:?}");
+        write(folder.path().join("train/n01000002/another.jpg"), b"bad too");
+        let Err(error) = prepared(folder.path(), &skip) else { panic!("two bad images passed where one may") };
+        assert!(error.to_string().contains("1 images were skipped before"), "{error}");
+    }
+}
+
+/// The first pixel of the only image of class 1 of a set that has these bytes there.
+fn square_of(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let folder = TempDir::new().unwrap();
+    for part in ["train", "val"] {
+        write(folder.path().join(part).join("a").join(name), bytes);
+    }
+    let (data, _) = prepared(folder.path(), &options()).unwrap();
+    data.train.image(0).unwrap().into_owned()
+}
+
+/// The mean difference of two squares.
+fn difference(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
+}
+
+#[test]
+fn odd_images_are_read_by_one_policy() {
+    let colours = DynamicImage::from(picture(2));
+    let png = encoded(&colours, ImageFormat::Png);
+    let expected = square_of("a.png", &png);
+    // The format is told by the bytes: ImageNet has a PNG called JPEG.
+    assert_eq!(square_of("a.JPEG", &png), expected);
+    for format in [ImageFormat::Bmp, ImageFormat::WebP] {
+        assert_eq!(square_of("a.png", &encoded(&colours, format)), expected, "{format:?}");
+    }
+    // An animation's first picture; GIF has 256 colours.
+    let mut gif = Vec::new();
+    let frames = [picture(2), picture(3)].map(|frame| image::Frame::new(DynamicImage::from(frame).to_rgba8()));
+    image::codecs::gif::GifEncoder::new(&mut gif).encode_frames(frames.into_iter().take(1)).unwrap();
+    assert!(difference(&square_of("a.gif", &gif), &expected) < 8.);
+    // Transparency is dropped, whatever it hides.
+    let mut transparent = colours.to_rgba8();
+    transparent.pixels_mut().for_each(|pixel| pixel.0[3] = 7);
+    assert_eq!(square_of("a.png", &encoded(&transparent.into(), ImageFormat::Png)), expected);
+    // 16 bits lose the lower ones.
+    let mut deep = colours.to_rgb16();
+    deep.pixels_mut().for_each(|pixel| pixel.0.iter_mut().for_each(|v| *v = *v & 0xff00 | 0xff));
+    assert_eq!(square_of("a.png", &encoded(&deep.into(), ImageFormat::Png)), expected);
+    // Grey has three equal channels.
+    let grey = square_of("a.png", &encoded(&colours.to_luma8().into(), ImageFormat::Png));
+    assert!(grey[..576] == grey[576..1152] && grey[..576] == grey[1152..]);
+    let mut grey_jpeg = Vec::new();
+    let (width, height) = (colours.width() as u16, colours.height() as u16);
+    let encode = |bytes: &mut Vec<u8>, data: &[u8], kind| {
+        jpeg_encoder::Encoder::new(bytes, 100).encode(data, width, height, kind).unwrap()
+    };
+    encode(&mut grey_jpeg, &colours.to_luma8(), jpeg_encoder::ColorType::Luma);
+    assert!(difference(&square_of("a.jpg", &grey_jpeg), &grey) < 1.);
+    // CMYK, as Adobe's programs write it.
+    let cmyk: Vec<u8> =
+        colours.to_rgb8().pixels().flat_map(|p| [255 - p.0[0], 255 - p.0[1], 255 - p.0[2], 0]).collect();
+    let mut cmyk_jpeg = Vec::new();
+    encode(&mut cmyk_jpeg, &cmyk, jpeg_encoder::ColorType::Cmyk);
+    assert!(difference(&square_of("a.jpg", &cmyk_jpeg), &expected) < 4.);
+}
+
+#[test]
+fn photographs_are_turned_upright() {
+    let upright = DynamicImage::from(picture(2));
+    // How a camera stores it, and the number that says so.
+    let stored = [
+        (1, upright.clone()),
+        (2, upright.fliph()),
+        (3, upright.rotate180()),
+        (4, upright.flipv()),
+        (5, upright.rotate90().fliph()),
+        (6, upright.rotate270()),
+        (7, upright.rotate270().fliph()),
+        (8, upright.rotate90()),
+    ];
+    let expected = square_of("a.jpg", &jpeg(&upright.to_rgb8()));
+    for (orientation, image) in stored {
+        let mut exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+        let (mut bytes, image) = (Vec::new(), image.to_rgb8());
+        let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 95);
+        encoder.add_exif_metadata(&exif).unwrap();
+        encoder.encode(&image, image.width() as u16, image.height() as u16, jpeg_encoder::ColorType::Rgb).unwrap();
+        let difference = difference(&square_of("a.jpg", &bytes), &expected);
+        assert!(difference < 2.5, "orientation {orientation}: {difference}");
+    }
+}
+
+#[test]
+fn odd_folders_are_named_or_noted() {
+    use std::os::unix::ffi::OsStrExt;
+    let with = |change: &dyn Fn(&Path)| {
+        let folder = TempDir::new().unwrap();
+        as_folders(folder.path());
+        change(folder.path());
+        folder
+    };
+    let hidden = with(&|folder| {
+        write(folder.join("train/.ipynb_checkpoints/a.jpg"), b"no class");
+        write(folder.join("train/n01000001/.DS_Store"), b"no image");
+        write(folder.join("train/n01000001/readme.txt"), b"no image");
+    });
+    let found = sources::open(hidden.path(), 0.1).unwrap();
+    assert_eq!((found.train.len(), found.notes.len()), (9, 2), "{:?}", found.notes);
+    assert!(found.notes[0].contains("2 hidden") && found.notes[1].contains("readme.txt"), "{:?}", found.notes);
+
+    let link =
+        |folder: &Path| std::os::unix::fs::symlink(folder.join("train"), folder.join("train/n01000001/loop")).unwrap();
+    refused(with(&link).path(), &["loop", "a link to a folder above it"]);
+    let dangling = |folder: &Path| std::os::unix::fs::symlink("nowhere", folder.join("train/n01000001/x.jpg")).unwrap();
+    refused(with(&dangling).path(), &["x.jpg"]);
+    refused(
+        with(&|folder| fs::create_dir(folder.join("train/n01000004")).unwrap()).path(),
+        &["n01000004", "without images"],
+    );
+    let strange = |folder: &Path| write(folder.join("val/n01000009/a.jpg"), b"");
+    refused(with(&strange).path(), &["n01000009", "not among the 3 classes"]);
+    refused(
+        with(&|folder| fs::remove_dir_all(folder.join("val/n01000002")).unwrap()).path(),
+        &["n01000002", "no folder here"],
+    );
+    refused(&TempDir::new().unwrap().path().join("nothing"), &["nothing", "no such file or folder"]);
+    refused(TempDir::new().unwrap().path(), &["no folders of classes", "prepare --help"]);
+
+    // Names that are no UTF-8 are names like others, unless two look the same.
+    let odd = |byte: u8| [&b"odd"[..], &[byte]].concat();
+    let class = |folder: &Path, byte: u8| folder.join(std::ffi::OsStr::from_bytes(&odd(byte)));
+    let one = TempDir::new().unwrap();
+    for name in ["1.jpg", "2.jpg"] {
+        write(class(one.path(), 0xff).join(name), &jpeg(&picture(1)));
+    }
+    assert_eq!(prepared(one.path(), &options()).unwrap().0.classes, ["odd\u{fffd}"]);
+    write(class(one.path(), 0xfe).join("3.jpg"), &jpeg(&picture(1)));
+    refused(one.path(), &["a second class called"]);
+}
+
+#[test]
+fn a_set_in_one_piece_is_split_by_class_and_always_the_same() {
+    let folder = TempDir::new().unwrap();
+    as_folders(folder.path());
+    let split = |fraction| {
+        let found = sources::open(&folder.path().join("train"), fraction).unwrap();
+        let names = |part: &sources::Part| (0..part.len()).map(|i| part.item(i).clone()).collect::<Vec<_>>();
+        (names(&found.train), names(&found.val))
+    };
+    let (train, val) = split(0.4);
+    assert_eq!((train.len(), val.len()), (6, 3));
+    assert!((0..3).all(|class| val.iter().filter(|item| item.class == class).count() == 1));
+    assert!(train.iter().all(|item| !val.contains(item)));
+    assert_eq!(split(0.4), (train, val));
+}
+
+#[test]
+fn damaged_shards_are_noticed() {
+    let folder = TempDir::new().unwrap();
+    let [source, out] = ["source", "out"].map(|name| folder.path().join(name));
+    as_folders(&source);
+    let found = sources::open(&source, 0.1).unwrap();
+    prepare(&source, &found, &out, &Options { store: Store::Jpeg, ..options() }, &Quiet).unwrap();
+    let tar = out.join("train-000000.tar");
+    let whole = fs::read(&tar).unwrap();
+    let says = |parts: &[&str], error: Error| {
+        let text = error.to_string();
+        parts.iter().for_each(|part| assert!(text.contains(part), "no {part:?} in: {text}"));
+    };
+    fs::write(&tar, &whole[..whole.len() - 512]).unwrap();
+    says(&["train-000000.tar", "bytes, expected"], DataSet::load(&out).unwrap_err());
+    let mut flipped = whole.clone();
+    flipped[700] ^= 1;
+    fs::write(&tar, &flipped).unwrap();
+    let data = DataSet::load(&out).unwrap();
+    says(&["train-000000.tar", "byte 512", "its bytes have changed"], data.train.image(0).unwrap_err());
+    data.train.image(1).unwrap();
+    fs::write(&tar, &whole).unwrap();
+    for (file, bytes, problem) in [
+        ("train-000000.tsv", &b"0\t0\t512\t99999999\t00000000\tx\n"[..], "line 1"),
+        ("train-000000.tsv", b"", "0 images, expected 9"),
+        ("mean.safetensors", b"", "mean.safetensors"),
+        ("dataset.json", b"{}", "not the description"),
+    ] {
+        let before = fs::read(out.join(file)).unwrap();
+        fs::write(out.join(file), bytes).unwrap();
+        says(&[file, problem], DataSet::load(&out).unwrap_err());
+        fs::write(out.join(file), before).unwrap();
+    }
+    DataSet::load(&out).unwrap();
+}
