@@ -33,6 +33,8 @@ Examples:
   alexnet-split describe                        the paper's network: shapes, parameters, exchanges
   alexnet-split describe --recipe quick --toml  a recipe to change, for --recipe FILE
   alexnet-split predict runs/try                what it sees in some held-out images
+  alexnet-split predict runs/try cat.jpg        and in one of yours
+  alexnet-split prepare DIR data/mine           any folder of images, or ImageNet as you have it, ready for --data
 
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
 4 run directory or checkpoint unusable, 5 the CPU cannot be used as asked, 6 the loss diverged, 7 gradients wrong,
@@ -47,7 +49,7 @@ pub enum Command {
     Prepare(PrepareArgs),
     /// Measure a run's newest checkpoint on the held-out images.
     Eval(EvalArgs),
-    /// Show a run's best five classes for held-out images, with the images.
+    /// Show a run's best five classes for image files or held-out images, with the images.
     Predict(PredictArgs),
     /// Print the network: shapes, parameters, multiply-adds, exchanges and memory, by stream.
     Describe(DescribeArgs),
@@ -246,8 +248,8 @@ pub struct EvalArgs {
 pub struct PredictArgs {
     #[command(flatten)]
     pub run: RunArgs,
-    /// Numbers of held-out images, from 0 [default: the first five].
-    pub images: Vec<u32>,
+    /// Image files (JPEG, PNG, WebP, BMP, GIF), or numbers of held-out images, from 0 [default: the first five of those].
+    pub images: Vec<String>,
     /// Print JSON, a line an image.
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,7 @@ use alexnet_split::data::shards::{Description, Store};
 use alexnet_split::data::sources;
 use alexnet_split::error::{Error, Result};
 use image::{DynamicImage, ImageFormat, RgbImage};
+use support::place::{Place, TINY, checkpoint, failed, succeeded};
 use tempfile::TempDir;
 
 const CLASSES: [&str; 3] = ["n01000001", "n01000002", "n01000003"];
@@ -566,4 +567,59 @@ fn damaged_shards_are_noticed() {
         fs::write(out.join(file), before).unwrap();
     }
     DataSet::load(&out).unwrap();
+}
+
+/// Prepares, trains, goes on, evaluates and predicts as a user would.
+#[test]
+fn a_prepared_set_trains_the_same_for_any_threads_and_resumed() {
+    let place = Place::new();
+    as_folders(&place.path("photos"));
+    let text = place.ok(&["prepare", "photos", "prepared", "--size", "80", "--store", "raw"]);
+    assert!(text.contains("9 to train on, 6 held out, 3 classes") && text.contains("--data prepared"), "{text}");
+    let train = |out: &str, args: &[&str]| {
+        let tiny =
+            [&TINY[..8], &["--batch-size", "4", "--set", "input.resize=80", "--set", "input.crop=random"]].concat();
+        let input = ["--set", "input.flip=true", "--set", "input.colour_noise=0.1", "--epochs", "2"];
+        succeeded(place.run(&[&tiny[..], &input, &["--gpus", "0", "--data", "prepared", "--out", out], args].concat()));
+    };
+    train("one", &["--threads", "1"]);
+    train("three", &["--threads", "3"]);
+    assert!(checkpoint(&place.path("one")) == checkpoint(&place.path("three")), "threads change the images");
+    train("cut", &["--steps", "2"]);
+    place.ok(&["--resume", "cut", "--gpus", "0", "--epochs", "2"]);
+    assert!(checkpoint(&place.path("one")) == checkpoint(&place.path("cut")), "resuming changes the images");
+    train("fixed", &["--set", "train.order=fixed"]);
+    assert!(checkpoint(&place.path("one")) != checkpoint(&place.path("fixed")));
+    assert!(place.ok(&["eval", "one", "--gpus", "0"]).contains("6 held-out images"));
+    assert!(place.ok(&["eval", "one", "--gpus", "0", "--views", "10"]).contains("6 held-out images"));
+
+    // A file gives what the same image gives among the held-out ones.
+    let top = |image: &str| -> serde_json::Value {
+        let line = place.ok(&["predict", "one", "--gpus", "0", "--json", image]);
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()["top"].clone()
+    };
+    let file =
+        fs::read_dir(place.path("photos/val/n01000001/deeper")).unwrap().map(|entry| entry.unwrap().path()).min();
+    assert_eq!(top(file.unwrap().to_str().unwrap()), top("0"));
+    place.fails(&["predict", "one", "--gpus", "0", "photos"], 1, &["photos"]);
+    place.fails(&["predict", "one", "--gpus", "0", "prepared/dataset.json"], 3, &["dataset.json", "not an image"]);
+    place.fails(&["predict", "one", "--gpus", "0", "6"], 3, &["no image 6", "0 to 5"]);
+
+    // One byte of a shard flips: the run ends and says where.
+    let shard = place.path("prepared/train-000000.tar");
+    let mut bytes = fs::read(&shard).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    place.fails(
+        &["--resume", "cut", "--gpus", "0", "--epochs", "4"],
+        3,
+        &["train-000000.tar", "its bytes have changed"],
+    );
+    // And the disk fills up while a set is prepared: the limit on files' sizes stands for it.
+    let limited = "ulimit -f 40; trap '' XFSZ; exec \"$0\" prepare photos limited --size 80 --store raw";
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_alexnet-split")]).current_dir(place.path("."));
+    failed(command.output().unwrap(), 1, &["cannot write", "train-000000.tar"]);
+    assert!(!place.path("limited/train-000000.tar").exists() && !place.path("limited/train-000000.tar.tmp").exists());
+    place.ok(&["prepare", "photos", "limited", "--size", "80", "--store", "raw"]);
 }

@@ -1,6 +1,9 @@
 //! Commands that look at an existing run: `eval`, `predict`, `export`.
 
+use std::path::Path;
+
 use alexnet_split::backend::Backend;
+use alexnet_split::data::ImageSet;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::report::picture::picture;
 use alexnet_split::train::export;
@@ -39,15 +42,25 @@ pub fn predict(args: &PredictArgs) -> Result<()> {
 
 fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> Result<()> {
     let count = session.data().test.len();
-    let images = if args.images.is_empty() { (0..count.min(5) as u32).collect() } else { args.images.clone() };
-    if let Some(outside) = images.iter().find(|&&image| image as usize >= count) {
-        return Err(Error::data(
-            "held-out images",
-            format!("there is no image {outside}; they are numbered 0 to {}", count - 1),
-        ));
-    }
+    let images = match &args.images[..] {
+        [] => (0..count.min(5)).map(|number| number.to_string()).collect(),
+        images => images.to_vec(),
+    };
     for image in images {
-        let batch = session.input().batch(&session.data().test, &[image], None)?;
+        // A number is a held-out image, unless it is the name of a file.
+        let file = Path::new(&image);
+        let number = image.parse::<u32>().ok().filter(|_| !file.exists());
+        if let Some(outside) = number.filter(|&number| number as usize >= count) {
+            let problem = format!("there is no image {outside}; they are numbered 0 to {}", count - 1);
+            return Err(Error::data("held-out images", problem));
+        }
+        let own = match number {
+            Some(_) => None,
+            None => Some(ImageSet::of_file(file, &session.data().test)?),
+        };
+        let (set, index) = (own.as_ref().unwrap_or(&session.data().test), number.unwrap_or(0));
+        let batch = session.input().batch(set, &[index], None)?;
+        let seen = (!args.json).then(|| picture(set, index as usize)).transpose()?;
         session.pair().evaluate(&batch)?;
         let logits = session.pair().logits(1)?.remove(0);
         let probabilities = softmax(&logits);
@@ -56,18 +69,22 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
         let data = session.data();
         let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
         let top: Vec<_> = order.iter().take(5).map(|&class| (name(class), probabilities[class])).collect();
-        let label = name(data.test.labels[image as usize] as usize);
+        let label = number.map(|number| name(data.test.labels[number as usize] as usize));
         if args.json {
             let top: Vec<_> =
                 top.iter().map(|(class, probability)| json!({"class": class, "probability": probability})).collect();
+            let image = number.map_or(json!(image), |number| json!(number));
             println!("{}", json!({"image": image, "label": label, "top": top}));
-        } else {
-            println!("\nheld-out image {image}, labelled {label}");
-            print!("{}", picture(&data.test, image as usize)?);
-            for (class, probability) in top {
-                let mark = if class == label { "<- label" } else { "" };
-                println!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
-            }
+            continue;
+        }
+        match &label {
+            Some(label) => println!("\nheld-out image {image}, labelled {label}"),
+            None => println!("\n{image}"),
+        }
+        print!("{}", seen.unwrap_or_default());
+        for (class, probability) in top {
+            let mark = if Some(&class) == label.as_ref() { "<- label" } else { "" };
+            println!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
         }
     }
     Ok(())

@@ -172,6 +172,11 @@ fn upright(pixels: Vec<u8>, size: usize, orientation: Orientation) -> Vec<u8> {
     places.flat_map(pixel).collect()
 }
 
+/// How bright a pixel is (ITU-R 601), as Pillow's `convert("L")` has it.
+pub fn luminance(r: u8, g: u8, b: u8) -> u8 {
+    ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
+}
+
 /// Rows of red, green, blue to planes: C H W, for the window of `side` x `side` at (row, column) of a square of `size`.
 pub fn planes(square: &[u8], size: usize, [row, column]: [usize; 2], side: usize, out: &mut [u8]) {
     let (red, rest) = out.split_at_mut(side * side);

@@ -53,6 +53,27 @@ impl ImageSet {
         ImageSet { channels: 3, height: size, width: size, labels, store: Store::Shards(shards) }
     }
 
+    /// The image of a file, made like those of the square set `like`; its label is 0.
+    ///
+    /// Fails, naming the file, where it cannot be decoded.
+    pub fn of_file(path: &Path, like: &ImageSet) -> Result<ImageSet> {
+        let (bytes, size) = (std::fs::read(path).map_err(Error::io("read", path))?, like.height);
+        if like.width != size {
+            let problem =
+                format!("the run's images are {size}x{}; files can be looked at by runs on squares", like.width);
+            return Err(Error::data(path, problem));
+        }
+        let square = decode::decode(&bytes).and_then(|image| image.square(size));
+        let square = square.map_err(|problem| Error::data(path, problem))?;
+        let mut planes = vec![0; 3 * size * size];
+        decode::planes(&square, size, [0, 0], size, &mut planes);
+        if like.channels == 1 {
+            // Luminance, as Pillow's "L" (ITU-R 601).
+            planes = square.as_chunks::<3>().0.iter().map(|&[r, g, b]| decode::luminance(r, g, b)).collect();
+        }
+        Ok(ImageSet::in_memory([like.channels, size, size], planes, vec![0]))
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()

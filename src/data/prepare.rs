@@ -56,6 +56,12 @@ struct Progress {
     bad: Vec<Bad>,
 }
 
+impl Progress {
+    fn save(&self, folder: &Path) -> Result<()> {
+        shards::write_whole(&folder.join(PROGRESS), &serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
 /// Prepares `sources`, which came from `source`, into `folder`.
 ///
 /// Fails where the folder holds something else, an image is damaged and may not be left out, or the disk is full.
@@ -88,7 +94,7 @@ pub fn prepare(
             let shard = format!("{name}-{shard:06}");
             let shard = shards::write_shard(folder, &shard, first, options.store, &entries)?;
             progress.shards[number].push(shard);
-            shards::write_whole(&folder.join(PROGRESS), &serde_json::to_vec(&progress).unwrap_or_default())?;
+            progress.save(folder)?;
         }
     }
     finish(source, sources, folder, options, progress)
@@ -121,7 +127,9 @@ fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> 
         return Err(Error::data(folder, "is not empty; give a new folder"));
     }
     let (options, shards) = (options.clone(), Default::default());
-    Ok(Progress { source, images, options, shards, sums: Sums::default(), bad: Vec::new() })
+    let progress = Progress { source, images, options, shards, sums: Sums::default(), bad: Vec::new() };
+    progress.save(folder)?;
+    Ok(progress)
 }
 
 /// A picture to the bytes that are stored.
