@@ -124,6 +124,7 @@ fn run<B: Backend>(args: &TrainArgs, job: &Job, seats: Vec<Seat<B>>, link: Optio
         let names: Vec<String> =
             session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
         println!("\n{}", times::table(&names, &times));
+        println!("loader: {:.1} ms a step waited for batches", session.loader_wait().as_secs_f64() * 1e3);
     }
     if !args.json {
         println!("Next: alexnet-split predict {}", run.path().display());

@@ -161,6 +161,7 @@ pub fn encode(square: &[u8], size: usize, store: Store, quality: u8) -> Result<V
         Store::Jpeg => {
             let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, quality);
             encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_2_2);
+            encoder.set_chroma_subsampling_method(jpeg_encoder::ChromaSubsamplingMethod::Average);
             let encoded = encoder.encode(square, size as u16, size as u16, jpeg_encoder::ColorType::Rgb);
             encoded.map_err(|error| format!("cannot be compressed: {error}"))?;
         }

@@ -75,6 +75,8 @@ pub struct Session<B: Backend> {
     pair: Pair<B>,
     step: u64,
     schedule: Schedule,
+    /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
+    waited: Option<(Duration, u32)>,
 }
 
 /// Fills in what the recipe leaves to the data (channels, classes).
@@ -107,7 +109,7 @@ impl<B: Backend> Session<B> {
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         let schedule = Schedule::new(recipe.optimizer.lr);
-        Ok(Session { recipe, data: Arc::new(data), input, pair, step: 0, schedule })
+        Ok(Session { recipe, data: Arc::new(data), input, pair, step: 0, schedule, waited: None })
     }
 
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
@@ -147,6 +149,11 @@ impl<B: Backend> Session<B> {
         &self.input
     }
 
+    /// Time that a training step has waited for its batch, on average.
+    pub fn loader_wait(&self) -> Duration {
+        self.waited.map_or(Duration::ZERO, |(time, steps)| time / steps.max(1))
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
@@ -173,6 +180,7 @@ impl<B: Backend> Session<B> {
             run.log(&json!({
                 "kind": "step", "step": report.step, "epoch": epoch, "loss": report.result.loss(), "lr": report.lr,
                 "images_per_s": report.result.images as f64 / report.time.as_secs_f64(),
+                "loader_wait_ms": report.waited.as_secs_f64() * 1e3,
             }))?;
             observer.stepped(&report);
             let epoch_ends = self.step.is_multiple_of(per_epoch);
@@ -211,6 +219,7 @@ impl<B: Backend> Session<B> {
         let start = Instant::now();
         let batch = tracing::debug_span!("batch").in_scope(|| loader.wait())?;
         let (waited, seed) = (start.elapsed(), self.recipe.train.seed);
+        self.waited = Some(self.waited.map_or_else(Default::default, |(time, steps)| (time + waited, steps + 1)));
         let result = self.pair.forward_backward(&batch, seed, self.step)?;
         if !result.loss().is_finite() {
             return Err(Error::Diverged { step: self.step + 1, loss: result.loss(), checkpoint: String::new() });

@@ -1,7 +1,9 @@
 //! From bytes to the network's input, one image at a time.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::simd::dispatch;
 use crate::backend::{AugmentShape, Window};
 
 /// Two neighbours along an axis and the weight of the second.
@@ -47,6 +49,35 @@ pub fn scale_window<T>(
     }
 }
 
+/// One channel of a window that needs no scaling.
+struct Cropped<'a> {
+    s: &'a AugmentShape,
+    pixels: &'a [u8],
+    /// From the window's corner on.
+    mean: &'a [f32],
+    window: &'a Window,
+    shift: f32,
+    y: &'a mut [f32],
+}
+
+impl WithSimd for Cropped<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Cropped { s, pixels, mean, window, shift, y } = self;
+        let rows = y.chunks_exact_mut(s.size).zip(pixels.chunks_exact(s.size)).zip(mean.chunks(s.resize));
+        for ((y, pixels), mean) in rows {
+            for ((y, v), mean) in y.iter_mut().zip(pixels).zip(mean) {
+                *y = (f32::from(*v) + shift - mean) * s.scale;
+            }
+            if window.mirrored {
+                y.reverse();
+            }
+        }
+    }
+}
+
 /// See [`crate::backend::Backend::augment`].
 pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32], y: &mut [f32]) {
     let (area, plane) = (s.size * s.size, s.h * s.w);
@@ -55,8 +86,11 @@ pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]
         let (row, col) = (window.row as usize, window.col as usize);
         let channels = y.chunks_exact_mut(area).zip(pixels.chunks_exact(plane));
         for (((y, pixels), mean), shift) in channels.zip(mean.chunks_exact(s.resize * s.resize)).zip(window.shift) {
-            let (resize, corner) = if s.cropped { (s.size, [0, 0]) } else { (s.resize, [row, col]) };
-            scale_window(pixels, [s.h, s.w], resize, corner, s.size, |v| f32::from(*v), y);
+            if s.cropped {
+                dispatch(Cropped { s, pixels, mean: &mean[row * s.resize + col..], window, shift, y });
+                continue;
+            }
+            scale_window(pixels, [s.h, s.w], s.resize, [row, col], s.size, |v| f32::from(*v), y);
             for (index, y) in y.chunks_exact_mut(s.size).enumerate() {
                 let mean = &mean[(row + index) * s.resize + col..][..s.size];
                 y.iter_mut().zip(mean).for_each(|(v, mean)| *v = (*v + shift - mean) * s.scale);

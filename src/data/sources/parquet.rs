@@ -2,6 +2,7 @@
 //! whose names are in the file's own metadata.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -57,46 +58,18 @@ fn damaged(path: &Path) -> impl Fn(ParquetError) -> Error {
     move |error| Error::data(path, format!("damaged or truncated parquet: {error}"))
 }
 
+/// What a library's reader gives; a panic of it, which damaged files cause, is an error like others.
+fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::data(path, "damaged parquet: its reader failed on it; fetch it again")))
+}
+
 fn read_shards(paths: &[PathBuf]) -> Result<(Shards, Option<Vec<String>>)> {
     let mut all = Shards { shards: Vec::new(), items: Vec::new(), places: Vec::new() };
     let mut names = None;
     for (file, path) in paths.iter().enumerate() {
-        let damaged = damaged(path);
-        let reader = SerializedFileReader::new(File::open(path).map_err(Error::io("open", path))?).map_err(&damaged)?;
-        let metadata = reader.metadata().file_metadata();
-        let columns: Vec<String> =
-            metadata.schema_descr().columns().iter().map(|column| column.path().string()).collect();
-        let column = |wanted: &dyn Fn(&str) -> bool| columns.iter().position(|name| wanted(name));
-        let images = column(&|name| name == "image.bytes" || name == "img.bytes")
-            .or_else(|| column(&|name| name.ends_with(".bytes")));
-        let labels = column(&|name| ["label", "fine_label", "labels"].contains(&name));
-        let (Some(images), Some(labels)) = (images, labels) else {
-            let problem = format!("expected columns image.bytes and label, found {}", columns.join(", "));
-            return Err(Error::data(path, problem));
-        };
-        names = names.or_else(|| {
-            let pairs = metadata.key_value_metadata()?;
-            let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref()?;
-            label_names(text, &columns[labels])
-        });
-        for group in 0..reader.num_row_groups() {
-            let rows = reader.get_row_group(group).map_err(&damaged)?;
-            let count = rows.metadata().num_rows().max(0) as usize;
-            let ColumnReader::Int64ColumnReader(mut column) = rows.get_column_reader(labels).map_err(&damaged)? else {
-                return Err(Error::data(path, format!("the labels of column {} are not int64", columns[labels])));
-            };
-            let classes = read_int64(&mut column, count).map_err(&damaged)?;
-            for (row, class) in classes.into_iter().enumerate() {
-                let name = format!("{} row {row} of group {group}", path.display());
-                let Ok(class) = u32::try_from(class) else {
-                    let problem = format!("label {class} is no class; sets without labels cannot be trained on");
-                    return Err(Error::data(name, problem));
-                };
-                all.items.push(Item { name, class });
-                all.places.push(Place { file, group, row });
-            }
-        }
-        all.shards.push(Shard { path: path.clone(), reader: Mutex::new(reader), images });
+        let of_file = caught(path, || all.add(file, path))?;
+        names = names.or(of_file);
     }
     Ok((all, names))
 }
@@ -120,6 +93,45 @@ fn read_int64(column: &mut ColumnReaderImpl<Int64Type>, count: usize) -> Result<
 }
 
 impl Shards {
+    /// Takes in a file; returns the names of the classes that it gives.
+    fn add(&mut self, file: usize, path: &Path) -> Result<Option<Vec<String>>> {
+        let damaged = damaged(path);
+        let reader = SerializedFileReader::new(File::open(path).map_err(Error::io("open", path))?).map_err(&damaged)?;
+        let metadata = reader.metadata().file_metadata();
+        let columns: Vec<String> =
+            metadata.schema_descr().columns().iter().map(|column| column.path().string()).collect();
+        let column = |wanted: &dyn Fn(&str) -> bool| columns.iter().position(|name| wanted(name));
+        let images = column(&|name| name == "image.bytes" || name == "img.bytes")
+            .or_else(|| column(&|name| name.ends_with(".bytes")));
+        let labels = column(&|name| ["label", "fine_label", "labels"].contains(&name));
+        let (Some(images), Some(labels)) = (images, labels) else {
+            let problem = format!("expected columns image.bytes and label, found {}", columns.join(", "));
+            return Err(Error::data(path, problem));
+        };
+        let pairs = metadata.key_value_metadata();
+        let text = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref());
+        let names = text.and_then(|text| label_names(text, &columns[labels]));
+        for group in 0..reader.num_row_groups() {
+            let rows = reader.get_row_group(group).map_err(&damaged)?;
+            let count = rows.metadata().num_rows().max(0) as usize;
+            let ColumnReader::Int64ColumnReader(mut column) = rows.get_column_reader(labels).map_err(&damaged)? else {
+                return Err(Error::data(path, format!("the labels of column {} are not int64", columns[labels])));
+            };
+            let classes = read_int64(&mut column, count).map_err(&damaged)?;
+            for (row, class) in classes.into_iter().enumerate() {
+                let name = format!("{} row {row} of group {group}", path.display());
+                let Ok(class) = u32::try_from(class) else {
+                    let problem = format!("label {class} is no class; sets without labels cannot be trained on");
+                    return Err(Error::data(name, problem));
+                };
+                self.items.push(Item { name, class });
+                self.places.push(Place { file, group, row });
+            }
+        }
+        self.shards.push(Shard { path: path.to_owned(), reader: Mutex::new(reader), images });
+        Ok(names)
+    }
+
     /// The images of some rows of a group, which must rise.
     fn images(&self, shard: &Shard, group: usize, rows: &[usize]) -> Result<Vec<Vec<u8>>, ParquetError> {
         let reader = shard.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -162,13 +174,13 @@ impl Source for Shards {
             let end = (from + 1..indices.len()).find(|&at| !follows(at)).unwrap_or(indices.len());
             let rows: Vec<usize> = (from..end).map(|at| place(at).row).collect();
             let shard = &self.shards[first.file];
-            match self.images(shard, first.group, &rows) {
+            let images = caught(&shard.path, || self.images(shard, first.group, &rows).map_err(damaged(&shard.path)));
+            match images {
                 Ok(images) => {
                     images.into_par_iter().enumerate().for_each(|(at, bytes)| work(from + at, Ok(Picture::File(bytes))))
                 }
                 Err(error) => {
-                    let problem = format!("damaged or truncated parquet: {error}");
-                    (from..end).for_each(|at| work(at, Err(Error::data(&shard.path, problem.clone()))));
+                    (from..end).for_each(|at| work(at, Err(Error::data(&shard.path, error.problem()))));
                 }
             }
             from = end;
