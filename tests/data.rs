@@ -244,6 +244,11 @@ fn odd_images_are_read_by_one_policy() {
     };
     encode(&mut grey_jpeg, &colours.to_luma8(), jpeg_encoder::ColorType::Luma);
     assert!(difference(&square_of("a.jpg", &grey_jpeg), &grey) < 1.);
+    // Junk between the headers of a JPEG does no harm, but no end does.
+    let whole = jpeg(&colours.to_rgb8());
+    let junk = [&whole[..20], &[7; 5], &whole[20..]].concat();
+    assert_eq!(square_of("a.jpg", &junk), square_of("a.jpg", &whole));
+    assert!(alexnet_split::data::decode::decode(&junk[..junk.len() / 2]).is_err());
     // CMYK, as Adobe's programs write it.
     let cmyk: Vec<u8> =
         colours.to_rgb8().pixels().flat_map(|p| [255 - p.0[0], 255 - p.0[1], 255 - p.0[2], 0]).collect();
@@ -267,6 +272,7 @@ fn photographs_are_turned_upright() {
         (8, upright.rotate90()),
     ];
     let expected = square_of("a.jpg", &jpeg(&upright.to_rgb8()));
+    let exact = square_of("a.png", &encoded(&upright, ImageFormat::Png));
     for (orientation, image) in stored {
         let mut exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
         exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
@@ -276,6 +282,15 @@ fn photographs_are_turned_upright() {
         encoder.encode(&image, image.width() as u16, image.height() as u16, jpeg_encoder::ColorType::Rgb).unwrap();
         let difference = difference(&square_of("a.jpg", &bytes), &expected);
         assert!(difference < 2.5, "orientation {orientation}: {difference}");
+        // WebP by some programs has the prefix that belongs to JPEG.
+        for prefix in [&b""[..], b"Exif\0\0"] {
+            let exif = [prefix, &exif].concat();
+            let mut bytes = Vec::new();
+            let mut encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut bytes);
+            image::ImageEncoder::set_exif_metadata(&mut encoder, exif).unwrap();
+            encoder.encode(&image, image.width(), image.height(), image::ExtendedColorType::Rgb8).unwrap();
+            assert!(self::difference(&square_of("a.webp", &bytes), &exact) < 0.5, "WebP, orientation {orientation}");
+        }
     }
 }
 

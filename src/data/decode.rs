@@ -62,9 +62,19 @@ fn check_size(width: u64, height: u64) -> Result<(), String> {
 }
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
-    // Strict, so that missing data is an error.
+    // Strict, so that missing data is an error. Junk between headers is met in good photographs and does no harm, so they
+    // are tried again, if they have an end.
+    let decoded = decode_jpeg_as(bytes, true);
+    let has_end = bytes[bytes.len().saturating_sub(64)..].windows(2).any(|two| two == [0xff, 0xd9]);
+    match decoded {
+        Err(problem) if problem.contains("Extra bytes between headers") && has_end => decode_jpeg_as(bytes, false),
+        decoded => decoded,
+    }
+}
+
+fn decode_jpeg_as(bytes: &[u8], strict: bool) -> Result<Rgb, String> {
     let options = DecoderOptions::default()
-        .set_strict_mode(true)
+        .set_strict_mode(strict)
         .set_max_width(MAX_SIDE as usize)
         .set_max_height(MAX_SIDE as usize)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
@@ -74,12 +84,19 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
     let info = decoder.info().ok_or("damaged JPEG: it has no size")?;
     let (width, height) = (usize::from(info.width), usize::from(info.height));
     check_size(width as u64, height as u64)?;
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    let orientation = orientation(decoder.exif().map(Vec::as_slice));
     let pixels = decoder.decode().map_err(problem)?;
     if pixels.len() != width * height * 3 {
         return Err(format!("damaged JPEG: {} bytes for {width}x{height} pixels", pixels.len()));
     }
-    Ok(Rgb { width, height, pixels, orientation: orientation.unwrap_or(Orientation::NoTransforms) })
+    Ok(Rgb { width, height, pixels, orientation })
+}
+
+/// How an image must be turned, by its EXIF.
+fn orientation(exif: Option<&[u8]>) -> Orientation {
+    // WebP files have what only JPEG should have before it.
+    let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
+    exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
 }
 
 fn decode_other(bytes: &[u8]) -> Result<Rgb, String> {
@@ -97,7 +114,7 @@ fn decode_other(bytes: &[u8]) -> Result<Rgb, String> {
     let mut decoder = reader.into_decoder().map_err(problem)?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation(decoder.exif_metadata().ok().flatten().as_deref());
     let image = DynamicImage::from_decoder(decoder).map_err(problem)?;
     let pixels = match image {
         // The upper 8 bits, as Pillow does, where the library would round.
