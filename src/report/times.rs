@@ -107,18 +107,18 @@ impl StreamTimes {
 /// backward and the update, of values on their way (exch) and of waiting for them (wait), and the share of the stream's
 /// computing and waiting.
 pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
-    // 80 columns for two streams.
-    let mut out = format!("{:<6}", "ms");
+    // 86 columns for two streams.
+    let mut out = format!("{:<12}", "ms");
     for stream in 0..streams.len() {
         out += &format!("|{:<36}", format!(" stream {stream}"));
     }
-    out += &format!("\n{:<6}", "a step");
+    out += &format!("\n{:<12}", "a step");
     for _ in streams {
         out += &format!("|{:>7}{:>7}{:>6}{:>5}{:>5}{:>6}", "forw", "backw", "upd", "exch", "wait", "share");
     }
     out.push('\n');
     let mut row = |name: &str, cell: &dyn Fn(&StreamTimes, Pass, Activity) -> Duration| {
-        out += &format!("{name:<6}");
+        out += &format!("{name:<12}");
         for times in streams {
             let ms = |time: Duration| time.as_secs_f64() * 1e3 / times.steps.max(1) as f64;
             let by_activity = |activity| Pass::ALL.iter().map(|&pass| cell(times, pass, activity)).sum::<Duration>();
