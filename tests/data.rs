@@ -233,7 +233,10 @@ fn odd_images_are_read_by_one_policy() {
     // 16 bits lose the lower ones.
     let mut deep = colours.to_rgb16();
     deep.pixels_mut().for_each(|pixel| pixel.0.iter_mut().for_each(|v| *v = *v & 0xff00 | 0xff));
-    assert_eq!(square_of("a.png", &encoded(&deep.into(), ImageFormat::Png)), expected);
+    let deep = DynamicImage::from(deep);
+    for deep in [deep.clone(), deep.to_rgba16().into()] {
+        assert_eq!(square_of("a.png", &encoded(&deep, ImageFormat::Png)), expected);
+    }
     // Grey has three equal channels.
     let grey = square_of("a.png", &encoded(&colours.to_luma8().into(), ImageFormat::Png));
     assert!(grey[..576] == grey[576..1152] && grey[..576] == grey[1152..]);

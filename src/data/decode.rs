@@ -117,9 +117,11 @@ fn decode_other(bytes: &[u8]) -> Result<Rgb, String> {
     let orientation = orientation(decoder.exif_metadata().ok().flatten().as_deref());
     let image = DynamicImage::from_decoder(decoder).map_err(problem)?;
     let pixels = match image {
-        // The upper 8 bits, as Pillow does, where the library would round.
-        DynamicImage::ImageLuma16(image) => image.iter().flat_map(|v| [(v >> 8) as u8; 3]).collect(),
-        DynamicImage::ImageRgb16(image) => image.iter().map(|v| (v >> 8) as u8).collect(),
+        // The upper 8 bits, where the library would round.
+        DynamicImage::ImageLuma16(_)
+        | DynamicImage::ImageLumaA16(_)
+        | DynamicImage::ImageRgb16(_)
+        | DynamicImage::ImageRgba16(_) => image.into_rgb16().iter().map(|v| (v >> 8) as u8).collect(),
         image => image.into_rgb8().into_raw(),
     };
     Ok(Rgb { width: width as usize, height: height as usize, pixels, orientation })
