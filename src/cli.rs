@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use alexnet_split::data::shards::Store;
+use alexnet_split::recipe::OnBadLoss;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The network of 2012 as it was trained: AlexNet split over two devices.
@@ -38,7 +39,7 @@ Examples:
 
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
 4 run directory or checkpoint unusable, 5 the CPU cannot be used as asked, 6 the loss diverged, 7 gradients wrong,
-8 a stream failed. GPUs: 10 no driver, 11 fewer than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing,
+8 a stream failed, 20 the disk is full, 130 and 143 ended by SIGINT or SIGTERM, all saved. GPUs: 10 no driver, 11 fewer than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing,
 15 out of memory, 16 no peer access, 17 a CUDA call failed, 18 exchange failed or timed out, 19 other process missing.";
 
 #[derive(Subcommand)]
@@ -59,6 +60,11 @@ pub enum Command {
     Bench(BenchArgs),
     /// Write a run's network, both halves merged, for PyTorch.
     Export(ExportArgs),
+    /// Turn a run of two streams into one of a single stream, or back.
+    Convert(ConvertArgs),
+    /// List a run's checkpoints, or check that they are as they were written.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
     /// Tell what this machine has for training on GPUs, and what to do about what is missing.
     Doctor(DoctorArgs),
     /// Compile the GPU kernels, with no GPU, and print their registers, shared memory and spills.
@@ -204,9 +210,20 @@ pub struct TrainArgs {
     /// Directory of the run [default: runs/<recipe>-<n>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with a run from its newest checkpoint; only --epochs, --steps, --data and --threads may be given with it.
+    /// Go on with a run from its newest whole checkpoint; what the recipe says may not be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set", "batch_size", "seed", "lr"])]
     pub resume: Option<PathBuf>,
+    /// Checkpoints that are kept: the newest N, and the one of the least held-out error.
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub keep: NonZeroUsize,
+    /// Where the loss is NaN, infinite or jumps: end the run, leave the step out, or go back to the newest checkpoint
+    /// and leave out all steps since [recipe: train.on_bad_loss].
+    #[arg(long, value_enum, value_name = "stop|skip|rollback", hide_possible_values = true)]
+    pub on_nan: Option<OnBadLoss>,
+    /// Start the run again, up to N times, where it is killed or fails of something that may pass; the same command
+    /// given again goes on with it.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub restarts: u32,
     /// Print the metrics as JSON lines instead of progress for people.
     #[arg(long)]
     pub json: bool,
@@ -300,6 +317,31 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub compare: Option<PathBuf>,
     /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ConvertArgs {
+    /// The run's directory, or one of its checkpoints.
+    pub run: PathBuf,
+    /// The directory of the new run; it can be evaluated, exported and resumed.
+    pub out: PathBuf,
+}
+
+#[derive(Subcommand)]
+pub enum CheckpointCommand {
+    /// Step, size, learning rate and held-out error of each.
+    List(CheckpointArgs),
+    /// Read and hash each; the exit code is 4 where one is damaged.
+    Verify(CheckpointArgs),
+}
+
+#[derive(Args)]
+pub struct CheckpointArgs {
+    /// The run's directory, or one of its checkpoints.
+    pub path: PathBuf,
+    /// Print JSON, a line a checkpoint.
     #[arg(long)]
     pub json: bool,
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, said so that a user can act on it, and the exit code that each kind ends the program with.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The library's result.
@@ -40,6 +41,34 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// A checkpoint is not as it was written.
+    #[error("checkpoint {}: damaged: {problem}", path.display())]
+    DamagedCheckpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with which file.
+        problem: String,
+    },
+    /// The disk has no room for a run's checkpoints.
+    #[error("run: {}: {problem}", path.display())]
+    NoSpace {
+        /// The run's folder.
+        path: PathBuf,
+        /// What is free, what is needed, and what to do.
+        problem: String,
+    },
+    /// The user or the system ended the run, which has been saved.
+    #[error("ended by {signal}: saved {} after step {step}; go on with --resume {}", checkpoint.display(), run.display())]
+    Interrupted {
+        /// What ended it.
+        signal: Signal,
+        /// Steps done.
+        step: u64,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The run.
+        run: PathBuf,
+    },
     /// The operating system refused a file.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -61,17 +90,15 @@ pub enum Error {
         /// What happened, to what, and what to do.
         message: String,
     },
-    /// The loss is NaN or infinite; the step was not applied.
-    #[error(
-        "step {step}: the loss is {loss}; stopped before the update, {checkpoint}. Lower the learning rate (--lr) and --resume, or start again"
-    )]
+    /// The loss is not finite, or jumped; the step was not applied.
+    #[error("step {step}: {why}; stopped before the update, {advice}")]
     Diverged {
         /// The step that was not taken.
         step: u64,
-        /// NaN or infinity.
-        loss: f64,
-        /// Where the last good weights are.
-        checkpoint: String,
+        /// What is wrong with the loss.
+        why: String,
+        /// Where the details and the last good weights are, and what to do.
+        advice: String,
     },
     /// The other stream ended in the middle of a step.
     #[error("stream {stream}: {what}: the other stream has ended")]
@@ -110,6 +137,31 @@ pub enum Error {
     /// A peer program (PyTorch) could not be run.
     #[error("{0}")]
     Peer(String),
+}
+
+/// Exit code of a full disk.
+const NO_SPACE: u8 = 20;
+
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// What ends a run in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Int = 2,
+    /// `kill`, and what batch systems send before the end.
+    Term = 15,
+}
+
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Signal::Int => "SIGINT",
+            Signal::Term => "SIGTERM",
+        })
+    }
 }
 
 /// What can be wrong with GPUs, each with an exit code of its own.
@@ -163,6 +215,11 @@ impl Error {
         Error::Run { path: path.into(), problem: problem.into() }
     }
 
+    /// A [`Error::DamagedCheckpoint`].
+    pub fn damaged(path: impl Into<PathBuf>, problem: impl Into<String>) -> Error {
+        Error::DamagedCheckpoint { path: path.into(), problem: problem.into() }
+    }
+
     /// Wraps an [`std::io::Error`] with what was being done to which file; for `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
@@ -171,7 +228,7 @@ impl Error {
     /// What is wrong, without the file that it is wrong with.
     pub fn problem(&self) -> String {
         match self {
-            Error::Data { problem, .. } => problem.clone(),
+            Error::Data { problem, .. } | Error::Run { problem, .. } => problem.clone(),
             Error::Io { source, .. } => source.to_string(),
             other => other.to_string(),
         }
@@ -182,13 +239,17 @@ impl Error {
         match self {
             Error::Recipe { .. } | Error::Net { .. } => 2,
             Error::Data { .. } => 3,
-            Error::Run { .. } => 4,
+            Error::Run { .. } | Error::DamagedCheckpoint { .. } => 4,
             Error::Device(_) => 5,
             Error::Gpu { trouble, .. } => *trouble as u8,
             Error::Diverged { .. } => 6,
             Error::GradientCheck { .. } => 7,
             Error::ExchangeClosed { .. } | Error::ExchangeMismatch { .. } | Error::StreamPanicked { .. } => 8,
+            Error::NoSpace { .. } => NO_SPACE,
+            Error::Io { source, .. } if is_full(source.kind()) => NO_SPACE,
             Error::Io { .. } | Error::Peer(_) => 1,
+            // As shells say it.
+            Error::Interrupted { signal, .. } => 128 + *signal as u8,
         }
     }
 }

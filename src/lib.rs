@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod data;
 pub mod devices;
+pub mod disk;
 pub mod error;
 pub mod exchange;
 pub mod net;

@@ -272,18 +272,22 @@ fn run_directories_are_protected() {
 #[test]
 fn a_diverged_run_stops_before_the_update_and_keeps_the_last_checkpoint() {
     let place = Place::new();
-    succeeded(place.train(&["--out", "run", "--steps", "2"]));
+    // The first step is fine, its update is not.
+    let every = ["--lr", "1e30", "--set", "train.checkpoint_steps=1"];
+    let parts = ["loss is", "step-00000001", "--lr", "--on-nan", "bad-loss-step-00000002.json"];
+    failed(place.train(&[&every[..], &["--out", "run"]].concat()), 6, &parts);
     let before = checkpoint(&place.path("run"));
-    let recipe = place.path("run/recipe.toml");
-    let text = std::fs::read_to_string(&recipe).unwrap();
-    // The rate of a run under way is part of its checkpoint.
-    let state = place.path("run/checkpoints/step-00000002/checkpoint.json");
-    let json = std::fs::read_to_string(&state).unwrap();
-    let line = json.lines().find(|line| line.contains("\"lr\"")).unwrap();
-    std::fs::write(&state, json.replace(line, "\"lr\": 1e30,")).unwrap();
-    std::fs::write(&recipe, &text).unwrap();
-    place.fails(&["--resume", "run"], 6, &["loss is", "step-00000002", "--lr"]);
-    std::fs::write(&state, json).unwrap();
+    place.fails(&["--resume", "run"], 6, &parts);
     assert_eq!(checkpoint(&place.path("run")), before);
+    let details = std::fs::read(place.path("run/bad-loss-step-00000002.json")).unwrap();
+    let details: serde_json::Value = serde_json::from_slice(&details).unwrap();
+    assert_eq!(details["images"].as_array().unwrap().len(), 16);
+    for stream in 0..2 {
+        let tensors = details["streams"][stream].as_array().unwrap();
+        let find = |name: &str| tensors.iter().find(|tensor| tensor["tensor"] == name).unwrap();
+        assert!(find("conv1.weight.own")["max"].as_f64().unwrap() > 1e20, "{tensors:?}");
+        assert!(find("fc7")["not_finite"].as_u64().unwrap() > 0, "{tensors:?}");
+        assert_eq!(find("fc8.bias.gradient")["not_finite"], 5, "{tensors:?}");
+    }
     failed(place.train(&["--out", "wild", "--lr", "1e30"]), 6, &["no checkpoint had been written yet"]);
 }

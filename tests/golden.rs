@@ -127,7 +127,7 @@ fn check(
 
     let step = |step: u64| {
         let loss = pair.forward_backward(&batch, SEED, step).unwrap().loss();
-        pair.update(|kind| update(kind, step + 1)).unwrap();
+        pair.update(|param| update(param.kind, step + 1)).unwrap();
         loss as f32
     };
     let losses: Vec<f32> = (0..10).map(step).collect();

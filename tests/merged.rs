@@ -3,32 +3,10 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
-use alexnet_split::net::merge::{MergedTensor, merge, split};
+use alexnet_split::net::merge::{fill_groups, merge, split, take_groups};
 use alexnet_split::net::spec::{NetOptions, Placement};
 use alexnet_split::net::stream::Tensor;
 use support::tolerance::{MERGED, assert_close};
-
-/// A convolution with two groups as one that reads all channels, with zeros across.
-fn ungrouped(tensor: &MergedTensor) -> MergedTensor {
-    let [k, c, r, s] = tensor.shape[..] else { unreachable!() };
-    let row = c * r * s;
-    let mut values = vec![0.; 2 * tensor.values.len()];
-    for (filter, from) in tensor.values.chunks_exact(row).enumerate() {
-        let group = filter / (k / 2);
-        values[(2 * filter + group) * row..][..row].copy_from_slice(from);
-    }
-    MergedTensor { shape: vec![k, 2 * c, r, s], values }
-}
-
-fn ungroup(merged: BTreeMap<String, MergedTensor>) -> BTreeMap<String, MergedTensor> {
-    let grouped = ["conv2.weight", "conv4.weight", "conv5.weight"];
-    merged
-        .into_iter()
-        .map(|(name, tensor)| if grouped.contains(&&*name) { (name, ungrouped(&tensor)) } else { (name, tensor) })
-        .collect()
-}
 
 #[test]
 fn two_streams_equal_one_merged_network() {
@@ -37,7 +15,10 @@ fn two_streams_equal_one_merged_network() {
         let options = NetOptions { lrn: Some(false), fc8: Some(fc8), ..support::tiny_options() };
         let (net, mut two) = support::pair(&options, 6, 2);
         let (_, mut one) = support::pair(&NetOptions { streams: Some(1), ..options }, 6, 2);
-        split(&mut one, Tensor::Value, &ungroup(merge(&mut two, Tensor::Value).unwrap())).unwrap();
+        let merged = merge(&mut two, Tensor::Value).unwrap();
+        let filled = fill_groups(merged.clone(), two.plans());
+        assert_eq!(take_groups(filled.clone(), two.plans()), merged);
+        split(&mut one, Tensor::Value, &filled).unwrap();
         let batch = support::batch(&net, 6, 1.);
         let wide = |values: Vec<Vec<f32>>| values.concat().into_iter().map(f64::from).collect::<Vec<f64>>();
 
@@ -45,7 +26,8 @@ fn two_streams_equal_one_merged_network() {
         assert!((a.loss() - b.loss()).abs() < MERGED * b.loss(), "{a:?} {b:?}");
         assert_eq!((a.top1_errors, a.top5_errors), (b.top1_errors, b.top5_errors));
         assert_close("logits", &two.logits(6).unwrap().concat(), &wide(one.logits(6).unwrap()), MERGED);
-        let (a, b) = (ungroup(merge(&mut two, Tensor::Gradient).unwrap()), merge(&mut one, Tensor::Gradient).unwrap());
+        let gradients = merge(&mut two, Tensor::Gradient).unwrap();
+        let (a, b) = (fill_groups(gradients, two.plans()), merge(&mut one, Tensor::Gradient).unwrap());
         for (name, gradient) in a {
             // Across the groups, where the two streams have no weights, the one network has gradients all the same.
             let kept: Vec<usize> = (0..gradient.values.len()).filter(|&i| gradient.values[i] != 0.).collect();

@@ -43,7 +43,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
                 pair.evaluate(&batch)?;
             } else {
                 pair.forward_backward(&batch, recipe.train.seed, step)?;
-                pair.update(|kind| recipe.update(kind, recipe.optimizer.lr * 1e-3, step + 1))?;
+                pair.update(|param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1))?;
                 pair.settle()?;
             }
             if step == 0 {

@@ -3,6 +3,8 @@
 mod bench;
 mod bench_report;
 mod check_grads;
+mod checkpoints;
+mod convert;
 mod describe;
 mod doctor;
 mod kernels;
@@ -10,12 +12,14 @@ mod peer;
 pub mod place;
 mod prepare;
 mod run;
+mod supervise;
 mod train;
 
 use std::path::{Path, PathBuf};
 
 use alexnet_split::data::DataSet;
-use alexnet_split::error::Result;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::net::spec::Net;
 use alexnet_split::recipe::Recipe;
 use alexnet_split::train::checkpoint;
 use alexnet_split::train::run_dir;
@@ -34,6 +38,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Export(args)) => run::export(&args),
+        Some(Command::Convert(args)) => convert::convert(&args),
+        Some(Command::Checkpoint(command)) => checkpoints::checkpoint(&command),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Kernels(args)) => kernels::kernels(&args),
     }
@@ -64,13 +70,17 @@ fn data_folder(args: &DataArgs) -> PathBuf {
 
 /// A run's recipe, data, newest checkpoint and number of streams, for looking at it.
 fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
-    let checkpoint = checkpoint::find(&args.run)?;
+    let (checkpoint, state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&checkpoint);
     let recipe = run_dir::load_recipe(run)?;
+    let streams = Net::from_options(&recipe.net)?.streams;
+    if state.streams != streams {
+        let problem = format!("is of a network of {} streams, the recipe's has {streams}", state.streams);
+        return Err(Error::run(checkpoint, problem));
+    }
     let mut data_args = args.data.clone();
     data_args.data.get_or_insert(run_dir::load_info(run)?.data);
     let data = DataSet::load(&data_folder(&data_args))?;
-    let streams = checkpoint::load_state(&checkpoint)?.streams;
     Ok((recipe, data, checkpoint, streams))
 }
 

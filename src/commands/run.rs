@@ -20,8 +20,9 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
 fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result<()> {
     let result = match args.views {
         Views::Centre => session.evaluate(&mut ())?,
-        Views::Ten => session.evaluate_ten_views(&mut ())?,
+        Views::Ten => Some(session.evaluate_ten_views(&mut ())?),
     };
+    let Some(result) = result else { return Ok(()) };
     let step = session.step();
     if args.json {
         println!(

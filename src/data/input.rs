@@ -68,6 +68,8 @@ pub struct Preprocessor {
     mean: Vec<f32>,
     /// By which colours vary: principal axes, each as long as the standard deviation along it.
     axes: Option<[[f32; 3]; 3]>,
+    /// Epochs in which colours are changed at random.
+    colour_noise_epochs: Option<u64>,
 }
 
 impl Preprocessor {
@@ -116,7 +118,12 @@ impl Preprocessor {
             Some((_, colours)) => Some(colours.axes()),
             None => Some(colours(set)?.axes()),
         };
-        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes })
+        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes, colour_noise_epochs: None })
+    }
+
+    /// With colour noise in so many epochs only.
+    pub fn with_colour_noise_epochs(self, colour_noise_epochs: Option<u64>) -> Preprocessor {
+        Preprocessor { colour_noise_epochs, ..self }
     }
 
     /// What devices do with the bytes.
@@ -180,7 +187,8 @@ impl Preprocessor {
     /// Paper 4.1: the sum of the principal axes, each times a normal number of its own. As in the 2012 code, an axis is
     /// as long as the standard deviation of the colours along it; the paper's text has the variance.
     fn colour_shift(&self, index: u32, seed: u64, epoch: u64) -> [f32; 3] {
-        let Some(axes) = &self.axes else { return [0.; 3] };
+        let over = self.colour_noise_epochs.is_some_and(|epochs| epoch >= epochs);
+        let Some(axes) = self.axes.as_ref().filter(|_| !over) else { return [0.; 3] };
         let rng = Philox::new(seed, Purpose::Colour, 0);
         let mut shift = [0.; 3];
         for (number, axis) in axes.iter().enumerate() {

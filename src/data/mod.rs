@@ -16,6 +16,7 @@ use std::path::Path;
 use self::colours::Colours;
 use self::shards::{Description, Shards};
 use crate::backend::Window;
+use crate::disk::tensors::{TensorFile, max_bytes};
 use crate::error::{Error, Result};
 
 /// Labelled images of one size.
@@ -186,7 +187,11 @@ impl DataSet {
             [&description.train, &description.val].map(|shards| Shards::open(folder, &description, shards));
         let (train, test) = (train?, test?);
         let path = folder.join(prepare::MEAN);
-        let mean = crate::train::checkpoint::read_tensor_file(&path, "mean", train.elems())?;
+        let mean = TensorFile::read(&path, max_bytes(train.elems())).and_then(|file| file.values("mean", None));
+        let mean = mean.map_err(|error| Error::data(&path, error.problem()))?;
+        if mean.len() != train.elems() {
+            return Err(Error::data(&path, format!("{} values, expected {}", mean.len(), train.elems())));
+        }
         Ok(DataSet { train, test, classes: description.classes, prepared: Some((mean, description.colours)) })
     }
 }

@@ -13,8 +13,9 @@ use super::colours::Sums;
 use super::decode::{Rgb, decode};
 use super::shards::{self, Bad, Description, Entry, Shard, Store};
 use super::sources::{Part, Picture, Sources};
+use crate::disk::tensors::{self, NamedTensor};
+use crate::disk::write_whole;
 use crate::error::{Error, Result};
-use crate::train::checkpoint::write_tensors;
 
 /// Images a shard: 20 MB of JPEG at 256x256, or 200 MB of raw pixels.
 const SHARD_IMAGES: usize = 1024;
@@ -58,7 +59,7 @@ struct Progress {
 
 impl Progress {
     fn save(&self, folder: &Path) -> Result<()> {
-        shards::write_whole(&folder.join(PROGRESS), &serde_json::to_vec(self).unwrap_or_default())
+        write_whole(&folder.join(PROGRESS), &serde_json::to_vec(self).unwrap_or_default())
     }
 }
 
@@ -219,7 +220,8 @@ fn finish(
         }
     }
     let shape = vec![3, options.size, options.size];
-    write_tensors(&folder.join(MEAN), &[("mean".to_owned(), shape, sums.mean_image())], None)?;
+    let mean = NamedTensor { name: "mean".into(), shape, values: sums.mean_image() };
+    tensors::write(&folder.join(MEAN), &[mean], None)?;
     let (format, version) = Description::header();
     let description = Description {
         format,

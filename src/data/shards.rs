@@ -11,7 +11,7 @@
 //! every image one read away.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::colours::Colours;
 use super::{ImageSet, decode};
+use crate::disk::write_whole;
 use crate::error::{Error, Result};
 
 /// What `dataset.json` begins with.
@@ -128,20 +129,6 @@ impl Description {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         write_whole(&folder.join(DESCRIPTION), text.as_bytes())
     }
-}
-
-/// Writes a file so that it is there whole or not at all.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let temporary = PathBuf::from(name);
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::io("write", path)(error)
-    })
 }
 
 /// An image that is ready to be stored.

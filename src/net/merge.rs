@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::net::pair::Pair;
-use crate::net::plan::Op;
+use crate::net::plan::{Op, Plan};
 use crate::net::stream::Tensor;
 
 /// A tensor of the merged network.
@@ -22,8 +22,11 @@ pub struct MergedTensor {
     pub values: Vec<f32>,
 }
 
-/// Merges one kind of tensor (values, gradients...) of all parameters: `conv1.weight`, `conv1.bias`, ...
-pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<BTreeMap<String, MergedTensor>> {
+/// Tensors by name: `conv1.weight`, `conv1.bias`, ...
+pub type Merged = BTreeMap<String, MergedTensor>;
+
+/// Merges one kind of tensor (values, gradients...) of all parameters.
+pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<Merged> {
     let plans = pair.plans().to_vec();
     let mut merged = BTreeMap::new();
     for index in 0..plans[0].layers.len() {
@@ -48,7 +51,7 @@ pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<BTreeMap<
 /// The inverse of [`merge`]: gives each stream its blocks of the merged tensors.
 ///
 /// Fails, naming the tensor, where one is missing or has another shape.
-pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &BTreeMap<String, MergedTensor>) -> Result<()> {
+pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &Merged) -> Result<()> {
     let plans = pair.plans().to_vec();
     let expected = merge(pair, tensor)?;
     for (name, expected) in &expected {
@@ -81,6 +84,43 @@ pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &BTreeMap<S
         }
     }
     Ok(())
+}
+
+/// Fills what is between the groups of convolutions with zeros: the merged network of `plans`, two streams', as one
+/// stream has it.
+pub fn fill_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
+    for_each_grouped(&mut merged, plans, |tensor| {
+        let [k, c, r, s] = tensor.shape[..] else { return };
+        let row = c * r * s;
+        let mut values = vec![0.; 2 * tensor.values.len()];
+        for (filter, from) in tensor.values.chunks_exact(row).enumerate() {
+            values[(2 * filter + 2 * filter / k) * row..][..row].copy_from_slice(from);
+        }
+        *tensor = MergedTensor { shape: vec![k, 2 * c, r, s], values };
+    });
+    merged
+}
+
+/// The inverse of [`fill_groups`]: what was between the groups is lost.
+pub fn take_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
+    for_each_grouped(&mut merged, plans, |tensor| {
+        let [k, c, r, s] = tensor.shape[..] else { return };
+        let row = c / 2 * r * s;
+        let rows = tensor.values.chunks_exact(2 * row).enumerate();
+        let values = rows.flat_map(|(filter, values)| &values[2 * filter / k * row..][..row]).copied().collect();
+        *tensor = MergedTensor { shape: vec![k, c / 2, r, s], values };
+    });
+    merged
+}
+
+/// The weights of convolutions that read only their own stream.
+fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut MergedTensor)) {
+    for layer in &plans[0].layers {
+        let grouped = matches!(layer.op, Op::Conv(_)) && layer.crossing.is_none() && layer.x != 0;
+        if let (true, Some(tensor)) = (grouped && plans.len() == 2, merged.get_mut(&format!("{}.weight", layer.name))) {
+            change(tensor);
+        }
+    }
 }
 
 /// One stream's part of a layer.

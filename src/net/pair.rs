@@ -13,9 +13,11 @@ use crate::error::{Error, Result};
 use crate::exchange::link::Link;
 use crate::exchange::{Exchange, local};
 use crate::net::init::{BiasInit, WeightInit, initial_values};
-use crate::net::plan::{ParamKind, Plan};
+use crate::net::plan::{Param, Plan};
 use crate::net::spec::Net;
 use crate::net::stream::{Mode, Scores, Stream, Tensor};
+use crate::report::extremes::Extremes;
+use crate::report::timeline::Event;
 use crate::report::times::StreamTimes;
 
 /// What came of a batch.
@@ -104,6 +106,9 @@ pub struct Pair<B: Backend> {
     workers: Vec<Worker<B>>,
     link: Option<Link>,
     scaling: DropoutScaling,
+    /// Whether this process wants to end, and whether any did at the newest batch.
+    wants_stop: bool,
+    stops: bool,
 }
 
 impl Pair<CpuBackend> {
@@ -137,7 +142,7 @@ impl<B: Backend> Pair<B> {
             let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states))?;
             workers.push(Worker { cores, stream });
         }
-        Ok(Pair { plans, running, workers, link, scaling })
+        Ok(Pair { plans, running, workers, link, scaling, wants_stop: false, stops: false })
     }
 
     /// Sets all parameters to their initial values.
@@ -205,10 +210,15 @@ impl<B: Backend> Pair<B> {
     fn merge_scores(&mut self, images: usize, mut streams: Vec<Option<Scores>>) -> Result<BatchResult> {
         if let Some(link) = &mut self.link {
             // Every process decides on the same numbers.
-            let ours: Vec<f32> = streams.iter().flatten().flat_map(|scores| scores.rows.clone()).collect();
-            let theirs = link.swap_values(&ours)?;
+            let mut ours: Vec<f32> = streams.iter().flatten().flat_map(|scores| scores.rows.clone()).collect();
+            ours.push(f32::from(u8::from(self.wants_stop)));
+            let mut theirs = link.swap_values(&ours)?;
+            self.stops = self.wants_stop || theirs.pop() == Some(1.);
             streams
                 .insert((1 - link.rank()).min(streams.len()), (!theirs.is_empty()).then_some(Scores { rows: theirs }));
+        }
+        if self.link.is_none() {
+            self.stops = self.wants_stop;
         }
         let mut result = BatchResult { images, ..BatchResult::default() };
         let known: Vec<&Scores> = streams.iter().flatten().collect();
@@ -231,7 +241,7 @@ impl<B: Backend> Pair<B> {
     }
 
     /// Applies the newest gradients.
-    pub fn update(&mut self, hyper: impl Fn(ParamKind) -> Update + Sync) -> Result<()> {
+    pub fn update(&mut self, hyper: impl Fn(&Param) -> Update + Sync) -> Result<()> {
         self.each(|stream| stream.update(&hyper))?;
         Ok(())
     }
@@ -245,12 +255,45 @@ impl<B: Backend> Pair<B> {
     /// Each stream's times so far by the layers of [`Pair::running`]; waits for the newest step.
     pub fn times(&mut self) -> Result<Vec<StreamTimes>> {
         self.settle()?;
-        let mut times: Vec<_> = self.workers.iter().map(|worker| worker.stream.times().clone()).collect();
+        let times = self.workers.iter().map(|worker| worker.stream.times().clone()).collect();
+        self.of_all_streams(times)
+    }
+
+    /// The next training step is to be remembered in detail; waits for those before it.
+    pub fn start_timeline(&mut self) -> Result<()> {
+        self.each(Stream::start_timeline)?;
+        Ok(())
+    }
+
+    /// What each stream did in the newest training step; waits for its end.
+    pub fn take_timeline(&mut self) -> Result<Vec<Vec<Event>>> {
+        let events = self.each(Stream::take_timeline)?;
+        self.of_all_streams(events)
+    }
+
+    /// How far the values of the newest batch of `n` images reach, by stream.
+    pub fn extremes(&mut self, n: usize) -> Result<Vec<Vec<Extremes>>> {
+        let extremes = self.each(|stream| stream.extremes(n))?;
+        self.of_all_streams(extremes)
+    }
+
+    /// This process' streams' findings with those of the other one.
+    fn of_all_streams<T: Serialize + DeserializeOwned>(&mut self, mut ours: Vec<T>) -> Result<Vec<T>> {
         if let Some(link) = &mut self.link {
-            let theirs = link.swap(&times[0])?;
-            times.insert(1 - link.rank(), theirs);
+            let theirs = link.swap(&ours[0])?;
+            ours.insert(1 - link.rank(), theirs);
         }
-        Ok(times)
+        Ok(ours)
+    }
+
+    /// Says whether this process wants to end; the streams agree on it with the next batch.
+    pub fn want_stop(&mut self, wants: bool) {
+        self.wants_stop = wants;
+    }
+
+    /// Whether a process wanted to end at the newest batch: all processes are told the same.
+    pub fn stops(&self) -> bool {
+        self.stops
     }
 
     /// Forgets the times so far.

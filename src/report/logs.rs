@@ -1,16 +1,27 @@
-//! Logs that do not tear the progress bars.
+//! Logs that do not tear the progress bars, and what of them is kept.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
-use std::sync::LazyLock;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
+
+use crate::error::{Error, Result};
 
 /// All bars of the program; hidden where standard error is not a terminal.
 pub static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Where lines are kept, and warnings that nobody has taken yet.
+static KEPT: Mutex<(Option<File>, Vec<String>)> = Mutex::new((None, Vec::new()));
 
 /// Starts logging to standard error: warnings; with `verbose` 1 steps, evaluations and checkpoints with their times;
 /// with 2 every layer, exchange and wait of both streams; with 3 every operation. `RUST_LOG` (such as
@@ -25,8 +36,61 @@ pub fn start(verbose: u8) {
         .with_span_events(FmtSpan::CLOSE)
         .with_target(false);
     let filter = chosen.unwrap_or_else(|| Targets::new().with_default(level));
+    let registry = tracing_subscriber::registry().with(layer.with_filter(filter));
     // Fails only where a host program has set up its own logging, which then stays.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    let _ = registry.with(Warnings.with_filter(LevelFilter::WARN)).try_init();
+}
+
+/// From now on adds the lines that [`say`] prints, and warnings, to a file.
+pub fn keep(path: &Path) -> Result<()> {
+    let file = File::options().create(true).append(true).open(path).map_err(Error::io("open", path))?;
+    kept().0 = Some(file);
+    Ok(())
+}
+
+/// A line for people on standard output; kept.
+pub fn say(text: &str) {
+    BARS.suspend(|| println!("{text}"));
+    note(text);
+}
+
+/// A line that is only kept.
+pub fn note(text: &str) {
+    if let Some(file) = &mut kept().0 {
+        // The run does not end for its log.
+        let _ = writeln!(file, "{text}");
+    }
+}
+
+/// Warnings since the last call.
+pub fn take_warnings() -> Vec<String> {
+    std::mem::take(&mut kept().1)
+}
+
+fn kept() -> MutexGuard<'static, (Option<File>, Vec<String>)> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps warnings.
+struct Warnings;
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Message(String);
+        impl Visit for Message {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        if *event.metadata().level() <= Level::WARN {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            note(&format!("warning: {}", message.0));
+            kept().1.push(message.0);
+        }
+    }
 }
 
 /// Writes a line while the bars are taken away.

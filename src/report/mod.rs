@@ -1,6 +1,9 @@
 //! What the user sees: times, progress, pictures, logs.
 
+pub mod extremes;
+pub mod host;
 pub mod logs;
 pub mod picture;
 pub mod progress;
+pub mod timeline;
 pub mod times;

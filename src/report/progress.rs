@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::logs::BARS;
+use super::logs::{self, BARS};
 use crate::train::session::{EvalReport, Observer, StepReport};
 
 /// Steps that the shown loss, accuracy and speed are averaged over, about.
@@ -77,11 +77,7 @@ impl Progress {
 
     /// A line for people.
     pub fn say(&self, text: &str) {
-        match &self.bar {
-            _ if self.json => {}
-            Some(bar) if bar.length().is_some() => BARS.suspend(|| println!("{text}")),
-            _ => println!("{text}"),
-        }
+        if self.json { logs::note(text) } else { logs::say(text) }
     }
 
     fn time_left(&self, step: u64) -> String {
@@ -138,7 +134,13 @@ impl Observer for Progress {
             || report.step == self.first_step + 1
         {
             self.last_line = Instant::now();
-            println!("epoch {}/{}, step {}/{}: {state}", report.epoch + 1, self.epochs, report.step, self.total);
+            self.say(&format!(
+                "epoch {}/{}, step {}/{}: {state}",
+                report.epoch + 1,
+                self.epochs,
+                report.step,
+                self.total
+            ));
         }
     }
 
@@ -169,6 +171,14 @@ impl Observer for Progress {
 
     fn dropped_rate(&mut self, lr: f32) {
         self.say(&format!("the held-out error has stopped improving: learning rate now {lr}"));
+    }
+
+    fn stopped_early(&mut self, epochs: u32) {
+        self.say(&format!("the held-out error has not improved for {epochs} epochs: the run ends"));
+    }
+
+    fn left_out(&mut self, step: u64, why: &str) {
+        self.say(&format!("step {step} left out: {why}"));
     }
 
     fn saved(&mut self, path: &Path) {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 /// A part of a training step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pass {
     /// Image to loss.
     Forward,
@@ -30,7 +31,8 @@ impl fmt::Display for Pass {
 }
 
 /// What a stream was doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Activity {
     /// Running an operation.
     Compute,
@@ -101,6 +103,28 @@ impl StreamTimes {
     pub fn idle(&self) -> Duration {
         self.total.saturating_sub(self.activity(Activity::Compute))
     }
+}
+
+/// A line of the metrics: how each stream has spent its time since `before`, in milliseconds a step.
+pub fn row(step: u64, now: &[StreamTimes], before: &[StreamTimes]) -> Option<serde_json::Value> {
+    let steps = now.first()?.steps - before.first().map_or(0, |times| times.steps);
+    let streams = now.iter().enumerate().map(|(stream, times)| {
+        let ms = |part: &dyn Fn(&StreamTimes) -> Duration| {
+            let before = before.get(stream).map_or(Duration::ZERO, part);
+            part(times).saturating_sub(before).as_secs_f64() * 1e3 / steps as f64
+        };
+        serde_json::json!({
+            "total_ms": ms(&|times| times.total),
+            "compute_ms": ms(&|times| times.activity(Activity::Compute)),
+            "exchange_ms": ms(&|times| times.activity(Activity::Exchange)),
+            "waiting_ms": ms(&|times| times.activity(Activity::Waiting)),
+            "hidden_ms": ms(&StreamTimes::hidden),
+        })
+    });
+    (steps > 0).then(|| {
+        let streams: Vec<_> = streams.collect();
+        serde_json::json!({"kind": "times", "step": step, "steps": steps, "streams": streams})
+    })
 }
 
 /// The table shown at the end of a run: a row a layer, for each stream milliseconds a step of computing forward,

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::checkpoint::write_tensors;
 use super::session::Session;
 use crate::backend::{Backend, DropoutScaling};
+use crate::disk::tensors::{self, NamedTensor};
 use crate::error::Result;
 use crate::net::merge::merge;
 use crate::net::plan::{Op, Plan};
@@ -33,11 +33,13 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
         ("classes".to_owned(), json!(session.data().classes).to_string()),
     ]);
     let merged = merge(session.pair(), Tensor::Value)?;
-    let mut tensors: Vec<_> = merged.into_iter().map(|(name, tensor)| (name, tensor.shape, tensor.values)).collect();
+    let named = |name: String, shape: Vec<usize>, values: Vec<f32>| NamedTensor { name, shape, values };
+    let mut tensors: Vec<_> =
+        merged.into_iter().map(|(name, tensor)| named(name, tensor.shape, tensor.values)).collect();
     let input = session.input().shape();
-    tensors.push(("check.images".into(), vec![count, input.channels, input.size, input.size], images));
-    tensors.push(("check.logits".into(), vec![count, logits[0].len()], logits.concat()));
-    write_tensors(path, &tensors, Some(metadata))
+    tensors.push(named("check.images".into(), vec![count, input.channels, input.size, input.size], images));
+    tensors.push(named("check.logits".into(), vec![count, logits[0].len()], logits.concat()));
+    tensors::write(path, &tensors, Some(metadata)).map(drop)
 }
 
 /// The table, a row a layer, as the script reads it.

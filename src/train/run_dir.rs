@@ -1,11 +1,23 @@
-//! A run's directory: `recipe.toml`, `run.json`, `metrics.jsonl`, `checkpoints/`, and a lock while it is in use.
+//! A run's directory: what was asked for, what came of it, and a lock while it is in use.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `recipe.toml` | every hyper-parameter; a folder that has it is a run |
+//! | `run.json` | version, commit, data, classes |
+//! | `metrics.jsonl` | a line for each step, evaluation, and look at the streams; cut back when the run is resumed |
+//! | `journal.jsonl` | a line for each start, warning, checkpoint and end; never cut |
+//! | `log.txt` | what the terminal showed |
+//! | `timeline.json` | what each stream did in one step, the newest that was looked at |
+//! | `checkpoints/` | see `checkpoint` |
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::disk::{self, append_line, write_whole};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 
@@ -14,6 +26,9 @@ use crate::recipe::Recipe;
 pub struct RunInfo {
     /// Version of this program.
     pub version: String,
+    /// The commit that it was built from.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// The data folder.
     pub data: PathBuf,
     /// Class names by label.
@@ -24,8 +39,15 @@ pub struct RunInfo {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// The metrics and the lock; `None` where another process keeps the directory.
-    files: Option<[File; 2]>,
+    /// `None` where another process keeps the directory.
+    files: Option<Files>,
+}
+
+#[derive(Debug)]
+struct Files {
+    metrics: File,
+    journal: File,
+    _lock: File,
 }
 
 impl RunDir {
@@ -33,16 +55,16 @@ impl RunDir {
     ///
     /// Fails where it holds a run already or is in use.
     pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo) -> Result<RunDir> {
-        std::fs::create_dir_all(path.join("checkpoints")).map_err(Error::io("create", path))?;
+        disk::create_folder(&path.join("checkpoints"))?;
         let lock = lock(path)?;
-        if path.join("recipe.toml").exists() {
+        if is_run(path) {
             let problem =
                 format!("already holds a run; continue it with --resume {}, or choose another --out", path.display());
             return Err(Error::run(path, problem));
         }
         write_whole(&path.join("run.json"), serde_json::to_string_pretty(info).unwrap_or_default().as_bytes())?;
         write_whole(&path.join("recipe.toml"), recipe.to_toml().as_bytes())?;
-        RunDir::open_metrics(path, lock)
+        RunDir::open(path, lock)
     }
 
     /// Opens an existing one to go on after `step`: later lines of the metrics are dropped.
@@ -50,25 +72,28 @@ impl RunDir {
         let lock = lock(path)?;
         let metrics = path.join("metrics.jsonl");
         let text = if metrics.exists() {
-            std::fs::read_to_string(&metrics).map_err(Error::io("read", &metrics))?
+            let bytes = std::fs::read(&metrics).map_err(Error::io("read", &metrics))?;
+            String::from_utf8_lossy(&bytes).into_owned()
         } else {
             String::new()
         };
         let done = |line: &&str| {
-            serde_json::from_str::<serde_json::Value>(line)
-                .is_ok_and(|row| row["step"].as_u64().is_some_and(|at| at <= step))
+            serde_json::from_str::<Value>(line).is_ok_and(|row| row["step"].as_u64().is_some_and(|at| at <= step))
         };
         let kept: String = text.lines().filter(done).flat_map(|line| [line, "\n"]).collect();
         if kept != text {
             write_whole(&metrics, kept.as_bytes())?;
         }
-        RunDir::open_metrics(path, lock)
+        RunDir::open(path, lock)
     }
 
-    fn open_metrics(path: &Path, lock: File) -> Result<RunDir> {
-        let file = path.join("metrics.jsonl");
-        let metrics = OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))?;
-        Ok(RunDir { path: path.to_owned(), files: Some([metrics, lock]) })
+    fn open(path: &Path, lock: File) -> Result<RunDir> {
+        let open = |name: &str| {
+            let file = path.join(name);
+            OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))
+        };
+        let files = Files { metrics: open("metrics.jsonl")?, journal: open("journal.jsonl")?, _lock: lock };
+        Ok(RunDir { path: path.to_owned(), files: Some(files) })
     }
 
     /// The run directory that the other process keeps.
@@ -82,19 +107,44 @@ impl RunDir {
     }
 
     /// Adds a line to the metrics.
-    pub fn log(&mut self, row: &serde_json::Value) -> Result<()> {
-        let Some([metrics, _lock]) = &mut self.files else { return Ok(()) };
-        writeln!(metrics, "{row}").map_err(Error::io("write", &self.path.join("metrics.jsonl")))
+    pub fn log(&mut self, row: &Value) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        append_line(&mut files.metrics, &self.path.join("metrics.jsonl"), &row.to_string())
     }
+
+    /// Adds a line to the journal: what happened, and more about it.
+    pub fn journal(&mut self, kind: &str, more: &Value) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64());
+        let mut row = json!({"kind": kind, "unix_s": now});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            row[key] = value.clone();
+        }
+        append_line(&mut files.journal, &self.path.join("journal.jsonl"), &row.to_string())
+    }
+
+    /// Replaces a small file that only looks are taken at, and so need not be durable.
+    pub fn show(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        if self.files.is_none() {
+            return Ok(());
+        }
+        let (path, temporary) = (self.path.join(name), self.path.join(format!("{name}.tmp")));
+        std::fs::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
+        std::fs::rename(&temporary, &path).map_err(Error::io("rename to", &path))
+    }
+}
+
+/// Whether a folder holds a run.
+pub fn is_run(path: &Path) -> bool {
+    path.join("recipe.toml").is_file()
 }
 
 /// The recipe of an existing run.
 pub fn load_recipe(run: &Path) -> Result<Recipe> {
-    let path = run.join("recipe.toml");
-    if !path.is_file() {
+    if !is_run(run) {
         return Err(Error::run(run, "is not a run directory: it has no recipe.toml"));
     }
-    Recipe::load(&path)
+    Recipe::load(&run.join("recipe.toml"))
 }
 
 /// What an existing run was started with.
@@ -118,24 +168,4 @@ fn lock(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &file)(error)),
     }
-}
-
-/// Writes a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
-    file.write_all(bytes).map_err(Error::io("write", &temporary))?;
-    file.sync_all().map_err(Error::io("flush", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(Error::io("rename to", path))?;
-    path.parent().map_or(Ok(()), sync_folder)
-}
-
-/// Makes renames in a folder durable.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    // Only Unix lets a folder be opened and flushed.
-    if cfg!(unix) {
-        let folder_file = File::open(folder).map_err(Error::io("open", folder))?;
-        folder_file.sync_all().map_err(Error::io("flush", folder))?;
-    }
-    Ok(())
 }

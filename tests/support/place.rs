@@ -96,10 +96,11 @@ pub fn metrics(run: &Path) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Every checkpoint file of a run by name.
+/// Every file of a run's newest checkpoint by name.
 pub fn checkpoint(run: &Path) -> Vec<(String, Vec<u8>)> {
     let mut folders: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(folders.len(), 1, "{folders:?}");
+    folders.retain(|folder| folder.join("checkpoint.json").exists());
+    folders.sort();
     let mut files: Vec<_> = std::fs::read_dir(folders.pop().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     files

@@ -1,5 +1,8 @@
 //! Every hyper-parameter, with its source. A recipe prints as TOML and loads from TOML.
 
+mod named;
+mod schedule;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +11,11 @@ use crate::backend::{DropoutScaling, Update};
 use crate::data::input::{Crop, InputRecipe, Mean, MeanImage};
 use crate::error::{Error, Result};
 use crate::net::init::{BiasInit, WeightInit};
-use crate::net::plan::ParamKind;
+use crate::net::plan::{Param, ParamKind};
 use crate::net::spec::{NetOptions, Placement, Table};
+
+pub use named::NAMES;
+pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
 
 /// All of a training run's choices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +64,33 @@ pub struct TrainRecipe {
     pub order: Order,
     /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
     pub checkpoint_steps: u64,
+    /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, or jumps.
+    #[serde(default)]
+    pub on_bad_loss: OnBadLoss,
+    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump;
+    /// 0 for never.
+    #[serde(default = "default_loss_spike")]
+    pub loss_spike: f64,
+}
+
+/// A loss that is three times chance or more is no noise.
+const LOSS_SPIKE: f64 = 3.;
+
+fn default_loss_spike() -> f64 {
+    LOSS_SPIKE
+}
+
+/// What is done where the loss is not finite, or jumps; in any case the update of that step is not made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadLoss {
+    /// The run ends.
+    #[default]
+    Stop,
+    /// The step is left out.
+    Skip,
+    /// The weights of the newest checkpoint come back, and all steps since then are left out.
+    Rollback,
 }
 
 /// The `[optimizer]` part.
@@ -95,16 +128,6 @@ pub enum OptimizerKind {
     Adam,
 }
 
-/// The `[schedule]` part.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleRecipe {
-    /// Times that the rate is divided by ten, each when the held-out error has stopped improving; 0 keeps it constant.
-    pub drops: u32,
-    /// Epochs without a better error before a drop.
-    pub patience: u32,
-}
-
 /// The order of the training images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -116,124 +139,7 @@ pub enum Order {
     Fixed,
 }
 
-/// Names of the built-in recipes, the default first.
-pub const NAMES: [&str; 4] = ["quick", "paper", "fashion", "half"];
-
 impl Recipe {
-    /// The text of the paper. At test time it has ten views: `eval --views 10`.
-    pub fn paper() -> Recipe {
-        Recipe {
-            name: "paper".into(),
-            // Figure 2 draws fc8 as one layer; the 2012 code has it on the first GPU.
-            net: NetOptions { table: Table::Alexnet, fc8: Some(Placement::Stream0), ..NetOptions::default() },
-            init: InitRecipe { weights: WeightInit::Paper, biases: BiasInit::Table }, // section 5
-            input: InputRecipe {
-                resize: 256,                         // section 2
-                crop: Crop::Random,                  // 4.1
-                flip: true,                          // 4.1
-                colour_noise: 0.1,                   // 4.1
-                mean: Mean::Image(MeanImage::Pixel), // section 2
-                scale: 1.,                           // section 2: "raw RGB values"
-            },
-            train: TrainRecipe {
-                epochs: 90,      // section 5: "roughly 90 cycles"
-                batch_size: 128, // section 5
-                seed: 2012,
-                dropout: DropoutScaling::Test, // 4.2: "multiply their outputs by 0.5" at test time
-                checkpoint_steps: 0,
-                order: Order::Shuffled,
-            },
-            optimizer: OptimizerRecipe {
-                kind: OptimizerKind::Sgd,
-                lr: 0.01,             // section 5
-                weight_decay: 0.0005, // section 5; on weights only, as in the 2012 code
-                momentum: Some(0.9),  // section 5
-                beta1: None,
-                beta2: None,
-                epsilon: None,
-            },
-            // Section 5: divided by 10 "when the validation error rate stopped improving", three times.
-            schedule: ScheduleRecipe { drops: 3, patience: 3 },
-        }
-    }
-
-    /// The paper's network with what makes it learn within minutes on a small set. On Fashion-MNIST the paper's
-    /// initialization and rate leave the loss at ln 10 for the whole first epoch; with He's, zero biases and pixels of
-    /// 0 to 1, one epoch of 7,000 images reaches 70% at a rate of 0.002 and 75% at 0.005.
-    pub fn quick() -> Recipe {
-        let paper = Recipe::paper();
-        Recipe {
-            name: "quick".into(),
-            net: NetOptions { fc8: Some(Placement::Split), ..paper.net }, // balances the two streams
-            init: InitRecipe { weights: WeightInit::He, biases: BiasInit::Zero },
-            input: InputRecipe {
-                resize: 224,
-                crop: Crop::Center,
-                flip: false,
-                colour_noise: 0.,
-                scale: 1. / 255.,
-                ..paper.input
-            },
-            train: TrainRecipe { epochs: 1, batch_size: 32, ..paper.train },
-            optimizer: OptimizerRecipe { lr: 0.005, ..paper.optimizer },
-            schedule: ScheduleRecipe { drops: 0, patience: 1 },
-        }
-    }
-
-    /// The single tower of "Dive into Deep Learning" (section 8.1) on Fashion-MNIST, trained with Adam.
-    pub fn fashion() -> Recipe {
-        Recipe {
-            name: "fashion".into(),
-            net: NetOptions { table: Table::Fashion, ..NetOptions::default() },
-            init: InitRecipe { weights: WeightInit::Xavier, biases: BiasInit::Zero },
-            input: InputRecipe {
-                resize: 224,
-                crop: Crop::Center,
-                flip: false,
-                colour_noise: 0.,
-                mean: Mean::Value(0.),
-                scale: 1. / 255.,
-            },
-            train: TrainRecipe {
-                epochs: 5,
-                batch_size: 128,
-                seed: 2012,
-                dropout: DropoutScaling::Train,
-                checkpoint_steps: 0,
-                order: Order::Shuffled,
-            },
-            optimizer: adam(0.001),
-            schedule: ScheduleRecipe { drops: 0, patience: 1 },
-        }
-    }
-
-    /// One stream alone, as many PyTorch courses teach it on small photo sets: pixels of -1 to 1, Adam at 0.0002.
-    pub fn half() -> Recipe {
-        Recipe {
-            name: "half".into(),
-            net: NetOptions { table: Table::Half, ..NetOptions::default() },
-            init: InitRecipe { weights: WeightInit::He, biases: BiasInit::Zero },
-            input: InputRecipe {
-                resize: 224,
-                crop: Crop::Center,
-                flip: true,
-                colour_noise: 0.,
-                mean: Mean::Value(127.5),
-                scale: 1. / 127.5,
-            },
-            train: TrainRecipe {
-                epochs: 10,
-                batch_size: 32,
-                seed: 2012,
-                dropout: DropoutScaling::Train,
-                checkpoint_steps: 0,
-                order: Order::Shuffled,
-            },
-            optimizer: adam(0.0002),
-            schedule: ScheduleRecipe { drops: 0, patience: 1 },
-        }
-    }
-
     /// A built-in recipe by name, or a file: a name with a slash or ending in `.toml`. A file may begin with
     /// `base = "quick"` (or another name) and then need only say what differs.
     pub fn find(name: &str) -> Result<Recipe> {
@@ -339,6 +245,12 @@ impl Recipe {
                 refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
             }
             r if !r.input.scale.is_finite() => refuse("input.scale", r.input.scale.to_string(), "a number"),
+            r if !(r.train.loss_spike == 0. || r.train.loss_spike > 1.) => {
+                refuse("train.loss_spike", r.train.loss_spike.to_string(), "0 or more than 1")
+            }
+            r if r.schedule.kind == ScheduleKind::Epochs && r.schedule.drop_epochs.is_empty() => {
+                refuse("schedule.drop_epochs", "[]".into(), "a list of epochs, such as [30, 60]")
+            }
             r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),
             _ => Ok(()),
         }
@@ -356,9 +268,12 @@ impl Recipe {
         }
     }
 
-    /// The update of one kind of parameter at the rate `lr`; `step` counts from 1.
-    pub fn update(&self, kind: ParamKind, lr: f32, step: u64) -> Update {
-        let weight_decay = if kind == ParamKind::Weight { self.optimizer.weight_decay } else { 0. };
+    /// The update of a parameter in epoch `epoch`, from 0, where the network's rate is `lr`; `step` counts from 1.
+    pub fn update(&self, param: &Param, epoch: u64, lr: f32, step: u64) -> Update {
+        let is_bias = param.kind == ParamKind::Bias;
+        let layer = param.name.split('.').next().unwrap_or_default();
+        let lr = self.schedule.rate(layer, is_bias, epoch, lr);
+        let weight_decay = if is_bias { 0. } else { self.optimizer.weight_decay };
         match self.optimizer.kind {
             OptimizerKind::Sgd => Update::Sgd { lr, momentum: self.momentum(), weight_decay },
             OptimizerKind::Adam => Update::Adam {
@@ -370,19 +285,6 @@ impl Recipe {
                 step,
             },
         }
-    }
-}
-
-fn adam(lr: f32) -> OptimizerRecipe {
-    OptimizerRecipe {
-        kind: OptimizerKind::Adam,
-        lr,
-        weight_decay: 0.,
-        momentum: None,
-        // Kingma and Ba, 2015.
-        beta1: Some(0.9),
-        beta2: Some(0.999),
-        epsilon: Some(1e-8),
     }
 }
 

@@ -1,0 +1,86 @@
+//! `checkpoint list` and `checkpoint verify`.
+
+use std::path::Path;
+
+use alexnet_split::disk::show_bytes;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::train::checkpoint::{self, Generation, State};
+use serde_json::json;
+
+use crate::cli::{CheckpointArgs, CheckpointCommand};
+
+pub fn checkpoint(command: &CheckpointCommand) -> Result<()> {
+    match command {
+        CheckpointCommand::List(args) => list(args),
+        CheckpointCommand::Verify(args) => verify(args),
+    }
+}
+
+/// What `checkpoint.json` says; hashes are not looked at.
+fn list(args: &CheckpointArgs) -> Result<()> {
+    let generations = generations(&args.path)?;
+    let states: Vec<_> = generations.iter().map(|generation| checkpoint::load_state(&generation.path)).collect();
+    let error = |state: &Result<State>| state.as_ref().ok().and_then(|state| state.heldout_error);
+    let best = states.iter().filter_map(error).min_by(f64::total_cmp);
+    for (generation, state) in generations.iter().zip(&states) {
+        let is_best = best.is_some() && error(state) == best;
+        if args.json {
+            let row = match state {
+                Ok(state) => json!({
+                    "path": generation.path, "step": state.step, "bytes": bytes(state), "lr": state.schedule.lr,
+                    "heldout_error": state.heldout_error, "best": is_best,
+                }),
+                Err(error) => json!({"path": generation.path, "problem": error.to_string()}),
+            };
+            println!("{row}");
+            continue;
+        }
+        match state {
+            Ok(state) => {
+                let error = state.heldout_error.map_or("not evaluated".into(), |e| format!("error {:.1}%", 100. * e));
+                let mark = if is_best { ", the best" } else { "" };
+                let (path, size) = (generation.path.display(), show_bytes(bytes(state)));
+                println!("{path}  step {}, {size}, lr {}, {error}{mark}", state.step, state.schedule.lr);
+            }
+            Err(error) => println!("{error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Reads and hashes everything.
+fn verify(args: &CheckpointArgs) -> Result<()> {
+    let mut first = None;
+    for generation in generations(&args.path)? {
+        let found = checkpoint::verify(&generation.path);
+        let problem = found.as_ref().err().map(Error::to_string);
+        if args.json {
+            println!("{}", json!({"path": generation.path, "whole": found.is_ok(), "problem": problem}));
+        } else if let Ok(state) = &found {
+            println!("{}  whole, {}", generation.path.display(), show_bytes(bytes(state)));
+        } else {
+            println!("{}", problem.unwrap_or_default());
+        }
+        first = first.or(found.err());
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Those of a run, or the one that `path` is itself.
+fn generations(path: &Path) -> Result<Vec<Generation>> {
+    if checkpoint::run_of(path) != path {
+        return Ok(vec![Generation { path: path.to_owned(), step: 0 }]);
+    }
+    if !path.is_dir() {
+        return Err(Error::run(path, "no such run directory or checkpoint"));
+    }
+    let found = checkpoint::list(path)?;
+    if found.is_empty() {
+        return Err(Error::run(path, "holds no checkpoint"));
+    }
+    Ok(found)
+}
+
+fn bytes(state: &State) -> u64 {
+    state.files.values().map(|file| file.bytes).sum()
+}

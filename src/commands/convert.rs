@@ -1,0 +1,63 @@
+//! `convert`: the same network in one stream in place of two, or in two in place of one.
+
+use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::net::merge::{fill_groups, merge, split, take_groups};
+use alexnet_split::net::pair::Pair;
+use alexnet_split::net::plan::Op;
+use alexnet_split::net::spec::Net;
+use alexnet_split::net::stream::Tensor;
+use alexnet_split::recipe::Recipe;
+use alexnet_split::train::checkpoint;
+use alexnet_split::train::run_dir::{self, RunDir};
+
+use crate::cli::ConvertArgs;
+
+pub fn convert(args: &ConvertArgs) -> Result<()> {
+    let (path, mut state) = checkpoint::find(&args.run)?;
+    let run = checkpoint::run_of(&path);
+    let (recipe, info) = (run_dir::load_recipe(run)?, run_dir::load_info(run)?);
+    let mut converted = recipe.clone();
+    converted.net.streams = Some(3 - state.streams);
+    let (mut from, mut to) = (network(&recipe)?, network(&converted)?);
+    let mean = checkpoint::load(&path, &state, &mut from, recipe.state_names())?;
+
+    let states = (0..recipe.state_names().len()).map(Tensor::State);
+    for tensor in [Tensor::Value].into_iter().chain(states) {
+        let merged = merge(&mut from, tensor)?;
+        if state.streams == 2 {
+            split(&mut to, tensor, &fill_groups(merged, from.plans()))?;
+        } else {
+            let halves = take_groups(merged.clone(), to.plans());
+            split(&mut to, tensor, &halves)?;
+            let kept = fill_groups(merge(&mut to, tensor)?, to.plans());
+            if let Some(name) = merged.iter().find_map(|(name, all)| (kept.get(name) != Some(all)).then_some(name)) {
+                let problem = format!("{name} connects the halves, which two streams do not: it was trained as one");
+                return Err(Error::run(&path, problem));
+            }
+        }
+    }
+    state.streams = 3 - state.streams;
+    state.files.clear();
+    let _run = RunDir::create(&args.out, &converted, &info)?;
+    let step = state.step;
+    if let Some(snapshot) = checkpoint::snapshot(state, &mut to, converted.state_names(), &mean)? {
+        let written = snapshot.write(&args.out, 1)?;
+        println!("wrote {}, of {} and step {step}", written.display(), streams(to.plans().len()));
+    }
+    if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {
+        println!(
+            "A single stream normalizes over the border between the halves: the two channels on each side of it differ."
+        );
+    }
+    Ok(())
+}
+
+fn network(recipe: &Recipe) -> Result<Pair<CpuBackend>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Pair::on_cpu(&Net::from_options(&recipe.net)?, 1, recipe.state_names().len(), threads, recipe.train.dropout)
+}
+
+fn streams(number: usize) -> &'static str {
+    if number == 1 { "one stream" } else { "two streams" }
+}

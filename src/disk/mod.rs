@@ -1,0 +1,144 @@
+//! Writing so that a file is there whole or not at all, whatever happens in between, and the place where tests make
+//! things happen in between: every operation that changes a run's or a data set's folder passes through here.
+
+pub mod faults;
+pub mod tensors;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// What the disk is asked to do; a process may die before any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A folder or an empty file is made.
+    Create,
+    /// Bytes are written.
+    Write,
+    /// What was written is made durable.
+    Flush,
+    /// A name changes.
+    Rename,
+    /// A file or an empty folder goes away.
+    Remove,
+}
+
+/// A file being written, in large pieces.
+pub struct Draft {
+    file: File,
+    path: PathBuf,
+    waiting: Vec<u8>,
+}
+
+/// Fewer bytes wait for more.
+const PIECE_BYTES: usize = 1 << 20;
+
+impl Draft {
+    /// Makes an empty file, or empties the one that is there.
+    pub fn create(path: &Path) -> Result<Draft> {
+        let created = faults::before(Operation::Create).and_then(|_| File::create(path));
+        Ok(Draft { file: created.map_err(Error::io("create", path))?, path: path.to_owned(), waiting: Vec::new() })
+    }
+
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.waiting.len() + bytes.len() < PIECE_BYTES {
+            self.waiting.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write_waiting()?;
+        write_all(&mut self.file, bytes).map_err(Error::io("write", &self.path))
+    }
+
+    /// Makes them durable.
+    pub fn finish(mut self) -> Result<()> {
+        self.write_waiting()?;
+        let flushed = faults::before(Operation::Flush).and_then(|_| self.file.sync_all());
+        flushed.map_err(Error::io("flush", &self.path))
+    }
+
+    fn write_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        write_all(&mut self.file, &waiting).map_err(Error::io("write", &self.path))
+    }
+}
+
+/// Writes a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = PathBuf::from(name);
+    let written = Draft::create(&temporary).and_then(|mut draft| draft.write(bytes).and_then(|()| draft.finish()));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.and_then(|()| rename(&temporary, path))
+}
+
+/// Adds a line to an open file.
+pub fn append_line(file: &mut File, path: &Path, line: &str) -> Result<()> {
+    write_all(file, format!("{line}\n").as_bytes()).map_err(Error::io("write", path))
+}
+
+/// Renames within a folder, durably.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    faults::before(Operation::Rename).and_then(|_| std::fs::rename(from, to)).map_err(Error::io("rename to", to))?;
+    to.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    let folder_file = File::open(folder).map_err(Error::io("open", folder))?;
+    faults::before(Operation::Flush).and_then(|_| folder_file.sync_all()).map_err(Error::io("flush", folder))
+}
+
+/// Makes a folder and those above it.
+pub fn create_folder(path: &Path) -> Result<()> {
+    faults::before(Operation::Create).and_then(|_| std::fs::create_dir_all(path)).map_err(Error::io("create", path))
+}
+
+/// Removes a folder and the files in it, `first` before all others; nothing where it is not there.
+pub fn remove_folder(folder: &Path, first: &str) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let remove = |path: &Path| {
+        faults::before(Operation::Remove).and_then(|_| std::fs::remove_file(path)).map_err(Error::io("remove", path))
+    };
+    if folder.join(first).exists() {
+        remove(&folder.join(first))?;
+    }
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))?.flatten() {
+        remove(&entry.path())?;
+    }
+    faults::before(Operation::Remove).and_then(|_| std::fs::remove_dir(folder)).map_err(Error::io("remove", folder))
+}
+
+/// Bytes that this user may still write where `path` is; `None` where the system does not tell.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Bytes as people read them.
+pub fn show_bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+fn write_all(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    // Where the process is to die in the middle of a write, the first half is on disk by then.
+    if let Some(half) = faults::before(Operation::Write)? {
+        file.write_all(&bytes[..bytes.len() / 2])?;
+        half.strike();
+    }
+    file.write_all(bytes)
+}

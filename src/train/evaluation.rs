@@ -1,0 +1,77 @@
+//! How well the network does on held-out images.
+
+use super::session::{Observer, Session, softmax};
+use crate::backend::Backend;
+use crate::data::loader::{Loader, Order};
+use crate::error::Result;
+use crate::net::pair::BatchResult;
+
+impl<B: Backend> Session<B> {
+    /// Runs all held-out images; `None` where the run is to end first.
+    pub fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<Option<BatchResult>> {
+        let _span = tracing::info_span!("eval", step = self.state.step).entered();
+        let (mut whole, count) = (BatchResult::default(), self.data.test.len());
+        let orders: Vec<Order> = self.held_out_batches().collect();
+        let mut loader = Loader::start(self.data.clone(), self.input.clone(), orders.clone().into_iter())?;
+        for _ in orders {
+            self.pair.want_stop(self.stop.asked().is_some());
+            whole.add(&self.pair.evaluate(&loader.wait()?)?);
+            observer.evaluating(whole.images, count);
+            if self.pair.stops() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(whole))
+    }
+
+    fn held_out_batches(&self) -> impl Iterator<Item = Order> {
+        let (size, count) = (self.recipe.train.batch_size as u32, self.data.test.len() as u32);
+        let batch = move |first: u32| (first..(first + size).min(count)).collect();
+        (0..count).step_by(size as usize).map(move |first| Order {
+            held_out: true,
+            indices: batch(first),
+            ..Order::default()
+        })
+    }
+
+    /// Runs all held-out images in ten views each and averages the probabilities (paper 4.1); all streams must be in
+    /// this process.
+    pub fn evaluate_ten_views(&mut self, observer: &mut dyn Observer) -> Result<BatchResult> {
+        let views = self.input.ten_views();
+        let orders = self.held_out_batches().flat_map({
+            let views = views.clone();
+            move |order| views.clone().into_iter().map(move |view| Order { view: Some(view), ..order.clone() })
+        });
+        let orders: Vec<Order> = orders.collect();
+        let mut loader = Loader::start(self.data.clone(), self.input.clone(), orders.into_iter())?;
+        let (mut whole, count) = (BatchResult::default(), self.data.test.len());
+        while whole.images < count {
+            let (mut sums, mut labels): (Vec<Vec<f64>>, Vec<u32>) = Default::default();
+            for _ in &views {
+                let batch = loader.wait()?;
+                self.pair.evaluate(&batch)?;
+                let rows = self.pair.logits(batch.len())?;
+                sums.resize(batch.len(), Vec::new());
+                for (sum, logits) in sums.iter_mut().zip(rows) {
+                    sum.resize(logits.len(), 0.);
+                    sum.iter_mut().zip(softmax(&logits)).for_each(|(sum, p)| *sum += p / views.len() as f64);
+                }
+                labels = batch.labels;
+            }
+            for (probabilities, label) in sums.iter().zip(labels) {
+                let of_label = probabilities[label as usize];
+                // As the devices count: on a tie the lower class ranks higher.
+                let above = |(class, p): (usize, &f64)| *p > of_label || (*p == of_label && class < label as usize);
+                let above = probabilities.iter().enumerate().filter(|&row| above(row)).count();
+                whole.add(&BatchResult {
+                    images: 1,
+                    loss_sum: -of_label.ln(),
+                    top1_errors: usize::from(above >= 1),
+                    top5_errors: usize::from(above >= 5),
+                });
+            }
+            observer.evaluating(whole.images, count);
+        }
+        Ok(whole)
+    }
+}

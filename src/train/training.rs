@@ -1,0 +1,281 @@
+//! The training loop: batches in order, gradients, a look at the loss, update; evaluation and a checkpoint after every
+//! epoch.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::bad_loss;
+use super::checkpoint::{self, Writer};
+use super::run_dir::RunDir;
+use super::session::{EvalReport, Observer, Session, StepReport};
+use crate::backend::Backend;
+use crate::data::Batch;
+use crate::data::loader::{Loader, Order};
+use crate::disk::faults;
+use crate::error::{Error, Result, Signal};
+use crate::recipe::{OnBadLoss, Order as ImageOrder, Recipe};
+use crate::report::timeline::Timeline;
+use crate::report::{logs, times};
+use crate::rng::{Philox, Purpose};
+
+/// Looks at the streams' times, and at the filters, that a run takes in all, about.
+const OBSERVATIONS: u64 = 50;
+
+/// Of a run, besides its recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainOptions {
+    /// Ends after so many steps in all.
+    pub max_steps: Option<u64>,
+    /// Checkpoints that are kept, besides the best.
+    pub keep: usize,
+}
+
+/// Where a run's results go.
+pub(super) struct Outputs<'a> {
+    pub run: &'a mut RunDir,
+    pub writer: Writer,
+    pub observer: &'a mut dyn Observer,
+}
+
+/// What came of a step.
+enum Stepped {
+    Done(StepReport),
+    /// The loss is none to learn from; the update was not made.
+    Bad {
+        batch: Batch,
+        loss: f64,
+        why: String,
+    },
+}
+
+impl<B: Backend> Session<B> {
+    /// Trains to the recipe's epochs, or to `max_steps` in all if that comes first.
+    ///
+    /// Fails with [`Error::Diverged`] before the update where the loss is none to learn from and the recipe says stop,
+    /// and with [`Error::Interrupted`], all saved, where it is told to end.
+    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn Observer) -> Result<()> {
+        let _span = tracing::info_span!("run", recipe = self.recipe.name).entered();
+        let path = run.path().to_owned();
+        if self.pair.leads() {
+            let (states, mean) = (self.recipe.state_names().len(), self.input.mean().len());
+            checkpoint::check_space(
+                &path,
+                options.keep,
+                checkpoint::generation_bytes(self.pair.plans(), states, mean),
+            )?;
+        }
+        let mut to = Outputs { run, writer: Writer::new(&path, options.keep), observer };
+        let ended = self.train_until(options.max_steps, &mut to);
+        // Whatever ended it: what is being written gets its end.
+        let written = to.writer.finish();
+        let signal = ended?;
+        let written = written?;
+        if let Some(written) = &written {
+            to.saved(written.clone())?;
+        }
+        match signal {
+            Some(signal) => {
+                let checkpoint = written.unwrap_or_else(|| path.clone());
+                Err(Error::Interrupted { signal, step: self.state.step, checkpoint, run: path })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The loop; returns what ended it before its time.
+    fn train_until(&mut self, max_steps: Option<u64>, to: &mut Outputs) -> Result<Option<Signal>> {
+        let per_epoch = self.steps_per_epoch();
+        let planned = self.recipe.train.epochs * per_epoch;
+        let total = max_steps.map_or(planned, |steps| steps.min(planned));
+        let observe_every = total.div_ceil(OBSERVATIONS).max(1);
+        to.observer.started(self.state.step, total, total.div_ceil(per_epoch));
+        if self.state.step == 0 && self.recipe.train.on_bad_loss == OnBadLoss::Rollback {
+            self.save(to)?; // something to come back to
+        }
+        if self.state.evaluation_due && !self.evaluate_and_save(to)? {
+            return self.save_and_end(to);
+        }
+        let mut loader = self.start_loader(total)?;
+        while self.state.step < total && !self.state.schedule.is_over(&self.recipe.schedule) {
+            self.pair.want_stop(self.stop.asked().is_some());
+            let observed = (self.state.step + 1).is_multiple_of(observe_every);
+            if observed {
+                self.pair.start_timeline()?;
+            }
+            match self.train_step(&mut loader)? {
+                Stepped::Done(report) => {
+                    to.run.log(&json!({
+                        "kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(),
+                        "top1_error": report.result.top1_error(), "lr": report.lr,
+                        "images_per_s": report.result.images as f64 / report.time.as_secs_f64(),
+                        "loader_wait_ms": report.waited.as_secs_f64() * 1e3,
+                    }))?;
+                    to.observer.stepped(&report);
+                }
+                Stepped::Bad { batch, loss, why } => {
+                    if self.leave_out(&batch, loss, &why, to)? {
+                        loader = self.start_loader(total)?;
+                    }
+                }
+            }
+            if observed {
+                self.observe(to)?;
+            }
+            if let Some(written) = to.writer.poll()? {
+                to.saved(written)?;
+            }
+            let epoch_ends = self.state.step.is_multiple_of(per_epoch);
+            self.state.evaluation_due = epoch_ends || self.state.step == total;
+            if self.pair.stops() || (self.state.evaluation_due && !self.evaluate_and_save(to)?) {
+                return self.save_and_end(to);
+            }
+            let every = self.recipe.train.checkpoint_steps;
+            if every > 0 && self.state.step.is_multiple_of(every) && !epoch_ends && self.state.step < total {
+                self.save(to)?;
+            }
+        }
+        if self.state.schedule.is_over(&self.recipe.schedule) {
+            to.observer.stopped_early(self.state.schedule.epochs_without_better);
+        }
+        Ok(None)
+    }
+
+    /// Steps that make an epoch; the last one may be smaller.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.data.train.len().div_ceil(self.recipe.train.batch_size) as u64
+    }
+
+    /// The images of the batch that comes next.
+    pub(super) fn next_indices(&self) -> Vec<u32> {
+        batch_indices(&self.recipe, self.data.train.len())(self.state.step)
+    }
+
+    /// Makes the batches of all steps from here to `total`.
+    fn start_loader(&self, total: u64) -> Result<Loader> {
+        let (seed, per_epoch) = (self.recipe.train.seed, self.steps_per_epoch());
+        let mut indices = batch_indices(&self.recipe, self.data.train.len());
+        let orders = (self.state.step..total).map(move |step| Order {
+            indices: indices(step),
+            augment: Some((seed, step / per_epoch)),
+            ..Order::default()
+        });
+        Loader::start(self.data.clone(), self.input.clone(), orders)
+    }
+
+    fn train_step(&mut self, loader: &mut Loader) -> Result<Stepped> {
+        let step = self.state.step;
+        let _span = tracing::info_span!("step", step).entered();
+        let start = Instant::now();
+        let batch = tracing::debug_span!("batch").in_scope(|| loader.wait())?;
+        let (waited, seed, epoch) = (start.elapsed(), self.recipe.train.seed, step / self.steps_per_epoch());
+        self.waited = Some(self.waited.map_or_else(Default::default, |(time, steps)| (time + waited, steps + 1)));
+        self.strike(step + 1)?;
+        let mut result = self.pair.forward_backward(&batch, seed, step)?;
+        if faults::in_step("nan", step + 1) {
+            result.loss_sum = f64::NAN;
+        }
+        if let Some(why) = bad_loss::why(&self.recipe, self.state.loss_mean, self.data.classes.len(), result.loss()) {
+            return Ok(Stepped::Bad { batch, loss: result.loss(), why });
+        }
+        let (recipe, lr, update) = (&self.recipe, self.state.schedule.lr, step + 1);
+        self.pair.update(|param| recipe.update(param, epoch, lr, update))?;
+        self.state.step += 1;
+        self.state.heldout_error = None;
+        self.bad_in_a_row = 0;
+        self.state.loss_mean = Some(bad_loss::mean_with(self.state.loss_mean, result.loss()));
+        Ok(Stepped::Done(StepReport { step: self.state.step, epoch, lr, result, time: start.elapsed(), waited }))
+    }
+
+    /// Faults that tests ask for.
+    fn strike(&mut self, step: u64) -> Result<()> {
+        if faults::in_step("crash", step) {
+            faults::die();
+        }
+        if faults::in_step("panic", step) {
+            self.pair.each(|stream| {
+                assert!(stream.plan().stream != 1, "a fault asked for in step {step}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates, tells the schedule, and saves; returns whether there was time for it.
+    fn evaluate_and_save(&mut self, to: &mut Outputs) -> Result<bool> {
+        let Some(result) = self.evaluate(to.observer)? else { return Ok(false) };
+        let (step, per_epoch) = (self.state.step, self.steps_per_epoch());
+        let (epoch, error) = (step.div_ceil(per_epoch), result.top1_error());
+        to.run.log(&json!({
+            "kind": "eval", "step": step, "epoch": epoch, "loss": result.loss(),
+            "top1_error": error, "top5_error": result.top5_error(),
+        }))?;
+        to.observer.evaluated(&EvalReport { step, epoch, result });
+        self.state.evaluation_due = false;
+        self.state.heldout_error = Some(error);
+        let recipe = &self.recipe.schedule;
+        if step.is_multiple_of(per_epoch) && self.state.schedule.after_epoch(recipe, step / per_epoch, error) {
+            to.observer.dropped_rate(self.state.schedule.lr);
+        }
+        self.save(to)?;
+        Ok(true)
+    }
+
+    fn save_and_end(&mut self, to: &mut Outputs) -> Result<Option<Signal>> {
+        self.save(to)?;
+        // Where the signal came to the other process alone, this one ends as if it had come to it.
+        Ok(Some(self.stop.asked().unwrap_or(Signal::Term)))
+    }
+
+    /// Copies what a checkpoint holds and has it written.
+    pub(super) fn save(&mut self, to: &mut Outputs) -> Result<()> {
+        let _span = tracing::info_span!("checkpoint", step = self.state.step).entered();
+        let (state, names) = (self.state.clone(), self.recipe.state_names());
+        let snapshot = checkpoint::snapshot(state, &mut self.pair, names, self.input.mean())?;
+        if let Some(written) = snapshot.map(|snapshot| to.writer.start(snapshot)).transpose()?.flatten() {
+            to.saved(written)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down how the streams share their time.
+    fn observe(&mut self, to: &mut Outputs) -> Result<()> {
+        let timeline = Timeline::new(self.state.step, self.pair.take_timeline()?);
+        to.run.show("timeline.json", &serde_json::to_vec(&timeline).unwrap_or_default())?;
+        let times = self.pair.times()?;
+        if let Some(row) = times::row(self.state.step, &times, &self.observed) {
+            to.run.log(&row)?;
+        }
+        self.observed = times;
+        for text in logs::take_warnings() {
+            to.run.journal("warning", &json!({"text": text}))?;
+        }
+        Ok(())
+    }
+}
+
+/// The images of the batch of each step, from 0, of `images` training images: by seed and epoch alone.
+fn batch_indices(recipe: &Recipe, images: usize) -> impl FnMut(u64) -> Vec<u32> + Send + use<> {
+    let (seed, size, order) = (recipe.train.seed, recipe.train.batch_size, recipe.train.order);
+    let per_epoch = images.div_ceil(size) as u64;
+    let mut newest = (u64::MAX, Vec::new());
+    move |step| {
+        let epoch = step / per_epoch;
+        if newest.0 != epoch {
+            let drawn = if order == ImageOrder::Fixed { 0 } else { epoch as u32 };
+            newest = (epoch, Philox::new(seed, Purpose::Shuffle, 0).permutation(images, drawn));
+        }
+        let first = (step % per_epoch) as usize * size;
+        newest.1[first..(first + size).min(images)].to_vec()
+    }
+}
+
+impl Outputs<'_> {
+    /// A checkpoint is on disk.
+    pub fn saved(&mut self, path: PathBuf) -> Result<()> {
+        self.observer.saved(&path);
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
+        self.run.journal("checkpoint", &json!({"step": step}))
+    }
+}

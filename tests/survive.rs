@@ -1,0 +1,343 @@
+//! What a run survives: its process killed before and within every operation on the disk, a disk that is full at any of
+//! them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was left
+//! alone.
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
+
+/// Six steps in two epochs (the second is cut short), a checkpoint after each.
+const RUN: [&str; 8] = ["--out", "run", "--epochs", "2", "--steps", "6", "--set", "train.checkpoint_steps=1"];
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The files of the run that is left alone.
+fn undisturbed() -> Vec<(String, Vec<u8>)> {
+    let place = Place::new();
+    succeeded(place.train(&RUN));
+    checkpoint(&place.path("run"))
+}
+
+/// Goes on as a user would who knows no more than that the run has ended.
+fn go_on(place: &Place) {
+    if place.path("run/recipe.toml").exists() {
+        place.ok(&["--resume", "run", "--steps", "6"]);
+    } else {
+        succeeded(place.train(&RUN));
+    }
+}
+
+/// The run is as if nothing had been, and nothing is left lying about.
+fn is_whole(place: &Place, expected: &[(String, Vec<u8>)], context: &str) {
+    assert_eq!(checkpoint(&place.path("run")), expected, "{context}");
+    place.ok(&["checkpoint", "verify", "run"]);
+    let steps: Vec<u64> = metrics(&place.path("run"))
+        .iter()
+        .filter(|row| row["kind"] == "step")
+        .map(|row| row["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6], "{context}");
+    let names = std::fs::read_dir(place.path("run/checkpoints")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() <= 3 && names.iter().all(|name| !name.contains('.')), "{context}: {names:?}");
+}
+
+#[test]
+fn every_operation_on_the_disk_may_be_the_last_one() {
+    let expected = undisturbed();
+    // As many faults as there are operations; the first that does not strike is one too far.
+    let strikes = |fault: &str, at: usize| {
+        let place = Place::new();
+        let context = format!("{fault}@{at}");
+        let output = place.train_command(&RUN).env("ALEXNET_SPLIT_FAULT", &context).output().unwrap();
+        if output.status.success() {
+            return false;
+        }
+        if fault == "full" {
+            failed(output, 20, &["injected"]);
+        } else {
+            assert_eq!(output.status.signal(), Some(9), "{context}: {output:?}");
+        }
+        go_on(&place);
+        is_whole(&place, &expected, &context);
+        true
+    };
+    for fault in ["kill", "tear", "full"] {
+        let mut done = 0;
+        loop {
+            let struck: Vec<bool> = (done + 1..=done + 16).into_par_iter().map(|at| strikes(fault, at)).collect();
+            let count = struck.iter().take_while(|struck| **struck).count();
+            assert!(struck[count..].iter().all(|struck| !struck), "{fault} from {done}: {struck:?}");
+            done += count;
+            if count < struck.len() {
+                break;
+            }
+        }
+        println!("{fault}: {done} operations");
+        // Run directory, six steps, six generations of two files each.
+        assert!(done > 100, "only {done} operations");
+    }
+}
+
+/// Starts the run, with more steps, and waits until it has done some.
+fn started(place: &Place, args: &[&str]) -> Child {
+    let mut command = place.train_command(args);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + PATIENCE;
+    let steps = || std::fs::read_to_string(place.path("run/metrics.jsonl")).map_or(0, |text| text.lines().count());
+    while steps() < 4 {
+        assert!(Instant::now() < until, "no steps");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child
+}
+
+fn send(signal: &str, to: u32) {
+    assert!(Command::new("kill").args([&format!("-{signal}"), &to.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_signal_saves_and_ends_and_a_second_one_ends_at_once() {
+    let long = ["--out", "run", "--epochs", "400", "--set", "train.checkpoint_steps=100000"];
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let place = Place::new();
+        let child = started(&place, &long);
+        send(signal, child.id());
+        let output = child.wait_with_output().unwrap();
+        let name = format!("SIG{signal}");
+        failed(output, code, &["ended by", &name, "--resume run"]);
+        let files = checkpoint(&place.path("run"));
+        let state: serde_json::Value = serde_json::from_slice(&files[0].1).unwrap();
+        let step = state["state"]["step"].as_u64().unwrap();
+        assert_eq!(metrics(&place.path("run")).iter().rfind(|row| row["kind"] == "step").unwrap()["step"], step);
+        // To the end of the next epoch: as a run that was not disturbed.
+        let steps = (step / 5 * 5 + 5).to_string();
+        place.ok(&["--resume", "run", "--steps", &steps]);
+        let whole = Place::new();
+        succeeded(whole.train(&[&long[..], &["--steps", &steps]].concat()));
+        assert_eq!(checkpoint(&place.path("run")), checkpoint(&whole.path("run")));
+        let evals = |place: &Place| -> Vec<_> {
+            metrics(&place.path("run")).into_iter().filter(|row| row["kind"] == "eval").collect()
+        };
+        assert_eq!(evals(&place), evals(&whole));
+    }
+    // Twice: whatever is being done, and nothing more is saved.
+    let place = Place::new();
+    let mut child = started(&place, &["--out", "run", "--epochs", "4000"]);
+    send("STOP", child.id());
+    send("TERM", child.id());
+    send("INT", child.id());
+    send("CONT", child.id());
+    let status = child.wait().unwrap();
+    assert!([Some(130), Some(143)].contains(&status.code()), "{status}");
+}
+
+#[test]
+fn a_stream_that_fails_ends_the_other_and_restarts_go_on() {
+    let expected = undisturbed();
+    let place = Place::new();
+    let mut command = place.train_command(&RUN);
+    let output = output_within(command.env("ALEXNET_SPLIT_FAULT", "panic@4"), PATIENCE);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("stream 1 stopped at an internal error: a fault asked for in step 4"), "{text}");
+    go_on(&place);
+    is_whole(&place, &expected, "panic");
+
+    for fault in ["panic@4", "crash@5"] {
+        let place = Place::new();
+        let mut command = place.train_command(&[&RUN[..], &["--restarts", "2"]].concat());
+        let output = output_within(command.env("ALEXNET_SPLIT_FAULT", fault), PATIENCE);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && text.contains("restart 1 of 2 from step "), "{text}");
+        is_whole(&place, &expected, fault);
+        // The same command again finds nothing left to do; another recipe is not gone on with.
+        let again = succeeded(place.train(&[&RUN[..], &["--restarts", "2"]].concat()));
+        assert!(again.contains("nothing to do"), "{again}");
+        failed(place.train(&[&RUN[..], &["--restarts", "2", "--lr", "0.1"]].concat()), 4, &["another recipe"]);
+    }
+    // What will not pass is not tried again.
+    let place = Place::new();
+    let output = place.train(&["--out", "run", "--lr", "1e30", "--restarts", "5"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("restart"), "{output:?}");
+    failed(output, 6, &["loss is"]);
+}
+
+#[test]
+fn the_watching_process_passes_signals_on_and_leaves_no_orphan() {
+    let long = ["--out", "run", "--epochs", "4000", "--restarts", "3"];
+    let place = Place::new();
+    let child = started(&place, &long);
+    send("TERM", child.id());
+    failed(child.wait_with_output().unwrap(), 143, &["ended by SIGTERM", "--resume run"]);
+
+    let place = Place::new();
+    let mut child = started(&place, &long);
+    let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
+    let start: serde_json::Value = serde_json::from_str(journal.lines().next().unwrap()).unwrap();
+    let process = start["process"].to_string();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while Path::new("/proc").join(&process).exists() {
+        assert!(Instant::now() < until, "process {process} is left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    place.ok(&["checkpoint", "verify", "run"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_aloud() {
+    let expected = undisturbed();
+    let newest = |place: &Place| place.path("run/checkpoints/step-00000006");
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path, &Path));
+    let rewrite = |path: &Path, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = std::fs::read(path).unwrap();
+        change(&mut bytes);
+        std::fs::write(path, bytes).unwrap();
+    };
+    let damages: [Damage; 7] = [
+        ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes.truncate(1000))),
+        ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1)),
+        ("stream1.safetensors", &|new, _| rewrite(&new.join("stream1.safetensors"), &|bytes| bytes[3] ^= 0x80)),
+        ("stream1.safetensors", &|new, _| std::fs::remove_file(new.join("stream1.safetensors")).unwrap()),
+        ("checkpoint.json", &|new, _| rewrite(&new.join("checkpoint.json"), &|bytes| bytes.truncate(90))),
+        ("checkpoint.json", &|new, _| {
+            let path = new.join("checkpoint.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(path, text.replace("\"step\": 6", "\"step\": 7")).unwrap();
+        }),
+        // The halves of two generations.
+        ("another generation", &|new, old| {
+            std::fs::copy(old.join("stream1.safetensors"), new.join("stream1.safetensors")).map(drop).unwrap();
+        }),
+    ];
+    for (number, (part, damage)) in damages.into_iter().enumerate() {
+        let place = Place::new();
+        succeeded(place.train(&RUN));
+        damage(&newest(&place), &place.path("run/checkpoints/step-00000005"));
+        place.fails(&["checkpoint", "verify", "run"], 4, &["step-00000006", part]);
+        let output = place.run(&["--resume", "run", "--steps", "6"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("step-00000006") && error.contains(part) && error.contains("the one before"), "{error}");
+        assert!(succeeded(output).contains("on from step 5"), "damage {number}");
+        is_whole(&place, &expected, part);
+        let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
+        assert!(journal.contains("the one before"), "the warning is kept: {journal}");
+        // A checkpoint that was asked for by name is not replaced by another.
+        damage(&newest(&place), &place.path("run/checkpoints/step-00000005"));
+        place.fails(&["eval", "run/checkpoints/step-00000006"], 4, &[part, "damaged"]);
+    }
+    // All of them: nothing is begun anew behind the user's back.
+    let place = Place::new();
+    succeeded(place.train(&RUN));
+    for generation in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
+        rewrite(&generation.unwrap().path().join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1);
+    }
+    place.fails(&["--resume", "run"], 4, &["step-00000006", "damaged"]);
+}
+
+#[test]
+fn checkpoints_of_something_else_are_refused_with_expected_and_found() {
+    let place = Place::new();
+    succeeded(place.train(&RUN));
+    let path = place.path("run/checkpoints/step-00000006/checkpoint.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
+    place.fails(&["--resume", "run"], 4, &["layout version 3", "reads 2", "newer"]);
+    std::fs::write(&path, text).unwrap();
+    let recipe = place.path("run/recipe.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let with = |from: &str, to: &str, parts: &[&str]| {
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(&recipe, text.replace(from, to)).unwrap();
+        place.fails(&["eval", "run"], 4, parts);
+    };
+    with("classes = 10", "classes = 12", &["fc8", "expected F32 [6, 10]", "[5, 10]"]);
+    with("table = \"alexnet\"", "table = \"half\"", &["of a network of 2 streams, the recipe's has 1"]);
+    with("fc8 = \"split\"", "fc8 = \"stream0\"", &["fc8", "expected F32 [10, 10]", "[5, 10]"]);
+}
+
+#[test]
+fn the_newest_and_the_best_are_kept() {
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--epochs", "8", "--lr", "0.02", "--keep", "1"]));
+    let evals: Vec<(u64, f64)> = metrics(&place.path("run"))
+        .iter()
+        .filter(|row| row["kind"] == "eval")
+        .map(|row| (row["step"].as_u64().unwrap(), row["top1_error"].as_f64().unwrap()))
+        .collect();
+    let best = evals.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+    let mut expected = vec![best, 40];
+    expected.dedup();
+    let list = place.ok(&["checkpoint", "list", "run", "--json"]);
+    let rows: Vec<serde_json::Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<u64> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, expected, "{evals:?}");
+    assert_eq!(rows.iter().find(|row| row["best"] == true).unwrap()["step"], best);
+    // Room for what is asked for is looked for before anything is computed.
+    failed(place.train(&["--out", "many", "--keep", "100000000000"]), 20, &["free", "checkpoints of", "--keep 1"]);
+    assert!(metrics(&place.path("many")).is_empty());
+}
+
+#[test]
+fn a_bad_loss_can_be_left_out() {
+    let fault = "nan@8";
+    let train = |place: &Place, args: &[&str]| {
+        let base = ["--out", "run", "--epochs", "3", "--set", "train.checkpoint_steps=3", "--keep", "9"];
+        let mut command = place.train_command(&[&base[..], args].concat());
+        command.env("ALEXNET_SPLIT_FAULT", fault).output().unwrap()
+    };
+    for (policy, left_out, from) in [("skip", 1, 7), ("rollback", 2, 6)] {
+        let place = Place::new();
+        let text = succeeded(train(&place, &["--on-nan", policy]));
+        assert!(text.contains("step 8 left out: the loss is NaN"), "{text}");
+        let rows = metrics(&place.path("run"));
+        let skipped = rows.iter().find(|row| row["kind"] == "skipped").unwrap();
+        assert_eq!(
+            (&skipped["step"], &skipped["steps"], &skipped["loss"]),
+            (&8.into(), &left_out.into(), &"NaN".into())
+        );
+        assert!(place.path("run/bad-loss-step-00000008.json").exists());
+        // What comes after it: the batch of step 9 on the weights of step 7 or 6.
+        let plain = Place::new();
+        succeeded(plain.train(&["--out", "run", "--epochs", "3", "--steps", &from.to_string()]));
+        let first_after = rows.iter().find(|row| row["kind"] == "step" && row["step"] == 9).unwrap();
+        assert!(first_after["loss"].as_f64().unwrap().is_finite());
+        // Resumed in between or not: the same bits.
+        let parts = Place::new();
+        succeeded(train(&parts, &["--on-nan", policy, "--steps", "11"]));
+        parts.ok(&["--resume", "run"]);
+        assert_eq!(checkpoint(&parts.path("run")), checkpoint(&place.path("run")));
+        let state: serde_json::Value = serde_json::from_slice(&checkpoint(&parts.path("run"))[0].1).unwrap();
+        assert_eq!(state["state"]["skipped_steps"], left_out);
+    }
+    let place = Place::new();
+    failed(train(&place, &[]), 6, &["step 8", "loss is NaN", "step-00000006"]);
+    // A network that gives nothing else any more is not skipped for ever.
+    let place = Place::new();
+    failed(place.train(&["--out", "run", "--epochs", "9", "--lr", "1e30", "--on-nan", "skip"]), 6, &["step 12"]);
+}
+
+#[test]
+fn two_streams_become_one_and_come_back() {
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--steps", "4", "--set", "net.lrn=false"]));
+    place.ok(&["convert", "run", "one"]);
+    place.ok(&["convert", "one", "two"]);
+    assert_eq!(checkpoint(&place.path("two")), checkpoint(&place.path("run")));
+    let eval = |run: &str| -> serde_json::Value { serde_json::from_str(&place.ok(&["eval", run, "--json"])).unwrap() };
+    let (one, two) = (eval("one"), eval("run"));
+    assert_eq!(one["top1_error"], two["top1_error"]);
+    assert!((one["loss"].as_f64().unwrap() - two["loss"].as_f64().unwrap()).abs() < 1e-5, "{one} {two}");
+    // Trained as one, it cannot be taken apart.
+    place.ok(&["--resume", "one", "--steps", "5"]);
+    place.fails(&["convert", "one", "three"], 4, &["conv2.weight", "connects the halves"]);
+    assert!(!place.path("three").exists());
+}
