@@ -5,6 +5,7 @@ mod bench_report;
 mod check_grads;
 mod describe;
 mod doctor;
+mod filters;
 mod kernels;
 mod peer;
 pub mod place;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Prepare(args)) => prepare::prepare(&args),
         Some(Command::Eval(args)) => run::eval(&args),
         Some(Command::Predict(args)) => run::predict(&args),
+        Some(Command::Filters(args)) => filters::filters(&args),
         Some(Command::Describe(args)) => describe::describe(&args),
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),

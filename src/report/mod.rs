@@ -1,5 +1,6 @@
 //! What the user sees: times, progress, pictures, logs.
 
+pub mod filters;
 pub mod logs;
 pub mod picture;
 pub mod progress;
