@@ -4,4 +4,5 @@ pub mod filters;
 pub mod logs;
 pub mod picture;
 pub mod progress;
+pub mod tensorboard;
 pub mod times;
