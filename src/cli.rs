@@ -35,6 +35,7 @@ Examples:
   alexnet-split describe --recipe quick --toml  a recipe to change, for --recipe FILE
   alexnet-split predict runs/try                what it sees in some held-out images
   alexnet-split predict runs/try cat.jpg        and in one of yours
+  alexnet-split filters runs/try filters.png    its first kernels, as the paper's figure 3
   alexnet-split prepare DIR data/mine           any folder of images, or ImageNet as you have it, ready for --data
 
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
@@ -52,6 +53,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show a run's best five classes for image files or held-out images, with the images.
     Predict(PredictArgs),
+    /// Draw a run's first kernels as the paper's figure 3, and measure how the streams differ in colour.
+    Filters(FiltersArgs),
     /// Print the network: shapes, parameters, multiply-adds, exchanges and memory, by stream.
     Describe(DescribeArgs),
     /// Compare the gradients of every parameter with finite differences, through the exchange.
@@ -224,6 +227,10 @@ pub struct TrainArgs {
     /// given again goes on with it.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub restarts: u32,
+    /// Write a timeline that Perfetto and Chrome show: each stream's layers, exchanges and waits in some steps, and the
+    /// loader and checkpoints in all.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print the metrics as JSON lines instead of progress for people.
     #[arg(long)]
     pub json: bool,
@@ -268,6 +275,21 @@ pub struct PredictArgs {
     /// Image files (JPEG, PNG, WebP, BMP, GIF), or numbers of held-out images, from 0 [default: the first five of those].
     pub images: Vec<String>,
     /// Print JSON, a line an image.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct FiltersArgs {
+    /// The run's directory, or one of its checkpoints.
+    pub run: PathBuf,
+    /// The PNG file to write.
+    #[arg(value_name = "OUT.png")]
+    pub picture: PathBuf,
+    /// Pixels of the picture, across and down, for each weight.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub scale: u32,
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }

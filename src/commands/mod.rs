@@ -7,6 +7,7 @@ mod checkpoints;
 mod convert;
 mod describe;
 mod doctor;
+mod filters;
 mod kernels;
 mod peer;
 pub mod place;
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Prepare(args)) => prepare::prepare(&args),
         Some(Command::Eval(args)) => run::eval(&args),
         Some(Command::Predict(args)) => run::predict(&args),
+        Some(Command::Filters(args)) => filters::filters(&args),
         Some(Command::Describe(args)) => describe::describe(&args),
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),

@@ -13,7 +13,7 @@ use alexnet_split::net::spec::Net;
 use alexnet_split::recipe::{OptimizerKind, Recipe};
 use alexnet_split::report::host::Host;
 use alexnet_split::report::progress::Progress;
-use alexnet_split::report::{logs, times};
+use alexnet_split::report::{logs, times, trace};
 use alexnet_split::train::checkpoint;
 use alexnet_split::train::run_dir::{self, RunDir, RunInfo};
 use alexnet_split::train::session::{Session, resolve};
@@ -190,6 +190,9 @@ fn train_in<B: Backend>(
     run: &mut RunDir,
 ) -> Result<u64> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
+    if let (Some(path), true) = (&args.trace, leads) {
+        trace::start(path)?;
+    }
     let options = TrainOptions { max_steps: job.steps, keep: args.keep.get() };
     let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
     let mut session = Session::new(recipe.clone(), data, seats, link)?;

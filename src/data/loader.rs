@@ -41,10 +41,12 @@ impl Loader {
         let work = move || {
             for Order { held_out, indices, augment, view } in orders {
                 let set = if held_out { &data.test } else { &data.train };
+                let making = tracing::debug_span!("make batch").entered();
                 let batch = match view {
                     Some(view) => input.views(set, &indices, vec![view; indices.len()]),
                     None => input.batch(set, &indices, augment),
                 };
+                drop(making);
                 let failed = batch.is_err();
                 if to.send(batch).is_err() || failed {
                     return;

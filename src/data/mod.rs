@@ -187,7 +187,7 @@ impl DataSet {
             [&description.train, &description.val].map(|shards| Shards::open(folder, &description, shards));
         let (train, test) = (train?, test?);
         let path = folder.join(prepare::MEAN);
-        let mean = TensorFile::read(&path, max_bytes(train.elems())).and_then(|file| file.values("mean", None));
+        let mean = TensorFile::open(&path, max_bytes(train.elems())).and_then(|file| file.values("mean", None));
         let mean = mean.map_err(|error| Error::data(&path, error.problem()))?;
         if mean.len() != train.elems() {
             return Err(Error::data(&path, format!("{} values, expected {}", mean.len(), train.elems())));

@@ -88,7 +88,12 @@ pub fn append_line(file: &mut File, path: &Path, line: &str) -> Result<()> {
 /// Renames within a folder, durably.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     faults::before(Operation::Rename).and_then(|_| std::fs::rename(from, to)).map_err(Error::io("rename to", to))?;
-    to.parent().map_or(Ok(()), sync_folder)
+    match to.parent() {
+        // A bare name is in the working folder.
+        Some(folder) if folder.as_os_str().is_empty() => sync_folder(Path::new(".")),
+        Some(folder) => sync_folder(folder),
+        None => Ok(()),
+    }
 }
 
 /// Makes the names in a folder durable.

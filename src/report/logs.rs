@@ -9,12 +9,13 @@ use indicatif::MultiProgress;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 
+use super::trace;
 use crate::error::{Error, Result};
 
 /// All bars of the program; hidden where standard error is not a terminal.
@@ -38,7 +39,8 @@ pub fn start(verbose: u8) {
     let filter = chosen.unwrap_or_else(|| Targets::new().with_default(level));
     let registry = tracing_subscriber::registry().with(layer.with_filter(filter));
     // Fails only where a host program has set up its own logging, which then stays.
-    let _ = registry.with(Warnings.with_filter(LevelFilter::WARN)).try_init();
+    let registry = registry.with(Warnings.with_filter(LevelFilter::WARN));
+    let _ = registry.with(trace::Spans.with_filter(filter_fn(trace::shows))).try_init();
 }
 
 /// From now on adds the lines that [`say`] prints, and warnings, to a file.

@@ -7,6 +7,8 @@
 //! | `metrics.jsonl` | a line for each step, evaluation, and look at the streams; cut back when the run is resumed |
 //! | `journal.jsonl` | a line for each start, warning, checkpoint and end; never cut |
 //! | `log.txt` | what the terminal showed |
+//! | `tensorboard/` | the same metrics, and the filters, for TensorBoard |
+//! | `filters/` | pictures of the first layer's kernels |
 //! | `timeline.json` | what each stream did in one step, the newest that was looked at |
 //! | `checkpoints/` | see `checkpoint` |
 
@@ -14,12 +16,15 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::disk::{self, append_line, write_whole};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
+use crate::report::filters;
+use crate::report::tensorboard::EventFile;
 
 /// What a run was started with, besides its recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,17 +41,16 @@ pub struct RunInfo {
 }
 
 /// An open run directory; locked until dropped.
-#[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     /// `None` where another process keeps the directory.
     files: Option<Files>,
 }
 
-#[derive(Debug)]
 struct Files {
     metrics: File,
     journal: File,
+    events: EventFile,
     _lock: File,
 }
 
@@ -64,7 +68,7 @@ impl RunDir {
         }
         write_whole(&path.join("run.json"), serde_json::to_string_pretty(info).unwrap_or_default().as_bytes())?;
         write_whole(&path.join("recipe.toml"), recipe.to_toml().as_bytes())?;
-        RunDir::open(path, lock)
+        RunDir::open(path, lock, None)
     }
 
     /// Opens an existing one to go on after `step`: later lines of the metrics are dropped.
@@ -84,15 +88,17 @@ impl RunDir {
         if kept != text {
             write_whole(&metrics, kept.as_bytes())?;
         }
-        RunDir::open(path, lock)
+        RunDir::open(path, lock, Some(step))
     }
 
-    fn open(path: &Path, lock: File) -> Result<RunDir> {
+    fn open(path: &Path, lock: File, resumed_after: Option<u64>) -> Result<RunDir> {
         let open = |name: &str| {
             let file = path.join(name);
             OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))
         };
-        let files = Files { metrics: open("metrics.jsonl")?, journal: open("journal.jsonl")?, _lock: lock };
+        let mut events = EventFile::create(&path.join("tensorboard"), unix_s())?;
+        resumed_after.map_or(Ok(()), |step| events.restarted(step))?;
+        let files = Files { metrics: open("metrics.jsonl")?, journal: open("journal.jsonl")?, events, _lock: lock };
         Ok(RunDir { path: path.to_owned(), files: Some(files) })
     }
 
@@ -109,18 +115,31 @@ impl RunDir {
     /// Adds a line to the metrics.
     pub fn log(&mut self, row: &Value) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
+        files.events.log(row)?;
         append_line(&mut files.metrics, &self.path.join("metrics.jsonl"), &row.to_string())
     }
 
     /// Adds a line to the journal: what happened, and more about it.
     pub fn journal(&mut self, kind: &str, more: &Value) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64());
-        let mut row = json!({"kind": kind, "unix_s": now});
+        files.events.flush()?;
+        let mut row = json!({"kind": kind, "unix_s": unix_s()});
         for (key, value) in more.as_object().into_iter().flatten() {
             row[key] = value.clone();
         }
         append_line(&mut files.journal, &self.path.join("journal.jsonl"), &row.to_string())
+    }
+
+    /// Keeps a picture of the first layer's kernels.
+    pub fn keep_picture(&mut self, step: u64, picture: &DynamicImage) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let path = self.path.join("filters").join(format!("step-{step:08}.png"));
+        let png = filters::png(picture).map_err(Error::io("write", &path))?;
+        files.events.image(step, "filters", &png, picture.width(), picture.height())?;
+        files.events.flush()?;
+        std::fs::create_dir_all(self.path.join("filters"))
+            .and_then(|()| std::fs::write(&path, png))
+            .map_err(Error::io("write", &path))
     }
 
     /// Replaces a small file that only looks are taken at, and so need not be durable.
@@ -132,6 +151,10 @@ impl RunDir {
         std::fs::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(Error::io("rename to", &path))
     }
+}
+
+fn unix_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64())
 }
 
 /// Whether a folder holds a run.

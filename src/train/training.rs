@@ -16,12 +16,16 @@ use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
 use crate::error::{Error, Result, Signal};
 use crate::recipe::{OnBadLoss, Order as ImageOrder, Recipe};
+use crate::report::filters::Kernels;
 use crate::report::timeline::Timeline;
-use crate::report::{logs, times};
+use crate::report::{logs, times, trace};
 use crate::rng::{Philox, Purpose};
 
 /// Looks at the streams' times, and at the filters, that a run takes in all, about.
 const OBSERVATIONS: u64 = 50;
+
+/// Pixels that a weight of the first layer's kernels is wide in pictures.
+const FILTER_SCALE: u32 = 4;
 
 /// Of a run, besides its recipe.
 #[derive(Clone, Copy, Debug)]
@@ -104,11 +108,12 @@ impl<B: Backend> Session<B> {
             if observed {
                 self.pair.start_timeline()?;
             }
-            match self.train_step(&mut loader)? {
+            let (stepped, began) = self.train_step(&mut loader)?;
+            match stepped {
                 Stepped::Done(report) => {
                     to.run.log(&json!({
                         "kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(),
-                        "top1_error": report.result.top1_error(), "lr": report.lr,
+                        "top1_error": report.result.top1_error(), "lr": shortest(report.lr),
                         "images_per_s": report.result.images as f64 / report.time.as_secs_f64(),
                         "loader_wait_ms": report.waited.as_secs_f64() * 1e3,
                     }))?;
@@ -121,7 +126,7 @@ impl<B: Backend> Session<B> {
                 }
             }
             if observed {
-                self.observe(to)?;
+                self.observe(began, to)?;
             }
             if let Some(written) = to.writer.poll()? {
                 to.saved(written)?;
@@ -164,7 +169,8 @@ impl<B: Backend> Session<B> {
         Loader::start(self.data.clone(), self.input.clone(), orders)
     }
 
-    fn train_step(&mut self, loader: &mut Loader) -> Result<Stepped> {
+    /// One step, and when its computing began.
+    fn train_step(&mut self, loader: &mut Loader) -> Result<(Stepped, Instant)> {
         let step = self.state.step;
         let _span = tracing::info_span!("step", step).entered();
         let start = Instant::now();
@@ -172,12 +178,13 @@ impl<B: Backend> Session<B> {
         let (waited, seed, epoch) = (start.elapsed(), self.recipe.train.seed, step / self.steps_per_epoch());
         self.waited = Some(self.waited.map_or_else(Default::default, |(time, steps)| (time + waited, steps + 1)));
         self.strike(step + 1)?;
+        let began = Instant::now();
         let mut result = self.pair.forward_backward(&batch, seed, step)?;
         if faults::in_step("nan", step + 1) {
             result.loss_sum = f64::NAN;
         }
         if let Some(why) = bad_loss::why(&self.recipe, self.state.loss_mean, self.data.classes.len(), result.loss()) {
-            return Ok(Stepped::Bad { batch, loss: result.loss(), why });
+            return Ok((Stepped::Bad { batch, loss: result.loss(), why }, began));
         }
         let (recipe, lr, update) = (&self.recipe, self.state.schedule.lr, step + 1);
         self.pair.update(|param| recipe.update(param, epoch, lr, update))?;
@@ -185,7 +192,8 @@ impl<B: Backend> Session<B> {
         self.state.heldout_error = None;
         self.bad_in_a_row = 0;
         self.state.loss_mean = Some(bad_loss::mean_with(self.state.loss_mean, result.loss()));
-        Ok(Stepped::Done(StepReport { step: self.state.step, epoch, lr, result, time: start.elapsed(), waited }))
+        let report = StepReport { step: self.state.step, epoch, lr, result, time: start.elapsed(), waited };
+        Ok((Stepped::Done(report), began))
     }
 
     /// Faults that tests ask for.
@@ -239,15 +247,23 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// Writes down how the streams share their time.
-    fn observe(&mut self, to: &mut Outputs) -> Result<()> {
+    /// Looks at how the streams spend their time and at the first layer's kernels, and writes it down.
+    fn observe(&mut self, began: Instant, to: &mut Outputs) -> Result<()> {
         let timeline = Timeline::new(self.state.step, self.pair.take_timeline()?);
+        trace::add_step(began, &timeline);
         to.run.show("timeline.json", &serde_json::to_vec(&timeline).unwrap_or_default())?;
         let times = self.pair.times()?;
         if let Some(row) = times::row(self.state.step, &times, &self.observed) {
             to.run.log(&row)?;
         }
         self.observed = times;
+        // Networks whose kernels cannot be drawn train all the same.
+        if let Ok(Some(kernels)) = Kernels::of_pair(&mut self.pair) {
+            if let Ok(picture) = kernels.picture(FILTER_SCALE) {
+                to.run.keep_picture(self.state.step, &picture)?;
+            }
+            kernels.metrics(self.state.step).map_or(Ok(()), |row| to.run.log(&row))?;
+        }
         for text in logs::take_warnings() {
             to.run.journal("warning", &json!({"text": text}))?;
         }
@@ -269,6 +285,11 @@ fn batch_indices(recipe: &Recipe, images: usize) -> impl FnMut(u64) -> Vec<u32> 
         let first = (step % per_epoch) as usize * size;
         newest.1[first..(first + size).min(images)].to_vec()
     }
+}
+
+/// The number that prints as the f32 does.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 impl Outputs<'_> {

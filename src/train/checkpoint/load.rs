@@ -7,6 +7,7 @@ use crate::backend::Backend;
 use crate::disk::tensors::{TensorFile, max_bytes};
 use crate::error::{Error, Result};
 use crate::net::pair::Pair;
+use crate::net::plan::Plan;
 use crate::net::stream::Tensor;
 
 /// Values that the mean image may have: 4096 x 4096 in three channels, the largest that a recipe allows.
@@ -29,11 +30,8 @@ pub fn load<B: Backend>(
     }
     let mut mean = Vec::new();
     for (stream, plan) in pair.plans().to_vec().iter().enumerate() {
-        let path = checkpoint.join(file_name(stream));
-        // Values, and the optimizer's, of all parameters; eval and others read files that have more than they ask for.
-        let values: usize = plan.params.iter().map(|param| 3 * param.elems()).sum();
         // Only the process that leads needs to see the run's directory.
-        let file = pair.leads().then(|| TensorFile::read(&path, max_bytes(values + MAX_MEAN_VALUES))).transpose()?;
+        let file = pair.leads().then(|| open(checkpoint, plan)).transpose()?;
         let read = |name: &str, shape: Option<&[usize]>| match &file {
             Some(file) => file.values(name, shape),
             None => unreachable!("only the process that leads reads"),
@@ -52,4 +50,13 @@ pub fn load<B: Backend>(
         }
     }
     Ok(mean)
+}
+
+/// One stream's file, of a network that runs `plan`.
+///
+/// Fails where it cannot be of that network, for its length or its header.
+pub fn open(checkpoint: &Path, plan: &Plan) -> Result<TensorFile> {
+    // The values of all parameters and what the optimizer keeps of them.
+    let values: usize = plan.params.iter().map(|param| 3 * param.elems()).sum();
+    TensorFile::open(&checkpoint.join(file_name(plan.stream)), max_bytes(values + MAX_MEAN_VALUES))
 }

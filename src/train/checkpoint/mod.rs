@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use load::load;
+pub use load::{load, open};
 pub use save::{Snapshot, Writer, check_space, generation_bytes, snapshot};
 
 use super::schedule::Schedule;

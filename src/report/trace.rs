@@ -1,0 +1,169 @@
+//! `--trace`: a timeline in the format of Chrome's tracing, which Perfetto shows. The program's own spans (steps, waiting
+//! for batches, evaluations, checkpoints) are there in full, on the tracks of their threads; what each stream does is
+//! there for some steps, on a track of its own, from the devices' clocks.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tracing::span::{Attributes, Id};
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::timeline::Timeline;
+use super::times::Activity;
+use crate::error::{Error, Result};
+
+/// Spans of the program that are shown.
+const SHOWN: [&str; 6] = ["step", "batch", "eval", "checkpoint", "write checkpoint", "make batch"];
+
+/// Track of the first stream; each has two. Threads have those before.
+const STREAM_TRACK: u64 = 1000;
+
+/// The file that is being written.
+static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
+
+struct Trace {
+    file: BufWriter<File>,
+    began: Instant,
+    /// Names of the threads that have a track.
+    threads: Vec<String>,
+    /// Nothing more is written after the first failure.
+    failed: bool,
+}
+
+/// Starts to write a trace to `path`. It can be opened at any time: the format asks for no end.
+pub fn start(path: &Path) -> Result<()> {
+    let file = File::create(path).map_err(Error::io("create", path))?;
+    let mut trace = Trace { file: BufWriter::new(file), began: Instant::now(), threads: Vec::new(), failed: false };
+    trace.write("[\n");
+    trace.add(&json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "alexnet-split"}}));
+    *current() = Some(trace);
+    Ok(())
+}
+
+/// Whether a trace is being written.
+pub fn is_on() -> bool {
+    current().is_some()
+}
+
+/// What the streams did in a step that began at `began`.
+pub fn add_step(began: Instant, timeline: &Timeline) {
+    let mut current = current();
+    let Some(trace) = current.as_mut() else { return };
+    let start_us = trace.us(began);
+    for stream in &timeline.streams {
+        let track = STREAM_TRACK + 2 * stream.stream as u64;
+        trace.name_track(track, &format!("stream {}", stream.stream));
+        trace.name_track(track + 1, &format!("stream {}: exchange", stream.stream));
+        let span = |trace: &mut Trace, track: u64, name: &str, from: f64, to: f64, args: Value| {
+            let (ts, dur) = (start_us + from, to - from);
+            trace.add(&json!({"ph": "X", "name": name, "pid": 1, "tid": track, "ts": ts, "dur": dur, "args": args}));
+        };
+        let end = |event: &super::timeline::Event| event.start_us + event.us;
+        let last = stream.events.iter().map(end).fold(0., f64::max);
+        span(trace, track, &format!("step {}", timeline.step), 0., last, json!({}));
+        let worked = || stream.events.iter().filter(|event| event.activity != Activity::Exchange);
+        // Passes, in them layers, in them computing and waiting: each around what follows one another in it.
+        let mut at = worked().peekable();
+        while let Some(first) = at.peek().copied() {
+            let of_pass: Vec<_> = std::iter::from_fn(|| at.next_if(|event| event.pass == first.pass)).collect();
+            let pass_end = of_pass.iter().map(|event| end(event)).fold(0., f64::max);
+            span(trace, track, &first.pass.to_string(), first.start_us, pass_end, json!({}));
+            for of_layer in of_pass.chunk_by(|a, b| a.layer == b.layer) {
+                let layer_end = of_layer.iter().map(|event| end(event)).fold(0., f64::max);
+                span(trace, track, &of_layer[0].layer, of_layer[0].start_us, layer_end, json!({}));
+                for event in of_layer {
+                    span(trace, track, &event.activity.to_string(), event.start_us, end(event), json!({}));
+                }
+            }
+        }
+        for event in stream.events.iter().filter(|event| event.activity == Activity::Exchange) {
+            let name = format!("{} {}", event.layer, event.pass);
+            span(trace, track + 1, &name, event.start_us, end(event), json!({}));
+        }
+    }
+    trace.flush();
+}
+
+impl Trace {
+    fn us(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.began).as_secs_f64() * 1e6
+    }
+
+    fn name_track(&mut self, track: u64, name: &str) {
+        if !self.threads.iter().any(|known| known == name) {
+            self.threads.push(name.to_owned());
+            self.add(&json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": track, "args": {"name": name}}));
+            self.add(
+                &json!({"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": track, "args": {"sort_index": track}}),
+            );
+        }
+    }
+
+    fn add(&mut self, event: &Value) {
+        self.write(&format!("{event},\n"));
+    }
+
+    fn write(&mut self, text: &str) {
+        if !self.failed && self.file.write_all(text.as_bytes()).is_err() {
+            self.fail();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.failed && self.file.flush().is_err() {
+            self.fail();
+        }
+    }
+
+    fn fail(&mut self) {
+        // A run does not end for a look at it.
+        self.failed = true;
+        eprintln!("warning: the trace cannot be written; it ends here");
+    }
+}
+
+fn current() -> MutexGuard<'static, Option<Trace>> {
+    TRACE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Turns the program's spans into events; part of the subscriber that `logs` sets up.
+pub struct Spans;
+
+/// Whether the trace shows spans of this kind.
+pub fn shows(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && SHOWN.contains(&metadata.name())
+}
+
+/// When a span began.
+struct Began(Instant);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, _: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id).filter(|_| is_on()) {
+            span.extensions_mut().insert(Began(Instant::now()));
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        let Some(began) = span.extensions().get::<Began>().map(|began| began.0) else { return };
+        let mut current = current();
+        let Some(trace) = current.as_mut() else { return };
+        let thread = std::thread::current().name().unwrap_or("worker").to_owned();
+        let known = trace.threads.iter().position(|known| *known == thread);
+        let track = known.unwrap_or(trace.threads.len()) as u64;
+        trace.name_track(track, &thread);
+        let (ts, dur) = (trace.us(began), began.elapsed().as_secs_f64() * 1e6);
+        trace.add(&json!({"ph": "X", "name": span.name(), "pid": 1, "tid": track, "ts": ts, "dur": dur}));
+        if span.name() != "batch" {
+            trace.flush();
+        }
+    }
+}
