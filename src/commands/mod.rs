@@ -9,7 +9,9 @@ mod kernels;
 mod peer;
 pub mod place;
 mod prepare;
+mod report;
 mod run;
+mod runs;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Describe(args)) => describe::describe(&args),
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
+        Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Runs(args)) => runs::runs(&args),
         Some(Command::Export(args)) => run::export(&args),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Kernels(args)) => kernels::kernels(&args),
