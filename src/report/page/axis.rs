@@ -27,7 +27,7 @@ impl Axis {
         let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
         values.sort_by(f64::total_cmp);
         let rank = (values.len() as f64 * 0.99) as usize;
-        let most = values.get(rank.min(values.len().saturating_sub(1))).copied().unwrap_or(1.);
+        let most = values.get(rank.min(values.len().saturating_sub(1))).copied().unwrap_or(0.);
         // A little room, then up to the next tick.
         let most = if most > 0. { most * 1.02 } else { 1. };
         let step = nice_step(most / 4.);
@@ -44,9 +44,14 @@ impl Axis {
         Axis { log: true, ..Axis::exact(low / room, high * room) }
     }
 
-    /// The same, labelled as percent.
+    /// The same for shares, which end at 1.
+    pub fn of_shares(self) -> Axis {
+        Axis { high: self.high.min(1.), ..self }
+    }
+
+    /// The same for shares, labelled as percent.
     pub fn in_percent(self) -> Axis {
-        Axis { percent: true, ..self }
+        Axis { percent: true, ..self.of_shares() }
     }
 
     /// Where a value lies: 0 at the lower end, 1 at the upper one.
@@ -63,7 +68,7 @@ impl Axis {
         if self.log {
             let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
             let decades = self.high.log10() - self.low.log10();
-            let mantissas: &[i32] = if decades < 2. { &[1, 2, 5] } else { &[1] };
+            let mantissas: &[i32] = if decades < 2.5 { &[1, 2, 5] } else { &[1] };
             let every = ((decades / wanted.max(1) as f64).ceil() as i32).max(1);
             let powers = (first..=last).filter(|power| power.rem_euclid(every) == 0);
             let ticks = powers.flat_map(|power| mantissas.iter().map(move |&mantissa| (mantissa, power)));
@@ -156,6 +161,12 @@ mod tests {
         for empty in [vec![], vec![f64::NAN], vec![0.], vec![-3.]] {
             assert_eq!(Axis::from_zero(empty.into_iter()), Axis::exact(0., 1.));
         }
+    }
+
+    #[test]
+    fn shares_end_at_all() {
+        assert_eq!(Axis::from_zero([1.].into_iter()).in_percent().high, 1.);
+        assert_eq!(Axis::from_zero([0.3].into_iter()).of_shares().high, 0.4);
     }
 
     #[test]

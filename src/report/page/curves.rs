@@ -14,8 +14,11 @@ struct Topic {
     unit: &'static str,
     axis: Scale,
     step: Option<fn(&Step) -> f64>,
-    evals: &'static [(&'static str, &'static str, fn(&Eval) -> f64)],
+    evals: &'static [OfEval],
 }
+
+/// Values of evaluations: name, colour's class, and which.
+type OfEval = (&'static str, &'static str, fn(&Eval) -> f64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scale {

@@ -35,14 +35,14 @@ fn numbers(runs: &[Run]) -> String {
             vec![
                 swatch(position, run),
                 state_chip(run.state),
-                format!("{}{}", run.epoch(), of(run.epochs())),
-                format!("{}{}", run.step(), of(run.total_steps())),
                 eval.map_or_else(|| "–".into(), |eval| percent(eval.top1_error)),
                 percent(least),
                 eval.map_or_else(|| "–".into(), |eval| percent(eval.top5_error)),
                 number(eval.map(|eval| eval.loss)),
                 number(run.training_loss()),
                 number(run.images_per_s()),
+                format!("{}{}", run.epoch(), of(run.epochs())),
+                format!("{}{}", run.step(), of(run.total_steps())),
                 run.took_s().map_or_else(|| "–".into(), duration),
             ]
         })
@@ -50,14 +50,14 @@ fn numbers(runs: &[Run]) -> String {
     let heads = [
         "run",
         "state",
-        "epoch",
-        "step",
         "held-out error",
         "its least",
         "top-5",
         "held-out loss",
         "training loss",
         "images/s",
+        "epoch",
+        "step",
         "took",
     ];
     table(&heads, &rows, true)

@@ -41,7 +41,7 @@ fn course(rows: &[Filters], last_step: u64) -> String {
         .collect();
     series.push(Series::new("gap", "ink", Style::Dashed, rows.iter().map(|row| (at(row), row.gap)).collect()));
     let values = series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
-    let y = Axis::from_zero(values);
+    let y = Axis::from_zero(values).of_shares();
     let x = Axis::exact(0., last_step.max(1) as f64);
     let (title, unit) = ("Mean colourfulness", "of a stream's kernels");
     Chart { id: "colour", title, unit, x, y, series, epochs: &[], marks: &[], explains_marks: false }.figure()
