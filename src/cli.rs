@@ -36,6 +36,7 @@ Examples:
   alexnet-split predict runs/try                what it sees in some held-out images
   alexnet-split predict runs/try cat.jpg        and in one of yours
   alexnet-split filters runs/try filters.png    its first kernels, as the paper's figure 3
+  alexnet-split report runs/try                 a page with its curves, streams, filters and mistakes
   alexnet-split prepare DIR data/mine           any folder of images, or ImageNet as you have it, ready for --data
 
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
@@ -61,6 +62,10 @@ pub enum Command {
     CheckGrads(CheckGradsArgs),
     /// Measure training speed by layer and pass, beside the machine's peak and PyTorch.
     Bench(BenchArgs),
+    /// Make one HTML page about a run: curves, streams, filters, confusions; or about several beside each other.
+    Report(ReportArgs),
+    /// List the runs of a folder: how each stands, its error and speed.
+    Runs(RunsArgs),
     /// Write a run's network, both halves merged, for PyTorch.
     Export(ExportArgs),
     /// Turn a run of two streams into one of a single stream, or back.
@@ -390,4 +395,32 @@ pub struct ExportArgs {
     pub run: RunArgs,
     /// The safetensors file to write.
     pub file: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Directories of runs; one may still be training. Several are laid over each other.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The page to write [default: RUN/report.html, for several runs runs-report.html].
+    #[arg(long, value_name = "FILE.html")]
+    pub out: Option<PathBuf>,
+    /// Held-out images that the newest checkpoint is run on, by the CPU; 0 leaves that part out.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub images: usize,
+    /// CPU threads in all [default: all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+#[derive(Args)]
+pub struct RunsArgs {
+    /// The folder that the runs are in.
+    #[arg(default_value = "runs", value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Print JSON, a line a run.
+    #[arg(long)]
+    pub json: bool,
 }

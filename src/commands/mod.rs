@@ -12,7 +12,9 @@ mod kernels;
 mod peer;
 pub mod place;
 mod prepare;
+mod report;
 mod run;
+mod runs;
 mod supervise;
 mod train;
 
@@ -39,6 +41,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Describe(args)) => describe::describe(&args),
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
+        Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Runs(args)) => runs::runs(&args),
         Some(Command::Export(args)) => run::export(&args),
         Some(Command::Convert(args)) => convert::convert(&args),
         Some(Command::Checkpoint(command)) => checkpoints::checkpoint(&command),

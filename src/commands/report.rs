@@ -1,0 +1,59 @@
+//! `report`: one HTML page about a run, or about several.
+
+use std::path::{Path, PathBuf};
+
+use alexnet_split::disk::write_whole;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::report::page::heldout::{self, HeldOut};
+use alexnet_split::report::page::{self, HeldOutPart};
+use alexnet_split::report::run::Run;
+use alexnet_split::train::checkpoint;
+
+use super::on_run;
+use crate::cli::{DeviceArgs, ReportArgs, RunArgs, TransportArg};
+
+pub fn report(args: &ReportArgs) -> Result<()> {
+    let runs: Vec<&Path> = args.runs.iter().map(|path| checkpoint::run_of(path)).collect();
+    let read: Vec<Run> = runs.iter().map(|path| Run::read(path)).collect::<Result<_>>()?;
+    let (html, default) = match &read[..] {
+        [run] => (page::of_one(run, &held_out(args)), runs[0].join("report.html")),
+        several => (page::of_several(several), PathBuf::from("runs-report.html")),
+    };
+    let out = args.out.clone().unwrap_or(default);
+    if out.is_dir() {
+        return Err(Error::run(&out, "is a folder; --out takes the name of a file"));
+    }
+    // As an absolute path it has a folder that can be flushed.
+    let absolute = std::path::absolute(&out).map_err(Error::io("find", &out))?;
+    write_whole(&absolute, html.as_bytes())?;
+    println!("wrote {}: open it in a browser", out.display());
+    Ok(())
+}
+
+/// What the newest checkpoint makes of held-out images. Whatever is in the way, the page is made and says so.
+fn held_out(args: &ReportArgs) -> HeldOutPart {
+    if args.images == 0 {
+        return HeldOutPart::LeftOut;
+    }
+    // A run that goes on removes its old checkpoint when it has written a new one, perhaps while this reads it.
+    match look(args).or_else(|_| look(args)) {
+        Ok(seen) => HeldOutPart::Seen(Box::new(seen)),
+        Err(Error::Run { path, .. }) if checkpoint::find(&path).is_err() && path.is_dir() => {
+            HeldOutPart::Missing("The run has no checkpoint yet, so its network cannot be looked at.".into())
+        }
+        Err(error) => HeldOutPart::Missing(format!("The network could not be run on held-out images: {error}.")),
+    }
+}
+
+fn look(args: &ReportArgs) -> Result<HeldOut> {
+    // The CPU, even where there are GPUs: those may be training this run.
+    let device = DeviceArgs {
+        gpus: Some(0),
+        threads: args.threads,
+        precision: None,
+        exchange: TransportArg::Nccl,
+        exchange_timeout: 60,
+    };
+    let run = RunArgs { run: args.runs[0].clone(), device, data: args.data.clone() };
+    on_run!(&run, |session| heldout::look(&mut session, args.images))
+}

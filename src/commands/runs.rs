@@ -1,0 +1,105 @@
+//! `runs`: the runs of a folder, a line each.
+
+use alexnet_split::error::{Error, Result};
+use alexnet_split::report::page::html::{ago, percent, short, shortened};
+use alexnet_split::report::rows::Event;
+use alexnet_split::report::run::{self, Run};
+use serde_json::{Value, json};
+
+use crate::cli::RunsArgs;
+
+/// Columns where the output is no terminal.
+const WIDTH: usize = 160;
+
+pub fn runs(args: &RunsArgs) -> Result<()> {
+    let folder = &args.folder;
+    if !folder.is_dir() {
+        let problem = "no such folder; give the one that your runs are in, or train one: alexnet-split";
+        return Err(Error::run(folder, problem));
+    }
+    let (runs, errors) = run::list(folder)?;
+    for error in errors {
+        eprintln!("left out: {error}");
+    }
+    if args.json {
+        runs.iter().for_each(|run| println!("{}", as_json(run)));
+        return Ok(());
+    }
+    if runs.is_empty() {
+        println!("no runs in {}", folder.display());
+        return Ok(());
+    }
+    let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0.into());
+    print!("{}", table(&runs, width));
+    println!("Next: alexnet-split report {}", runs[runs.len() - 1].path.display());
+    Ok(())
+}
+
+/// What is not a number is null.
+fn finite(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite())
+}
+
+fn as_json(run: &Run) -> Value {
+    let eval = run.evals.last();
+    json!({
+        "name": run.name,
+        "path": run.path,
+        "state": run.state.name(),
+        "epoch": run.epoch(),
+        "epochs": run.epochs(),
+        "step": run.step(),
+        "total_steps": run.total_steps(),
+        "top1_error": finite(eval.map(|eval| eval.top1_error)),
+        "held_out_loss": finite(eval.map(|eval| eval.loss)),
+        "loss": finite(run.training_loss()),
+        "images_per_s": finite(run.images_per_s()),
+        "started_unix_s": run.starts().next().map(|start| start.unix_s),
+        "ended_unix_s": ended(run),
+        "message": run.last_words(),
+    })
+}
+
+fn ended(run: &Run) -> Option<f64> {
+    match run.journal.iter().rev().find(|event| matches!(event, Event::Start(_) | Event::End(_))) {
+        Some(Event::End(end)) => Some(end.unix_s),
+        _ => None,
+    }
+}
+
+/// Columns as wide as their longest cell; the last one takes what the terminal has left.
+fn table(runs: &[Run], width: usize) -> String {
+    const HEADS: [&str; 9] = ["run", "state", "epoch", "step", "error", "loss", "images/s", "started", "how it ended"];
+    let number = |value: Option<f64>| finite(value).map_or_else(|| "-".into(), short);
+    let of = |done: u64, total: Option<u64>| total.map_or_else(|| done.to_string(), |total| format!("{done}/{total}"));
+    let cells = |run: &Run| -> [String; 9] {
+        [
+            run.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+            run.state.name().into(),
+            of(run.epoch(), run.epochs()),
+            of(run.step(), run.total_steps()),
+            run.evals.last().map_or_else(|| "-".into(), |eval| percent(eval.top1_error)),
+            number(run.training_loss()),
+            number(run.images_per_s()),
+            run.starts().next().map_or_else(|| "-".into(), |start| ago(start.unix_s, run.read_unix_s)),
+            run.last_words().split_whitespace().collect::<Vec<_>>().join(" "),
+        ]
+    };
+    let rows: Vec<[String; 9]> = [HEADS.map(str::to_owned)].into_iter().chain(runs.iter().map(cells)).collect();
+    let columns: Vec<usize> =
+        (0..8).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, &wide) in columns.iter().enumerate() {
+            // Words to the left, numbers to the right.
+            let cell = &row[column];
+            line += &if matches!(column, 0 | 1 | 7) { format!("{cell:<wide$}  ") } else { format!("{cell:>wide$}  ") };
+        }
+        let left = width.saturating_sub(line.chars().count()).max(12);
+        line += &shortened(&row[8], left);
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}

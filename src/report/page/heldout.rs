@@ -1,0 +1,301 @@
+//! What a network makes of held-out images: which classes it takes for which, its worst and its best images.
+
+use std::fmt::Write;
+use std::io::Cursor;
+
+use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
+
+use super::html::{escape, percent, png_address, short, shortened, table};
+use crate::backend::Backend;
+use crate::data::{DataSet, ImageSet};
+use crate::error::{Error, Result};
+use crate::train::session::{Session, softmax};
+
+/// Images shown of the worst and of the best.
+const SHOWN: usize = 12;
+/// Classes whose confusions are shown as a matrix, at most.
+const MATRIX: usize = 20;
+/// Rows and columns of an embedded image, at most.
+const PIXELS: u32 = 96;
+
+/// What came of the held-out images that were looked at.
+pub struct HeldOut {
+    /// The checkpoint's step.
+    pub step: u64,
+    /// Images of the set, of which the first were looked at.
+    pub of: usize,
+    /// Class names by label.
+    pub classes: Vec<String>,
+    /// What came of each.
+    pub verdicts: Vec<Verdict>,
+    /// The worst and the best, with their pictures.
+    pub worst: Vec<Shown>,
+    /// As `worst`.
+    pub best: Vec<Shown>,
+}
+
+/// What came of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// Its number in the set.
+    pub image: u32,
+    /// Its class.
+    pub label: usize,
+    /// The most probable class.
+    pub predicted: usize,
+    /// The most probable class's probability.
+    pub probability: f64,
+    /// Its own class's probability.
+    pub of_label: f64,
+    /// Classes that are more probable than its own.
+    pub above: usize,
+}
+
+/// An image to be shown.
+pub struct Shown {
+    verdict: Verdict,
+    png: Vec<u8>,
+    size: u32,
+}
+
+/// Runs the first `count` held-out images through a session's network.
+///
+/// Fails where an image cannot be read, and where the data has classes that the network has not.
+pub fn look<B: Backend>(session: &mut Session<B>, count: usize) -> Result<HeldOut> {
+    let of = session.data().test.len();
+    let batch_size = session.recipe().train.batch_size.max(1);
+    let numbers: Vec<u32> = (0..count.min(of) as u32).collect();
+    let mut verdicts = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunks(batch_size) {
+        let mut batch = session.input().batch(&session.data().test, numbers, None)?;
+        // The labels are compared here; the network must not meet one that it has no class for.
+        let labels = std::mem::replace(&mut batch.labels, vec![0; numbers.len()]);
+        session.pair().evaluate(&batch)?;
+        let rows = session.pair().logits(numbers.len())?;
+        for ((&image, label), logits) in numbers.iter().zip(labels).zip(rows) {
+            verdicts.push(verdict(image, label as usize, &softmax(&logits))?);
+        }
+    }
+    let mut by_probability = verdicts.clone();
+    by_probability.sort_by(|a, b| a.of_label.total_cmp(&b.of_label));
+    let wrong = by_probability.iter().filter(|verdict| verdict.above > 0).take(SHOWN);
+    let right = by_probability.iter().rev().filter(|verdict| verdict.above == 0).take(SHOWN);
+    let DataSet { test, classes, .. } = session.data();
+    Ok(HeldOut {
+        step: session.step(),
+        of,
+        classes: classes.clone(),
+        worst: wrong.map(|verdict| Shown::new(test, verdict)).collect::<Result<_>>()?,
+        best: right.map(|verdict| Shown::new(test, verdict)).collect::<Result<_>>()?,
+        verdicts,
+    })
+}
+
+fn verdict(image: u32, label: usize, probabilities: &[f64]) -> Result<Verdict> {
+    let Some(&of_label) = probabilities.get(label) else {
+        let problem = format!("an image of class {label}; the network has {} classes", probabilities.len());
+        return Err(Error::data("held-out images", problem));
+    };
+    let best = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    let (predicted, &probability) = best.unwrap_or((label, &of_label));
+    // As the devices count: on a tie the lower class ranks higher.
+    let higher = |(class, p): (usize, &f64)| *p > of_label || (*p == of_label && class < label);
+    let above = probabilities.iter().enumerate().filter(|&row| higher(row)).count();
+    Ok(Verdict { image, label, predicted, probability, of_label, above })
+}
+
+impl Shown {
+    fn new(set: &ImageSet, verdict: &Verdict) -> Result<Shown> {
+        let planes = set.image(verdict.image as usize)?;
+        let (width, height, area) = (set.width as u32, set.height as u32, set.width * set.height);
+        let wrong = || Error::data("held-out images", format!("image {} cannot be shown", verdict.image));
+        let image: DynamicImage = if set.channels == 3 {
+            let pixels = (0..area).flat_map(|i| [planes[i], planes[area + i], planes[2 * area + i]]).collect();
+            RgbImage::from_raw(width, height, pixels).ok_or_else(wrong)?.into()
+        } else {
+            GrayImage::from_raw(width, height, planes[..area].to_vec()).ok_or_else(wrong)?.into()
+        };
+        let image = if width.max(height) > PIXELS { image.thumbnail(PIXELS, PIXELS) } else { image };
+        let mut png = Cursor::new(Vec::new());
+        image.write_to(&mut png, ImageFormat::Png).map_err(|_| wrong())?;
+        Ok(Shown { verdict: *verdict, png: png.into_inner(), size: width.max(height) })
+    }
+}
+
+impl HeldOut {
+    fn class(&self, number: usize) -> String {
+        self.classes.get(number).cloned().unwrap_or_else(|| format!("class {number}"))
+    }
+
+    /// The part of the page.
+    pub fn section(&self) -> String {
+        let count = self.verdicts.len();
+        if count == 0 {
+            return "<p class=\"none\">The set has no held-out images.</p>".into();
+        }
+        let share = |errors: usize| percent(errors as f64 / count as f64);
+        let errors = |rank: usize| self.verdicts.iter().filter(|verdict| verdict.above >= rank).count();
+        let which = if count == self.of { format!("All {count}") } else { format!("The first {count} of {}", self.of) };
+        let mut out = format!(
+            "<p>{which} held-out images by the checkpoint of step {}, on the CPU: top-1 error {}, top-5 error {}.</p>",
+            self.step,
+            share(errors(1)),
+            share(errors(5))
+        );
+        out += &match self.classes.len() <= MATRIX {
+            true => format!(
+                "<div class=\"beside\"><div>{}</div><div>{}</div></div>",
+                self.matrix(),
+                self.largest_confusions(MATRIX / 2)
+            ),
+            false => self.largest_confusions(MATRIX),
+        };
+        let gallery = |title: &str, about: &str, shown: &[Shown]| match shown {
+            [] => String::new(),
+            shown => {
+                let figures: String = shown.iter().map(|shown| self.figure(shown)).collect();
+                format!("<h3>{title}</h3><p>{about}</p><div class=\"gallery\">{figures}</div>")
+            }
+        };
+        out += &gallery("The worst", "Wrong, and the label the least probable.", &self.worst);
+        out += &gallery("The best", "Right, and the label the most probable.", &self.best);
+        out
+    }
+
+    fn figure(&self, shown: &Shown) -> String {
+        let verdict = &shown.verdict;
+        let smooth = if shown.size > PIXELS { " class=\"smooth\"" } else { "" };
+        let (label, predicted) = (self.class(verdict.label), self.class(verdict.predicted));
+        let words = match verdict.above {
+            0 => format!("<b>{}</b> {}", escape(&shortened(&label, 40)), probability(verdict.of_label)),
+            _ => format!(
+                "<b>{}</b> {}<br>taken for {} {}",
+                escape(&shortened(&label, 40)),
+                probability(verdict.of_label),
+                escape(&shortened(&predicted, 40)),
+                probability(verdict.probability)
+            ),
+        };
+        format!(
+            "<figure title=\"held-out image {}\"><img{smooth} src=\"{}\" alt=\"{}\"><figcaption>{words}</figcaption></figure>",
+            verdict.image,
+            png_address(&shown.png),
+            escape(&label)
+        )
+    }
+
+    /// How many images of each class were taken for each.
+    fn counts(&self) -> Vec<Vec<usize>> {
+        let most = self.verdicts.iter().map(|verdict| verdict.label.max(verdict.predicted) + 1).max().unwrap_or(0);
+        let classes = self.classes.len().max(most);
+        let mut counts = vec![vec![0; classes]; classes];
+        self.verdicts.iter().for_each(|verdict| counts[verdict.label][verdict.predicted] += 1);
+        counts
+    }
+
+    fn matrix(&self) -> String {
+        let counts = self.counts();
+        let name = |class: usize| escape(&shortened(&self.class(class), 18));
+        let mut out = String::from(
+            "<h3>Confusion matrix</h3><p>Rows are labels, columns are what the network said; \
+             shades are shares of the row.</p><div class=\"scroll\"><table class=\"matrix\"><thead><tr><th></th>",
+        );
+        (0..counts.len()).for_each(|class| {
+            let _ = write!(out, "<th><span>{}</span></th>", name(class));
+        });
+        out += "<th><span>error</span></th></tr></thead><tbody>";
+        for (label, row) in counts.iter().enumerate() {
+            let _ = write!(out, "<tr><th>{}</th>", name(label));
+            let all: usize = row.iter().sum();
+            for (class, &count) in row.iter().enumerate() {
+                let share = count as f64 / all.max(1) as f64;
+                let kind = match (class == label, share > 0.55) {
+                    (true, true) => "right strong",
+                    (true, false) => "right",
+                    (false, true) => "wrong strong",
+                    (false, false) => "wrong",
+                };
+                let (label_name, class_name) = (escape(&self.class(label)), escape(&self.class(class)));
+                let _ = match count {
+                    0 => write!(out, "<td></td>"),
+                    _ => write!(
+                        out,
+                        "<td class=\"{kind}\" style=\"--s:{:.0}%\" title=\"{count} of {all} {label_name}: {class_name}\">{count}</td>",
+                        (100. * share).max(4.)
+                    ),
+                };
+            }
+            let error = 1. - row[label] as f64 / all.max(1) as f64;
+            let error = if all == 0 { "–".into() } else { format!("{:.0}%", 100. * error) };
+            let _ = write!(out, "<td class=\"sum\">{error}</td></tr>");
+        }
+        out + "</tbody></table></div>"
+    }
+
+    fn largest_confusions(&self, most: usize) -> String {
+        let counts = self.counts();
+        let mut pairs: Vec<(usize, usize, usize)> = Vec::new();
+        for (label, row) in counts.iter().enumerate() {
+            let wrong = row.iter().enumerate().filter(|&(class, &count)| class != label && count > 0);
+            pairs.extend(wrong.map(|(class, &count)| (count, label, class)));
+        }
+        pairs.sort_by_key(|&(count, label, class)| (usize::MAX - count, label, class));
+        let row = |&(count, label, class): &(usize, usize, usize)| {
+            let all: usize = counts[label].iter().sum();
+            let name = |class| escape(&shortened(&self.class(class), 40));
+            vec![name(label), name(class), format!("{count} of {all}")]
+        };
+        let rows: Vec<_> = pairs.iter().take(most).map(row).collect();
+        match rows.is_empty() {
+            true => "<p>No image was taken for another class.</p>".into(),
+            false => {
+                let heads = ["label", "taken for", "images"];
+                format!("<h3>The largest confusions</h3>{}", table(&heads, &rows, false))
+            }
+        }
+    }
+}
+
+fn probability(value: f64) -> String {
+    match value {
+        p if p >= 0.0005 => format!("{:.1}%", 100. * p),
+        p => format!("{}%", short(100. * p)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_ranks_ties_as_the_devices_do() {
+        let seen = verdict(3, 2, &[0.1, 0.4, 0.4, 0.1]).unwrap();
+        assert_eq!((seen.predicted, seen.above, seen.label), (1, 1, 2));
+        let seen = verdict(3, 1, &[0.1, 0.4, 0.4, 0.1]).unwrap();
+        assert_eq!((seen.predicted, seen.above), (1, 0));
+        assert!(verdict(0, 4, &[0.5, 0.5]).unwrap_err().to_string().contains("the network has 2 classes"));
+    }
+
+    fn held_out(classes: usize) -> HeldOut {
+        let of = |label, predicted, image| Verdict {
+            image,
+            label,
+            predicted,
+            probability: 0.9,
+            of_label: 0.1,
+            above: usize::from(label != predicted),
+        };
+        let verdicts = vec![of(0, 0, 0), of(0, 1, 1), of(0, 1, 2), of(1, 1, 3), of(1, 0, 4)];
+        let classes = (0..classes).map(|class| format!("<{class}>")).collect();
+        HeldOut { step: 7, of: 9, classes, verdicts, worst: Vec::new(), best: Vec::new() }
+    }
+
+    #[test]
+    fn few_classes_give_a_matrix_and_many_a_table() {
+        let few = held_out(3).section();
+        assert!(few.contains("The first 5 of 9") && few.contains("top-1 error 60.0%"), "{few}");
+        assert!(few.contains("2 of 3 &lt;0&gt;: &lt;1&gt;\">2</td>") && few.contains("67%"), "{few}");
+        let many = held_out(30).section();
+        assert!(many.contains("<td>&lt;0&gt;</td><td>&lt;1&gt;</td><td>2 of 3</td>"), "{many}");
+    }
+}
