@@ -42,7 +42,7 @@ const ERROR: Topic = Topic {
     unit: "share of images",
     axis: Scale::Percent,
     step: Some(|row| row.top1_error),
-    evals: &[("held-out, top-1", "held", |row| row.top1_error), ("held-out, top-5", "top5", |row| row.top5_error)],
+    evals: &[("held-out top-1", "held", |row| row.top1_error), ("held-out top-5", "top5", |row| row.top5_error)],
 };
 
 const RATE: Topic = Topic {
@@ -82,7 +82,7 @@ pub fn of_one(run: &Run) -> String {
             if topic.axis == Scale::Logarithmic {
                 series.push(Series::new("", "train", Style::Line, corners(&values)));
             } else if topic.id == ERROR.id {
-                series.push(Series::new("training, top-1, smoothed", "train", Style::Line, smoothed(&values)));
+                series.push(Series::new("training top-1, smoothed", "train", Style::Line, smoothed(&values)));
             } else {
                 let names = if topic.id == LOSS.id { ["each step", "training, smoothed"] } else { ["", ""] };
                 series.push(Series::new(names[0], "train", Style::Points, thinned(&values, CLOUD)));

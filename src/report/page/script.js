@@ -13,7 +13,7 @@ document.querySelectorAll('svg[data-x]').forEach(svg => {
     const box = svg.getBoundingClientRect();
     const x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
     const near = line => [...line.points].reduce((a, b) => Math.abs(b.x - x) < Math.abs(a.x - x) ? b : a);
-    const read = lines.filter(line => line.points.length).map(line => (line.dataset.name + ' ').trimStart() + value(near(line).y));
+    const read = lines.filter(line => line.points.length).map(line => (line.dataset.name.replace(', smoothed', '') + ' ').trimStart() + value(near(line).y));
     const at = Math.min(left + width, Math.max(left, x));
     cursor.setAttribute('x1', at);
     cursor.setAttribute('x2', at);
