@@ -146,12 +146,14 @@ fn run<B: Backend>(
     if leads {
         logs::keep(&job.run.join("log.txt"))?;
     }
+    let planned = recipe.train.epochs * data.train.len().div_ceil(recipe.train.batch_size) as u64;
+    let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
     run.journal(
         "start",
         &json!({
             "step": step, "command": std::env::args().collect::<Vec<String>>(), "version": env!("CARGO_PKG_VERSION"),
             "commit": commit(), "device": device, "host": Host::this(), "seed": recipe.train.seed,
-            "epochs": recipe.train.epochs, "max_steps": job.steps, "process": std::process::id(),
+            "epochs": recipe.train.epochs, "total_steps": total_steps, "process": std::process::id(),
         }),
     )?;
     let trained = train_in(args, job, recipe, data, seats, link, device, stop, &mut run);

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// What Linux tells; empty or 0 where it does not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Host {
     /// The machine's name.
     pub name: String,

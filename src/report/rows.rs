@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer};
 
+use super::host::Host;
+
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -180,22 +182,6 @@ pub struct Start {
     pub epochs: Option<u64>,
 }
 
-/// A machine.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Host {
-    /// Its name in the network.
-    pub name: String,
-    /// Its processor's model.
-    pub cpu: String,
-    /// Its processor's cores that may be used.
-    pub cores: u64,
-    /// Main memory.
-    pub memory_bytes: u64,
-    /// Operating system and architecture.
-    pub os: String,
-}
-
 /// How a process ended.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -224,39 +210,6 @@ pub struct Info {
     pub data: String,
     /// Class names by label.
     pub classes: Vec<String>,
-}
-
-/// `timeline.json`: one step.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Timeline {
-    /// Training steps done, this one included.
-    pub step: u64,
-    /// By stream.
-    pub streams: Vec<Lane>,
-}
-
-/// One stream of a [`Timeline`].
-#[derive(Clone, Debug, Deserialize)]
-pub struct Lane {
-    /// 0 or 1.
-    pub stream: usize,
-    /// In any order.
-    pub events: Vec<Span>,
-}
-
-/// Something that took time.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Span {
-    /// The layer's name.
-    pub layer: String,
-    /// `forward`, `backward` or `update`.
-    pub pass: String,
-    /// `compute`, `exchange` or `waiting`.
-    pub activity: String,
-    /// From the step's first operation.
-    pub start_us: f64,
-    /// How long it took.
-    pub us: f64,
 }
 
 fn nan() -> f64 {

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use super::rows::{Eval, Event, Filters, Info, Row, Skipped, Start, Step, Timeline, Times};
+use super::rows::{Eval, Event, Filters, Info, Row, Skipped, Start, Step, Times};
+use super::timeline::Timeline;
 use crate::error::{Error, Result};
 
 /// Steps that the newest training loss and speed are averaged over, at most.

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use super::html::{escape, short};
-use crate::report::rows::{Span, StreamMeans, Timeline, Times};
+use crate::report::rows::{StreamMeans, Times};
+use crate::report::timeline::{Event, Timeline};
+use crate::report::times::{Activity, Pass};
 
 /// Heights, in the drawing's units, which are about the screen's pixels.
 const LANE: f64 = 44.;
@@ -81,16 +83,16 @@ fn drawing(timeline: &Timeline, id: &str, width: f64, names: f64) -> String {
     out + "</svg>"
 }
 
-fn draw_span(span: &Span, id: &str, [x, width]: [f64; 2], top: f64, out: &mut String) {
-    let (y, height) = if span.activity == "exchange" { (top + LANE + 3., THIN) } else { (top, LANE) };
-    let (fill, class) = match (span.activity.as_str(), span.pass.as_str()) {
-        ("waiting", _) => (format!(" fill=\"url(#hatch-{id})\""), "waits"),
-        ("exchange", _) => (String::new(), "exchange"),
-        (_, "forward") => (String::new(), "forward"),
-        (_, "backward") => (String::new(), "backward"),
-        _ => (String::new(), "update"),
+fn draw_span(span: &Event, id: &str, [x, width]: [f64; 2], top: f64, out: &mut String) {
+    let (y, height) = if span.activity == Activity::Exchange { (top + LANE + 3., THIN) } else { (top, LANE) };
+    let (fill, class) = match (span.activity, span.pass) {
+        (Activity::Waiting, _) => (format!(" fill=\"url(#hatch-{id})\""), "waits"),
+        (Activity::Exchange, _) => (String::new(), "exchange"),
+        (_, Pass::Forward) => (String::new(), "forward"),
+        (_, Pass::Backward) => (String::new(), "backward"),
+        (_, Pass::Update) => (String::new(), "update"),
     };
-    let (layer, pass, activity) = (escape(&span.layer), escape(&span.pass), escape(&span.activity));
+    let (layer, pass, activity) = (escape(&span.layer), span.pass, span.activity);
     let (ms, from) = (short(span.us / 1e3), short(span.start_us / 1e3));
     // A hair of room between neighbours, as long as they are wider than that.
     let drawn = if width > 3. { width - 0.6 } else { width.max(0.4) };
