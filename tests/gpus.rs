@@ -6,7 +6,7 @@ mod support;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use alexnet_split::backend::cuda::compiler::SOURCES;
@@ -52,7 +52,8 @@ fn both(commands: [Command; 2]) -> [Output; 2] {
 
 fn losses(run: &Path) -> Vec<(u64, f64)> {
     let rows = metrics(run);
-    rows.iter().map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap())).collect()
+    let rows = rows.iter().filter(|row| row["kind"] == "step" || row["kind"] == "eval");
+    rows.map(|row| (row["step"].as_u64().unwrap(), row["loss"].as_f64().unwrap())).collect()
 }
 
 #[test]
@@ -263,6 +264,28 @@ fn two_processes_end_when_one_does() {
     let Some([mut zero, _]) = start([&[], &[]]) else { return };
     failed(output_within(&mut zero, PATIENCE), 19, &["process 1 cannot be reached", "MASTER_PORT"]);
     assert_eq!(checkpoint(&place.path("run")), before);
+}
+
+#[test]
+fn a_signal_to_one_process_ends_both_at_the_same_step() {
+    let place = Place::new();
+    let zero = place.train_command(&["--out", "run", "--epochs", "100"]);
+    let Some(commands) = two_processes([zero, place.command(&[])], [&[], &[]]) else { return };
+    let piped = |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let [zero, one] = commands.map(piped);
+    let until = Instant::now() + PATIENCE;
+    while std::fs::read_to_string(place.path("run/metrics.jsonl")).map_or(0, |text| text.lines().count()) < 2 {
+        assert!(Instant::now() < until, "no steps");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-TERM", &one.id().to_string()]).status().unwrap().success());
+    let [zero, one] = [zero, one].map(|child| child.wait_with_output().unwrap());
+    let steps = losses(&place.path("run")).last().unwrap().0;
+    let step = format!("after step {steps}");
+    failed(zero, 143, &["SIGTERM", &step, "--resume run"]);
+    failed(one, 143, &["SIGTERM", &step]);
+    let eval = place.ok(&["eval", "run", "--gpus", "0"]);
+    assert!(eval.contains(&format!("step {steps}:")), "{eval}");
 }
 
 #[test]

@@ -182,5 +182,17 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
         }
         out.push('\n');
     }
+    if let [first, second] = streams {
+        let waits = [first, second]
+            .map(|times| times.activity(Activity::Waiting).as_secs_f64() * 1e3 / times.steps.max(1) as f64);
+        if waits != [0., 0.] {
+            let more = usize::from(waits[1] > waits[0]);
+            let (most, least) = (waits[more], waits[1 - more]);
+            out += &format!(
+                "stream {more} waits for stream {}: {most:.1} ms a step; the other way round {least:.1} ms\n",
+                1 - more
+            );
+        }
+    }
     out
 }
