@@ -216,7 +216,7 @@ fn a_trained_run_is_looked_at_on_held_out_images() {
     assert!((12..=26).contains(&images), "the worst and the best: {images}");
 
     place.ok(&["report", "run", "--images", "7", "--out", "few.html"]);
-    assert!(page(&place, "few.html").contains("The first 7 of 20"));
+    assert!(page(&place, "few.html").contains("7 of 20 held-out images"));
     fs::rename(place.path("data"), place.path("gone")).unwrap();
     place.ok(&["report", "run"]);
     let html = page(&place, "run/report.html");

@@ -22,7 +22,7 @@ const PIXELS: u32 = 96;
 pub struct HeldOut {
     /// The checkpoint's step.
     pub step: u64,
-    /// Images of the set, of which the first were looked at.
+    /// Images of the set, of which some were looked at.
     pub of: usize,
     /// Class names by label.
     pub classes: Vec<String>,
@@ -58,13 +58,14 @@ pub struct Shown {
     size: u32,
 }
 
-/// Runs the first `count` held-out images through a session's network.
+/// Runs `count` held-out images, evenly from all of them (sets are often sorted by class), through a session's network.
 ///
 /// Fails where an image cannot be read, and where the data has classes that the network has not.
 pub fn look<B: Backend>(session: &mut Session<B>, count: usize) -> Result<HeldOut> {
     let of = session.data().test.len();
     let batch_size = session.recipe().train.batch_size.max(1);
-    let numbers: Vec<u32> = (0..count.min(of) as u32).collect();
+    let count = count.min(of);
+    let numbers: Vec<u32> = (0..count).map(|number| (number * of / count) as u32).collect();
     let mut verdicts = Vec::with_capacity(numbers.len());
     for numbers in numbers.chunks(batch_size) {
         let mut batch = session.input().batch(&session.data().test, numbers, None)?;
@@ -135,7 +136,7 @@ impl HeldOut {
         }
         let share = |errors: usize| percent(errors as f64 / count as f64);
         let errors = |rank: usize| self.verdicts.iter().filter(|verdict| verdict.above >= rank).count();
-        let which = if count == self.of { format!("All {count}") } else { format!("The first {count} of {}", self.of) };
+        let which = if count == self.of { format!("All {count}") } else { format!("{count} of {}", self.of) };
         let mut out = format!(
             "<p>{which} held-out images by the checkpoint of step {}, on the CPU: top-1 error {}, top-5 error {}.</p>",
             self.step,
@@ -293,7 +294,7 @@ mod tests {
     #[test]
     fn few_classes_give_a_matrix_and_many_a_table() {
         let few = held_out(3).section();
-        assert!(few.contains("The first 5 of 9") && few.contains("top-1 error 60.0%"), "{few}");
+        assert!(few.contains("<p>5 of 9") && few.contains("top-1 error 60.0%"), "{few}");
         assert!(few.contains("2 of 3 &lt;0&gt;: &lt;1&gt;\">2</td>") && few.contains("67%"), "{few}");
         let many = held_out(30).section();
         assert!(many.contains("<td>&lt;0&gt;</td><td>&lt;1&gt;</td><td>2 of 3</td>"), "{many}");
