@@ -87,6 +87,10 @@ def print_port(_args):
         print(free.getsockname()[1])
 
 
+# What no two runs have in common.
+TIMES = ("images_per_s", "loader_wait_ms")
+
+
 def metrics(run, kind=None):
     path = os.path.join(run, "metrics.jsonl")
     try:
@@ -139,7 +143,8 @@ def print_comparison(args):
 
 def print_same(args):
     def facts(run):
-        return [{key: value for key, value in row.items() if key != "images_per_s"} for row in metrics(run)]
+        rows = [row for row in metrics(run) if row["kind"] != "times"]
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
     one, other = facts(args.one), facts(args.other)
     for mine, theirs in zip(one, other):

@@ -236,6 +236,9 @@ pub struct TrainArgs {
     /// loader and checkpoints in all.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Give TensorBoard the distributions of all parameters, too.
+    #[arg(long)]
+    pub histograms: bool,
     /// Print the metrics as JSON lines instead of progress for people.
     #[arg(long)]
     pub json: bool,

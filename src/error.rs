@@ -140,7 +140,7 @@ pub enum Error {
 }
 
 /// Exit code of a full disk.
-const NO_SPACE: u8 = 20;
+pub const NO_SPACE: u8 = 20;
 
 fn is_full(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)

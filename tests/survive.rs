@@ -7,6 +7,7 @@ mod support;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -51,6 +52,7 @@ fn is_whole(place: &Place, expected: &[(String, Vec<u8>)], context: &str) {
 #[test]
 fn every_operation_on_the_disk_may_be_the_last_one() {
     let expected = undisturbed();
+    let advice = AtomicUsize::new(0);
     // As many faults as there are operations; the first that does not strike is one too far.
     let strikes = |fault: &str, at: usize| {
         let place = Place::new();
@@ -60,6 +62,8 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
             return false;
         }
         if fault == "full" {
+            let advised = String::from_utf8_lossy(&output.stderr).contains("Make room and go on with --resume run");
+            advice.fetch_add(usize::from(advised), Ordering::Relaxed);
             failed(output, 20, &["injected"]);
         } else {
             assert_eq!(output.status.signal(), Some(9), "{context}: {output:?}");
@@ -83,6 +87,8 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
         // Run directory, six steps, six generations of two files each.
         assert!(done > 100, "only {done} operations");
     }
+    // All within training: making the directory and the journal's last line are outside of it.
+    assert!(advice.into_inner() > 100);
 }
 
 /// Starts the run, with more steps, and waits until it has done some.

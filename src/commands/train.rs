@@ -34,6 +34,7 @@ struct Job {
     run: PathBuf,
     start: Start,
     steps: Option<u64>,
+    histograms: bool,
 }
 
 /// Where a run begins.
@@ -111,7 +112,7 @@ fn job(args: &TrainArgs) -> Result<Job> {
         (None, Some(run)) => run.clone(),
         (None, None) => next_run(&recipe.name)?,
     };
-    Ok(Job { recipe, data, run, start, steps: args.steps })
+    Ok(Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms })
 }
 
 fn run<B: Backend>(
@@ -195,7 +196,7 @@ fn train_in<B: Backend>(
     if let (Some(path), true) = (&args.trace, leads) {
         trace::start(path)?;
     }
-    let options = TrainOptions { max_steps: job.steps, keep: args.keep.get() };
+    let options = TrainOptions { max_steps: job.steps, keep: args.keep.get(), histograms: job.histograms };
     let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
     let mut session = Session::new(recipe.clone(), data, seats, link)?;
     session.end_on(stop.clone());

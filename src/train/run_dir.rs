@@ -142,6 +142,11 @@ impl RunDir {
             .map_err(Error::io("write", &path))
     }
 
+    /// Shows TensorBoard how values are distributed.
+    pub fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> Result<()> {
+        self.files.as_mut().map_or(Ok(()), |files| files.events.histogram(step, tag, values))
+    }
+
     /// Replaces a small file that only looks are taken at, and so need not be durable.
     pub fn show(&self, name: &str, bytes: &[u8]) -> Result<()> {
         if self.files.is_none() {

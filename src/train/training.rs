@@ -1,7 +1,7 @@
 //! The training loop: batches in order, gradients, a look at the loss, update; evaluation and a checkpoint after every
 //! epoch.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
@@ -14,7 +14,8 @@ use crate::backend::Backend;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
-use crate::error::{Error, Result, Signal};
+use crate::error::{Error, NO_SPACE, Result, Signal};
+use crate::net::stream::Tensor;
 use crate::recipe::{OnBadLoss, Order as ImageOrder, Recipe};
 use crate::report::filters::Kernels;
 use crate::report::timeline::Timeline;
@@ -34,12 +35,15 @@ pub struct TrainOptions {
     pub max_steps: Option<u64>,
     /// Checkpoints that are kept, besides the best.
     pub keep: usize,
+    /// Whether TensorBoard gets the distributions of all parameters; the same in both processes of a run.
+    pub histograms: bool,
 }
 
 /// Where a run's results go.
 pub(super) struct Outputs<'a> {
     pub run: &'a mut RunDir,
     pub writer: Writer,
+    pub histograms: bool,
     pub observer: &'a mut dyn Observer,
 }
 
@@ -70,12 +74,13 @@ impl<B: Backend> Session<B> {
                 checkpoint::generation_bytes(self.pair.plans(), states, mean),
             )?;
         }
-        let mut to = Outputs { run, writer: Writer::new(&path, options.keep), observer };
+        let writer = Writer::new(&path, options.keep);
+        let mut to = Outputs { run, writer, histograms: options.histograms, observer };
         let ended = self.train_until(options.max_steps, &mut to);
         // Whatever ended it: what is being written gets its end.
         let written = to.writer.finish();
-        let signal = ended?;
-        let written = written?;
+        let signal = ended.map_err(|error| advise(error, &path))?;
+        let written = written.map_err(|error| advise(error, &path))?;
         if let Some(written) = &written {
             to.saved(written.clone())?;
         }
@@ -264,6 +269,14 @@ impl<B: Backend> Session<B> {
             }
             kernels.metrics(self.state.step).map_or(Ok(()), |row| to.run.log(&row))?;
         }
+        if to.histograms {
+            for (stream, plan) in self.pair.plans().to_vec().iter().enumerate() {
+                for (index, param) in plan.params.iter().enumerate() {
+                    let values = self.pair.read_param(stream, index, Tensor::Value)?;
+                    to.run.histogram(self.state.step, &format!("stream{stream}/{}", param.name), &values)?;
+                }
+            }
+        }
         for text in logs::take_warnings() {
             to.run.journal("warning", &json!({"text": text}))?;
         }
@@ -285,6 +298,17 @@ fn batch_indices(recipe: &Recipe, images: usize) -> impl FnMut(u64) -> Vec<u32> 
         let first = (step % per_epoch) as usize * size;
         newest.1[first..(first + size).min(images)].to_vec()
     }
+}
+
+/// Tells what to do about a full disk.
+fn advise(error: Error, run: &Path) -> Error {
+    if error.exit_code() != NO_SPACE || matches!(error, Error::NoSpace { .. }) {
+        return error;
+    }
+    let kept = checkpoint::list(run).ok().and_then(|list| list.last().map(|newest| newest.path.display().to_string()));
+    let kept = kept.map_or("no checkpoint had been written".into(), |path| format!("{path} is whole"));
+    let problem = format!("{error}; {kept}. Make room and go on with --resume {}", run.display());
+    Error::NoSpace { path: run.to_owned(), problem }
 }
 
 /// The number that prints as the f32 does.
