@@ -248,9 +248,6 @@ impl Recipe {
             r if !(r.train.loss_spike == 0. || r.train.loss_spike > 1.) => {
                 refuse("train.loss_spike", r.train.loss_spike.to_string(), "0 or more than 1")
             }
-            r if r.schedule.kind == ScheduleKind::Epochs && r.schedule.drop_epochs.is_empty() => {
-                refuse("schedule.drop_epochs", "[]".into(), "a list of epochs, such as [30, 60]")
-            }
             r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),
             _ => Ok(()),
         }

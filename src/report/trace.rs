@@ -9,13 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::timeline::Timeline;
+use super::timeline::{Event, Timeline};
 use super::times::Activity;
 use crate::error::{Error, Result};
 
@@ -61,31 +62,29 @@ pub fn add_step(began: Instant, timeline: &Timeline) {
         let track = STREAM_TRACK + 2 * stream.stream as u64;
         trace.name_track(track, &format!("stream {}", stream.stream));
         trace.name_track(track + 1, &format!("stream {}: exchange", stream.stream));
-        let span = |trace: &mut Trace, track: u64, name: &str, from: f64, to: f64, args: Value| {
-            let (ts, dur) = (start_us + from, to - from);
-            trace.add(&json!({"ph": "X", "name": name, "pid": 1, "tid": track, "ts": ts, "dur": dur, "args": args}));
+        let end = |event: &Event| event.start_us + event.us;
+        let mut add = |track: u64, name: &str, events: &[&Event]| {
+            let last = events.iter().map(|event| end(event)).fold(0., f64::max);
+            trace.add_span(track, name, [start_us + events[0].start_us, start_us + last]);
         };
-        let end = |event: &super::timeline::Event| event.start_us + event.us;
-        let last = stream.events.iter().map(end).fold(0., f64::max);
-        span(trace, track, &format!("step {}", timeline.step), 0., last, json!({}));
-        let worked = || stream.events.iter().filter(|event| event.activity != Activity::Exchange);
-        // Passes, in them layers, in them computing and waiting: each around what follows one another in it.
-        let mut at = worked().peekable();
-        while let Some(first) = at.peek().copied() {
-            let of_pass: Vec<_> = std::iter::from_fn(|| at.next_if(|event| event.pass == first.pass)).collect();
-            let pass_end = of_pass.iter().map(|event| end(event)).fold(0., f64::max);
-            span(trace, track, &first.pass.to_string(), first.start_us, pass_end, json!({}));
+        let worked: Vec<&Event> = stream.events.iter().filter(|event| event.activity != Activity::Exchange).collect();
+        if !worked.is_empty() {
+            add(track, &format!("step {}", timeline.step), &worked);
+        }
+        // Passes, in them layers, in those that do more than one thing computing and waiting.
+        for of_pass in worked.chunk_by(|a, b| a.pass == b.pass) {
+            add(track, &of_pass[0].pass.to_string(), of_pass);
             for of_layer in of_pass.chunk_by(|a, b| a.layer == b.layer) {
-                let layer_end = of_layer.iter().map(|event| end(event)).fold(0., f64::max);
-                span(trace, track, &of_layer[0].layer, of_layer[0].start_us, layer_end, json!({}));
-                for event in of_layer {
-                    span(trace, track, &event.activity.to_string(), event.start_us, end(event), json!({}));
+                add(track, &of_layer[0].layer, of_layer);
+                for event in of_layer.iter().filter(|_| of_layer.len() > 1) {
+                    add(track, &event.activity.to_string(), &[event]);
                 }
             }
         }
         for event in stream.events.iter().filter(|event| event.activity == Activity::Exchange) {
-            let name = format!("{} {}", event.layer, event.pass);
-            span(trace, track + 1, &name, event.start_us, end(event), json!({}));
+            // What had come already is drawn all the same.
+            let event = Event { us: event.us.max(1.), ..event.clone() };
+            add(track + 1, &format!("{} {}", event.layer, event.pass), &[&event]);
         }
     }
     trace.flush();
@@ -104,6 +103,13 @@ impl Trace {
                 &json!({"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": track, "args": {"sort_index": track}}),
             );
         }
+    }
+
+    /// Something from here to there, in microseconds of the trace. Whole ones: viewers round start and length apart, and
+    /// drop what then reaches a nanosecond out of what it is in.
+    fn add_span(&mut self, track: u64, name: &str, [from, to]: [f64; 2]) {
+        let (from, to) = (from as u64, to as u64);
+        self.add(&json!({"ph": "X", "name": name, "pid": 1, "tid": track, "ts": from, "dur": to - from}));
     }
 
     fn add(&mut self, event: &Value) {
@@ -141,27 +147,47 @@ pub fn shows(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && SHOWN.contains(&metadata.name())
 }
 
-/// When a span began.
-struct Began(Instant);
+/// When a span began, and its name with the step that it is for.
+struct Began(Instant, String);
+
+/// Finds a span's step.
+struct StepOf(Option<u64>);
+
+impl Visit for StepOf {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "step" {
+            self.0 = Some(value);
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
-    fn on_new_span(&self, _: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id).filter(|_| is_on()) {
-            span.extensions_mut().insert(Began(Instant::now()));
+            let mut step = StepOf(None);
+            attributes.record(&mut step);
+            let name = match (span.name(), step.0) {
+                // Its field counts the steps done.
+                ("step", Some(done)) => format!("step {}", done + 1),
+                (name, _) => name.to_owned(),
+            };
+            span.extensions_mut().insert(Began(Instant::now(), name));
         }
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
-        let Some(began) = span.extensions().get::<Began>().map(|began| began.0) else { return };
+        let Some(Began(began, name)) = span.extensions_mut().remove::<Began>() else { return };
         let mut current = current();
         let Some(trace) = current.as_mut() else { return };
         let thread = std::thread::current().name().unwrap_or("worker").to_owned();
         let known = trace.threads.iter().position(|known| *known == thread);
         let track = known.unwrap_or(trace.threads.len()) as u64;
         trace.name_track(track, &thread);
-        let (ts, dur) = (trace.us(began), began.elapsed().as_secs_f64() * 1e6);
-        trace.add(&json!({"ph": "X", "name": span.name(), "pid": 1, "tid": track, "ts": ts, "dur": dur}));
+        let span_us = [trace.us(began), trace.us(Instant::now())];
+        trace.add_span(track, &name, span_us);
         if span.name() != "batch" {
             trace.flush();
         }

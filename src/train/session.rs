@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::exchange::link::Link;
 use crate::net::pair::{BatchResult, Pair, Seat};
 use crate::net::spec::Net;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, ScheduleKind};
 use crate::report::times::StreamTimes;
 
 /// One step, for whoever shows it.
@@ -96,6 +96,10 @@ pub fn resolve(mut recipe: Recipe, data: &DataSet) -> Result<Recipe> {
             "net.classes",
             format!("{classes} is too few for the data's {}", data.classes.len()),
         ));
+    }
+    // Not before all values are set, one by one.
+    if recipe.schedule.kind == ScheduleKind::Epochs && recipe.schedule.drop_epochs.is_empty() {
+        return Err(Error::recipe("schedule.drop_epochs", "[] is not a list of epochs, such as [30, 60]"));
     }
     if recipe.train.batch_size > data.train.len() {
         let problem =

@@ -15,7 +15,7 @@ pub fn section(run: &Run) -> String {
     };
     let figures: String = paths.iter().map(|path| figure(path, "")).collect();
     format!(
-        "<p>The kernels of the first layer, stream 0's above stream 1's. Each is scaled to its own contrast.</p>\
+        "<p>The kernels of the first layer, stream 0's above stream 1's. One minimum and maximum for all, as in the paper's figure 3.</p>\
          <div class=\"filters\">{figures}</div>"
     )
 }

@@ -156,8 +156,7 @@ impl Writer {
         let earlier = self.finish()?;
         let (run, keep) = (self.run.clone(), self.keep);
         let thread = std::thread::Builder::new().name("checkpoint".into());
-        let span = tracing::Span::current();
-        let thread = thread.spawn(move || span.in_scope(|| snapshot.write(&run, keep)));
+        let thread = thread.spawn(move || snapshot.write(&run, keep));
         self.writing = Some(thread.map_err(|error| Error::Device(format!("cannot start a thread: {error}")))?);
         Ok(earlier)
     }
