@@ -34,6 +34,19 @@ fn go_on(place: &Place) {
     }
 }
 
+/// Of a run that has died, what was saved is there and whole: the step before the newest whose checkpoint had begun.
+fn nothing_is_lost(place: &Place, context: &str) {
+    let text = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
+    let rows = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let newest = rows.filter(|row| row["kind"] == "step").filter_map(|row| row["step"].as_u64()).last();
+    // After a step's line its checkpoint is begun, which waits for the one before.
+    let Some(saved) = newest.and_then(|step| step.checked_sub(2)).filter(|step| *step > 0) else { return };
+    place.ok(&["checkpoint", "verify", "run"]);
+    let list = place.ok(&["checkpoint", "list", "run", "--json"]);
+    let last: serde_json::Value = serde_json::from_str(list.lines().last().unwrap()).unwrap();
+    assert!(last["step"].as_u64().unwrap() >= saved, "{context}: step {newest:?} was done, {last} is the newest");
+}
+
 /// The run is as if nothing had been, and nothing is left lying about.
 fn is_whole(place: &Place, expected: &[(String, Vec<u8>)], context: &str) {
     assert_eq!(checkpoint(&place.path("run")), expected, "{context}");
@@ -68,6 +81,7 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
         } else {
             assert_eq!(output.status.signal(), Some(9), "{context}: {output:?}");
         }
+        nothing_is_lost(&place, &context);
         go_on(&place);
         is_whole(&place, &expected, &context);
         true
