@@ -13,6 +13,7 @@ use alexnet_split::backend::cuda::compiler::SOURCES;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::softgpu;
 use support::tolerance::{LEARNED, MERGED};
+use support::trace::tracks;
 
 /// Longer than any healthy run here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -264,6 +265,24 @@ fn two_processes_end_when_one_does() {
     let Some([mut zero, _]) = start([&[], &[]]) else { return };
     failed(output_within(&mut zero, PATIENCE), 19, &["process 1 cannot be reached", "MASTER_PORT"]);
     assert_eq!(checkpoint(&place.path("run")), before);
+}
+
+#[test]
+fn the_timeline_of_two_gpus_comes_from_their_clocks() {
+    let place = Place::new();
+    let args = ["--out", "run", "--steps", "2", "--gpus", "2", "--trace", "trace.json"];
+    let Some(mut command) = train(&place, &args, &[]) else { return };
+    succeeded(output_within(&mut command, PATIENCE));
+    let tracks = tracks(&place.path("trace.json"));
+    for stream in ["stream 0", "stream 1"] {
+        let find = |name: &str| &tracks.values().find(|(track, _)| track == name).unwrap().1;
+        let (spans, exchanges) = (find(stream), find(&format!("{stream}: exchange")));
+        let count = |what: &str| spans.iter().filter(|(_, _, name)| name == what).count();
+        assert_eq!((count("step 2"), count("backward"), count("fc6")), (1, 2, 2 * 3), "{spans:?}");
+        assert!(exchanges.iter().filter(|(_, _, name)| name == "conv3 backward").count() == 2, "{exchanges:?}");
+        let step = spans.iter().find(|(_, _, name)| name == "step 2").unwrap();
+        assert!(exchanges.iter().any(|(from, to, _)| *from >= step.0 && *to <= step.1), "within the step");
+    }
 }
 
 #[test]

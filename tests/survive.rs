@@ -37,8 +37,8 @@ fn go_on(place: &Place) {
 /// Of a run that has died, what was saved is there and whole: the step before the newest whose checkpoint had begun.
 fn nothing_is_lost(place: &Place, context: &str) {
     let text = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
-    let rows = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let newest = rows.filter(|row| row["kind"] == "step").filter_map(|row| row["step"].as_u64()).last();
+    let mut rows = text.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let newest = rows.find(|row| row["kind"] == "step").and_then(|row| row["step"].as_u64());
     // After a step's line its checkpoint is begun, which waits for the one before.
     let Some(saved) = newest.and_then(|step| step.checked_sub(2)).filter(|step| *step > 0) else { return };
     place.ok(&["checkpoint", "verify", "run"]);
@@ -156,6 +156,35 @@ fn a_signal_saves_and_ends_and_a_second_one_ends_at_once() {
     send("CONT", child.id());
     let status = child.wait().unwrap();
     assert!([Some(130), Some(143)].contains(&status.code()), "{status}");
+}
+
+#[test]
+fn a_signal_is_heard_in_an_evaluation_too() {
+    let with_much_to_evaluate = || {
+        let place = Place::new();
+        let count = 30_000u32;
+        let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+        place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
+        place
+    };
+    let (place, whole) = (with_much_to_evaluate(), with_much_to_evaluate());
+    let run = ["--out", "run", "--epochs", "2"];
+    let child = started(&place, &run);
+    let of_kind =
+        |place: &Place, kind: &str| metrics(&place.path("run")).iter().filter(|row| row["kind"] == kind).count();
+    while of_kind(&place, "step") < 5 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send("TERM", child.id());
+    failed(child.wait_with_output().unwrap(), 143, &["SIGTERM", "after step 5"]);
+    assert_eq!(of_kind(&place, "eval"), 0, "it was not waited for");
+    let state: serde_json::Value = serde_json::from_slice(&checkpoint(&place.path("run"))[0].1).unwrap();
+    assert_eq!(state["state"]["evaluation_due"], true);
+    // It is made up for, and the schedule learns of it.
+    place.ok(&["--resume", "run"]);
+    succeeded(whole.train(&run));
+    assert_eq!(of_kind(&place, "eval"), 2);
+    assert_eq!(checkpoint(&place.path("run")), checkpoint(&whole.path("run")));
 }
 
 #[test]

@@ -3,10 +3,9 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use support::place::{Place, checkpoint, metrics, succeeded};
+use support::trace::tracks;
 
 fn lines(place: &Place, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(place.path(name)).unwrap();
@@ -55,35 +54,14 @@ fn the_parts_of_a_trace_nest() {
     let place = Place::new();
     let args = ["--out", "run", "--steps", "5", "--set", "train.checkpoint_steps=2", "--trace", "trace.json"];
     succeeded(place.train(&args));
-    let text = std::fs::read_to_string(place.path("trace.json")).unwrap();
-    let events: Vec<Value> = serde_json::from_str(&format!("{}]", text.trim_end().trim_end_matches(','))).unwrap();
-    /// From, to, name.
-    type Span = (u64, u64, String);
-    let mut tracks: BTreeMap<u64, (String, Vec<Span>)> = BTreeMap::new();
-    for event in events.iter().filter(|event| event["tid"].is_u64()) {
-        let track = tracks.entry(event["tid"].as_u64().unwrap()).or_default();
-        if event["name"] == "thread_name" {
-            track.0 = event["args"]["name"].as_str().unwrap().into();
-        } else if event["ph"] == "X" {
-            let [from, time] = ["ts", "dur"].map(|key| event[key].as_u64().unwrap());
-            track.1.push((from, from + time, event["name"].as_str().unwrap().into()));
-        }
-    }
+    let tracks = tracks(&place.path("trace.json"));
     let names: Vec<&str> = tracks.values().map(|(name, _)| &**name).collect();
     let streams = ["stream 0", "stream 0: exchange", "stream 1", "stream 1: exchange"];
     for name in ["main", "loader", "checkpoint"].iter().chain(&streams) {
         assert!(names.contains(name), "no {name} in {names:?}");
     }
     assert_eq!(names[names.len() - 4..], streams);
-    for (name, spans) in tracks.values_mut() {
-        // Longer ones first where they begin together.
-        spans.sort_by_key(|(from, to, _)| (*from, std::cmp::Reverse(*to)));
-        let mut open: Vec<u64> = Vec::new();
-        for (from, to, what) in spans.iter() {
-            open.retain(|end| end > from);
-            assert!(open.iter().all(|end| to <= end), "{name}: {what} from {from} to {to} sticks out of {open:?}");
-            open.push(*to);
-        }
+    for (name, spans) in tracks.values() {
         let count = |what: &str| spans.iter().filter(|(_, _, name)| name == what).count();
         match &**name {
             "stream 0" => assert_eq!((count("step 3"), count("forward"), count("conv3")), (1, 5, 5 * 2 + 5)),

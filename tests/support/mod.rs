@@ -6,6 +6,7 @@ pub mod place;
 pub mod reference;
 pub mod softgpu;
 pub mod tolerance;
+pub mod trace;
 
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Precision};
