@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use alexnet_split::backend::Backend;
 use alexnet_split::backend::cpu::CpuBackend;
-use alexnet_split::data::decode::decode;
 use alexnet_split::data::input::Preprocessor;
-use alexnet_split::data::prepare::{Observer, Options, prepare};
-use alexnet_split::data::shards::{Store, encode};
+use alexnet_split::data::prepare::{Observer, Options, compress, prepare};
+use alexnet_split::data::shards::Store;
+use alexnet_split::data::sources::Picture;
 use alexnet_split::data::{DataSet, Images, sources};
 use alexnet_split::recipe::Recipe;
 
@@ -51,7 +51,7 @@ fn main() {
         in_shards += &format!("{}\t{}\t{}\n", prepared.join("train-000000.tar").display(), row[2], row[3]);
         let file = std::fs::read(row[5]).expect("an original");
         originals += &format!("{}\t0\t{}\n", row[5], file.len());
-        files.push(file);
+        files.push(Picture::File(file));
     }
     std::fs::write(&lists[0], in_shards).expect("a list");
     std::fs::write(&lists[1], originals).expect("a list");
@@ -72,8 +72,7 @@ fn main() {
             let floats = start.elapsed();
             let start = Instant::now();
             for file in &files {
-                let square = decode(file).and_then(|image| image.square(256)).expect("an image");
-                encode(&square, 256, Store::Jpeg, 90).expect("a JPEG");
+                compress(file, &options, true).expect("a JPEG and its pixels");
             }
             let original = start.elapsed();
             if run == 0 {

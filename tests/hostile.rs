@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use alexnet_split::data::decode::decode;
+use alexnet_split::data::decode::{decode, jpeg_square};
 use alexnet_split::data::{DataSet, sources};
 use alexnet_split::rng::{Philox, Purpose};
 use image::{DynamicImage, ImageFormat};
@@ -62,10 +62,15 @@ fn damaged_images_are_errors_or_images() {
     for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif, ImageFormat::Pnm] {
         files.push(encoded(&picture, format));
     }
-    let (mut read, mut refused) = (0, 0);
+    let (mut read, mut refused, mut plain) = (0, 0, 0);
     for (kind, file) in files.iter().enumerate() {
         assert!(decode(file).is_ok(), "file {kind}");
         for number in 0..rounds(1500) {
+            // The way of plain JPEG files to prepared ones, which leaves the others to the decoder.
+            if let Some(square) = jpeg_square(&damaged(file, number), 16) {
+                assert_eq!(square.rgb().len(), 16 * 16 * 3);
+                plain += 1;
+            }
             match decode(&damaged(file, number)).and_then(|image| image.square(16)) {
                 Ok(square) => {
                     assert_eq!(square.len(), 768);
@@ -78,8 +83,8 @@ fn damaged_images_are_errors_or_images() {
             }
         }
     }
-    eprintln!("{read} images, {refused} errors");
-    assert!(read > 500 && refused > 500);
+    eprintln!("{read} images, {plain} the plain way, {refused} errors");
+    assert!(read > 500 && refused > 500 && plain > 100);
 }
 
 /// Damages each file of a set in turn and reads what is left of it.

@@ -18,6 +18,8 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::jpeg::{Headers, Square};
+
 /// Pixels of the largest image that is decoded: a tenth of a gigapixel, 300 MB.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
@@ -47,6 +49,16 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
         if bytes.starts_with(&[0xff, 0xd8, 0xff]) { decode_jpeg(bytes) } else { decode_other(bytes) }
     }));
     decoded.unwrap_or_else(|_| Err("the decoder failed on it (a defect of the decoder); the image is damaged".into()))
+}
+
+/// A photograph as most are, a baseline JPEG that lies upright, as the square that [`Rgb::square`] gives of it.
+///
+/// None for everything else, and where it is damaged: [`decode`] knows what to do, or what is wrong.
+pub fn jpeg_square(bytes: &[u8], size: usize) -> Option<Square> {
+    let headers = Headers::parse(bytes)?;
+    let plain = orientation(headers.exif) == Orientation::NoTransforms;
+    check_size(headers.width as u64, headers.height as u64).ok().filter(|()| plain)?;
+    Square::decode(&headers, size)
 }
 
 fn check_size(width: u64, height: u64) -> Result<(), String> {

@@ -5,6 +5,7 @@ pub mod colours;
 pub mod decode;
 pub mod idx;
 pub mod input;
+pub mod jpeg;
 pub mod loader;
 pub mod prepare;
 pub mod shards;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::colours::Sums;
-use super::decode::{Rgb, decode};
+use super::decode::{Rgb, decode, jpeg_square};
 use super::shards::{self, Bad, Description, Entry, Shard, Store};
 use super::sources::{Part, Picture, Sources};
 use crate::disk::tensors::{self, NamedTensor};
@@ -142,13 +142,8 @@ fn make(
     sums: &Mutex<Vec<Sums>>,
 ) -> Result<Vec<u8>> {
     let bad = |problem: String| Error::data(name, problem);
-    let image = match picture? {
-        Picture::File(bytes) => decode(&bytes).map_err(bad)?,
-        Picture::Planes { channels, height, width, values } => Rgb::from_planes(channels, height, width, &values),
-    };
-    let square = image.square(options.size).map_err(bad)?;
-    let stored = shards::encode(&square, options.size, options.store, options.quality).map_err(bad)?;
-    if counts {
+    let (stored, square) = compress(&picture?, options, counts).map_err(bad)?;
+    if let Some(square) = square {
         // Each thread takes one of the sums and gives it back.
         let lock = || sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut own = lock().pop().unwrap_or_default();
@@ -156,6 +151,29 @@ fn make(
         lock().push(own);
     }
     Ok(stored)
+}
+
+/// A picture to the bytes that are stored, and if they are wanted its pixels: rows of red, green, blue.
+pub fn compress(
+    picture: &Picture,
+    options: &Options,
+    pixels: bool,
+) -> std::result::Result<(Vec<u8>, Option<Vec<u8>>), String> {
+    let image = match picture {
+        Picture::File(bytes) => {
+            // JPEG to JPEG does not need red, green and blue.
+            if options.store == Store::Jpeg
+                && let Some(square) = jpeg_square(bytes, options.size)
+            {
+                return Ok((square.encode(options.quality), pixels.then(|| square.rgb())));
+            }
+            decode(bytes)?
+        }
+        Picture::Planes { channels, height, width, values } => Rgb::from_planes(*channels, *height, *width, values),
+    };
+    let square = image.square(options.size)?;
+    let stored = shards::encode(&square, options.size, options.store, options.quality)?;
+    Ok((stored, pixels.then_some(square)))
 }
 
 /// The images of a shard while they are made.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::colours::Colours;
+use super::jpeg::Square;
 use super::{ImageSet, decode};
 use crate::disk::write_whole;
 use crate::error::{Error, Result};
@@ -143,21 +144,15 @@ pub struct Entry {
 
 /// Compresses a square of `size` x `size` pixels, rows of red, green, blue.
 pub fn encode(square: &[u8], size: usize, store: Store, quality: u8) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(square.len() / 4);
     match store {
-        Store::Jpeg => {
-            let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, quality);
-            encoder.set_sampling_factor(jpeg_encoder::SamplingFactor::F_2_2);
-            encoder.set_chroma_subsampling_method(jpeg_encoder::ChromaSubsamplingMethod::Average);
-            let encoded = encoder.encode(square, size as u16, size as u16, jpeg_encoder::ColorType::Rgb);
-            encoded.map_err(|error| format!("cannot be compressed: {error}"))?;
-        }
+        Store::Jpeg if !(1..=65_535).contains(&size) => Err(format!("{size} rows are too many for a JPEG")),
+        Store::Jpeg => Ok(Square::from_rgb(square, size).encode(quality)),
         Store::Raw => {
-            bytes.extend_from_slice(format!("P6\n{size} {size}\n255\n").as_bytes());
+            let mut bytes = format!("P6\n{size} {size}\n255\n").into_bytes();
             bytes.extend_from_slice(square);
+            Ok(bytes)
         }
     }
-    Ok(bytes)
 }
 
 /// Writes a tar and its index; the numbers of its images begin at `first`.
