@@ -61,6 +61,7 @@ pub struct InputRecipe {
 }
 
 /// Makes batches of images of one set's format, and knows what the devices must do with them.
+#[derive(Clone)]
 pub struct Preprocessor {
     recipe: InputRecipe,
     shape: AugmentShape,
@@ -126,6 +127,14 @@ impl Preprocessor {
         Preprocessor { colour_noise_epochs, ..self }
     }
 
+    /// The same, but that devices get whole images and cut them, for looking at one in several windows.
+    pub fn of_whole_images(&self) -> Preprocessor {
+        let AugmentShape { cropped, h, w, resize, .. } = self.shape;
+        // Only images of the scaled size are cut before they go to the device.
+        let [h, w] = if cropped { [resize; 2] } else { [h, w] };
+        Preprocessor { shape: AugmentShape { cropped: false, h, w, ..self.shape }, ..self.clone() }
+    }
+
     /// What devices do with the bytes.
     pub fn shape(&self) -> &AugmentShape {
         &self.shape
@@ -141,12 +150,7 @@ impl Preprocessor {
     ///
     /// Fails, naming the file, where an image cannot be read.
     pub fn batch(&self, set: &ImageSet, indices: &[u32], augment: Option<(u64, u64)>) -> Result<Batch> {
-        let windows = indices.iter().map(|&index| self.window(index, augment)).collect();
-        self.views(set, indices, windows)
-    }
-
-    /// The window `windows[i]` of each image, for looking at it in other ways.
-    pub fn views(&self, set: &ImageSet, indices: &[u32], windows: Vec<Window>) -> Result<Batch> {
+        let windows: Vec<Window> = indices.iter().map(|&index| self.window(index, augment)).collect();
         let AugmentShape { c, h, w, cropped, size, .. } = self.shape;
         let mut pixels = vec![0; indices.len() * c * h * w];
         let images = pixels.par_chunks_exact_mut(c * h * w).zip(indices).zip(&windows);

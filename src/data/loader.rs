@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::input::Preprocessor;
 use super::{Batch, DataSet};
-use crate::backend::Window;
 use crate::error::{Error, Result};
 
 /// One batch to make.
@@ -20,8 +19,6 @@ pub struct Order {
     pub indices: Vec<u32>,
     /// In training, the seed and the epoch that change the images.
     pub augment: Option<(u64, u64)>,
-    /// What is seen of every image where it is not the usual.
-    pub view: Option<Window>,
 }
 
 /// A thread that makes batches on the threads of the global pool.
@@ -39,13 +36,10 @@ impl Loader {
     ) -> Result<Loader> {
         let (to, batches) = sync_channel(1);
         let work = move || {
-            for Order { held_out, indices, augment, view } in orders {
+            for Order { held_out, indices, augment } in orders {
                 let set = if held_out { &data.test } else { &data.train };
                 let making = tracing::debug_span!("make batch").entered();
-                let batch = match view {
-                    Some(view) => input.views(set, &indices, vec![view; indices.len()]),
-                    None => input.batch(set, &indices, augment),
-                };
+                let batch = input.batch(set, &indices, augment);
                 drop(making);
                 let failed = batch.is_err();
                 if to.send(batch).is_err() || failed {

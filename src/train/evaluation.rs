@@ -1,7 +1,11 @@
 //! How well the network does on held-out images.
 
+use std::sync::Arc;
+
 use super::session::{Observer, Session, softmax};
 use crate::backend::Backend;
+use crate::data::Images;
+use crate::data::input::Preprocessor;
 use crate::data::loader::{Loader, Order};
 use crate::error::Result;
 use crate::net::pair::BatchResult;
@@ -37,27 +41,33 @@ impl<B: Backend> Session<B> {
     /// Runs all held-out images in ten views each and averages the probabilities (paper 4.1); all streams must be in
     /// this process.
     pub fn evaluate_ten_views(&mut self, observer: &mut dyn Observer) -> Result<BatchResult> {
-        let views = self.input.ten_views();
-        let orders = self.held_out_batches().flat_map({
-            let views = views.clone();
-            move |order| views.clone().into_iter().map(move |view| Order { view: Some(view), ..order.clone() })
-        });
-        let orders: Vec<Order> = orders.collect();
-        let mut loader = Loader::start(self.data.clone(), self.input.clone(), orders.into_iter())?;
+        let input = Arc::new(self.input.of_whole_images());
+        self.pair.set_input(input.shape(), input.mean())?;
+        let evaluated = self.evaluate_views(input, observer);
+        self.pair.set_input(self.input.shape(), self.input.mean())?;
+        evaluated
+    }
+
+    fn evaluate_views(&mut self, input: Arc<Preprocessor>, observer: &mut dyn Observer) -> Result<BatchResult> {
+        let views = input.ten_views();
+        let orders: Vec<Order> = self.held_out_batches().collect();
+        let mut loader = Loader::start(self.data.clone(), input, orders.into_iter())?;
         let (mut whole, count) = (BatchResult::default(), self.data.test.len());
         while whole.images < count {
-            let (mut sums, mut labels): (Vec<Vec<f64>>, Vec<u32>) = Default::default();
-            for _ in &views {
-                let batch = loader.wait()?;
+            // Read once, cut by the device for each view.
+            let mut batch = loader.wait()?;
+            let mut sums: Vec<Vec<f64>> = vec![Vec::new(); batch.len()];
+            for &view in &views {
+                if let Images::Bytes(_, windows) = &mut batch.images {
+                    windows.fill(view);
+                }
                 self.pair.evaluate(&batch)?;
-                let rows = self.pair.logits(batch.len())?;
-                sums.resize(batch.len(), Vec::new());
-                for (sum, logits) in sums.iter_mut().zip(rows) {
+                for (sum, logits) in sums.iter_mut().zip(self.pair.logits(batch.len())?) {
                     sum.resize(logits.len(), 0.);
                     sum.iter_mut().zip(softmax(&logits)).for_each(|(sum, p)| *sum += p / views.len() as f64);
                 }
-                labels = batch.labels;
             }
+            let labels = batch.labels;
             for (probabilities, label) in sums.iter().zip(labels) {
                 let of_label = probabilities[label as usize];
                 // As the devices count: on a tie the lower class ranks higher.
