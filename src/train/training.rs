@@ -99,6 +99,7 @@ impl<B: Backend> Session<B> {
         let planned = self.recipe.train.epochs * per_epoch;
         let total = max_steps.map_or(planned, |steps| steps.min(planned));
         let observe_every = total.div_ceil(OBSERVATIONS).max(1);
+        to.run.expect_steps(total);
         to.observer.started(self.state.step, total, total.div_ceil(per_epoch));
         if self.state.step == 0 && self.recipe.train.on_bad_loss == OnBadLoss::Rollback {
             self.save(to)?; // something to come back to
