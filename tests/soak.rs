@@ -50,7 +50,8 @@ fn whatever_happens_the_bits_are_those_of_a_run_left_alone() {
     while runs == 0 || Instant::now() < until {
         let place = Place::new();
         disturbed_run(&place, &mut dice, &mut counts);
-        assert_eq!(checkpoint(&place.path("run")), expected, "seed {seed}, run {runs}: {counts:?}");
+        // Their bytes would fill the screen.
+        assert!(checkpoint(&place.path("run")) == expected, "other bits: seed {seed}, run {runs}: {counts:?}");
         assert_eq!(self::losses(&place), losses, "seed {seed}, run {runs}: {counts:?}");
         place.ok(&["checkpoint", "verify", "run"]);
         runs += 1;

@@ -99,7 +99,8 @@ pub fn metrics(run: &Path) -> Vec<serde_json::Value> {
 /// Every file of a run's newest checkpoint by name.
 pub fn checkpoint(run: &Path) -> Vec<(String, Vec<u8>)> {
     let mut folders: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
-    folders.retain(|folder| folder.join("checkpoint.json").exists());
+    // What is unfinished or set aside as damaged has an ending.
+    folders.retain(|folder| folder.join("checkpoint.json").exists() && folder.extension().is_none());
     folders.sort();
     let mut files: Vec<_> = std::fs::read_dir(folders.pop().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
