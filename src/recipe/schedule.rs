@@ -45,7 +45,7 @@ pub enum Change {
     NoColourNoise,
 }
 
-/// `layers-145.cfg` and how it was changed by hand in the 90 epochs of the published run: after so many epochs.
+/// What changed in the 90 epochs of the 2012 code, after how many.
 const SOURCE: [(u64, Change); 6] = [
     (25, Change::Drop),
     (51, Change::Drop),
