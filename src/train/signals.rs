@@ -34,9 +34,4 @@ impl Stop {
             _ => Some(Signal::Term),
         }
     }
-
-    /// Ends the run as if `signal` had come.
-    pub fn ask(&self, signal: Signal) {
-        self.0.store(signal as usize, Ordering::Relaxed);
-    }
 }
