@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use alexnet_split::rng::{Philox, Purpose};
+use serde_json::Value;
 use support::place::{Place, checkpoint, metrics, succeeded};
 
 /// Four epochs with everything that is drawn at random, and checkpoints within and after them.
@@ -21,6 +22,10 @@ const RUN: [&str; 17] = [
     "--out", "run", "--epochs", "4", "--keep", "3", "--set", "input.resize=72", "--set", "input.crop=random",
     "--set", "input.flip=true", "--set", "train.checkpoint_steps=2", "--set", "schedule.drops=2", "--json",
 ];
+
+/// The run's length, and about how many operations on the disk belong to a step of it.
+const STEPS: u32 = 20;
+const OPERATIONS_PER_STEP: u32 = 6;
 
 /// Random numbers in turn.
 struct Dice(Philox, u32);
@@ -35,6 +40,9 @@ impl Dice {
 /// What was done, by its name.
 type Counts = BTreeMap<&'static str, u32>;
 
+/// The names there are: resumes, damages, three signals and five other faults.
+const KINDS: usize = 10;
+
 #[test]
 fn whatever_happens_the_bits_are_those_of_a_run_left_alone() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
@@ -42,7 +50,7 @@ fn whatever_happens_the_bits_are_those_of_a_run_left_alone() {
     let alone = Place::new();
     succeeded(alone.train(&RUN));
     let (expected, losses) = (checkpoint(&alone.path("run")), losses(&alone));
-    assert_eq!(losses.len(), 20);
+    assert_eq!(losses.len(), STEPS as usize);
 
     let (mut dice, mut counts) = (Dice(Philox::new(seed, Purpose::Check, 9), 0), Counts::new());
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -62,6 +70,8 @@ fn whatever_happens_the_bits_are_those_of_a_run_left_alone() {
         format!("soak: {runs} runs in {seconds} s, seed {seed}, {faults} faults ({counts:?}), all bits equal\n");
     std::io::stderr().write_all(report.as_bytes()).unwrap();
     assert!(faults > 3 * runs && counts["resumes"] > runs, "too quiet to prove anything: {report}");
+    let kinds = counts.values().filter(|count| **count > 0).count();
+    assert!(runs < 20 || kinds == KINDS, "{kinds} of {KINDS} kinds: {report}");
 }
 
 fn losses(place: &Place) -> Vec<(u64, f64)> {
@@ -86,7 +96,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
             return;
         }
         let damaged = resumed && dice.below(4) == 0 && damage(place, dice, counts);
-        let (what, output) = disturb(&mut command, dice);
+        let (what, output) = disturb(&mut command, place, dice);
         let (error, status) = (String::from_utf8_lossy(&output.stderr), output.status);
         // A signal may come before it is listened to, and then ends the process by itself.
         let by_signal = [2, 9, 15].map(Some).contains(&status.signal());
@@ -102,9 +112,12 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
     }
 }
 
-/// Starts it and lets something happen.
-fn disturb(command: &mut Command, dice: &mut Dice) -> (&'static str, Output) {
-    let (operation, step) = (1 + dice.below(150), 1 + dice.below(20));
+/// Starts it and lets something happen within the first half of what is left of it: a run meets as many faults on a fast
+/// machine as on a slow one.
+fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static str, Output) {
+    let done = steps_done(place).min(STEPS);
+    let steps = 1 + dice.below(1 + (STEPS - done) / 2);
+    let (step, operation) = ((done + steps).min(STEPS), 1 + dice.below(steps * OPERATIONS_PER_STEP));
     let (what, fault) = match dice.below(8) {
         0 => ("kills at an operation on the disk", format!("kill@{operation}")),
         1 => ("kills within a write", format!("tear@{operation}")),
@@ -116,13 +129,25 @@ fn disturb(command: &mut Command, dice: &mut Dice) -> (&'static str, Output) {
         _ => ("SIGKILL", String::new()),
     };
     let child = command.env("ALEXNET_SPLIT_FAULT", &fault).stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = child.spawn().unwrap();
+    let mut child = child.spawn().unwrap();
     if let Some(signal) = what.strip_prefix("SIG") {
-        std::thread::sleep(Duration::from_millis(dice.below(400).into()));
+        // One in four comes while it starts, the others within a step, an evaluation or a checkpoint.
+        let (starting, delay_us) = (dice.below(4) == 0, dice.below(20_000));
+        while !starting && steps_done(place) < step && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(delay_us.into()));
         let to = child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{signal}"), &to]).status().unwrap().success());
     }
     (what, child.wait_with_output().unwrap())
+}
+
+/// The last step in a run's metrics, whose last line may be half of one.
+fn steps_done(place: &Place) -> u32 {
+    let text = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
+    let rows = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    rows.filter_map(|row| row["step"].as_u64()).next().unwrap_or(0) as u32
 }
 
 /// Changes or shortens a file of the newest checkpoint, if there is an older one.
