@@ -193,9 +193,7 @@ fn train_in<B: Backend>(
     run: &mut RunDir,
 ) -> Result<u64> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    if let (Some(path), true) = (&args.trace, leads) {
-        trace::start(path)?;
-    }
+    let _tracing = args.trace.as_ref().filter(|_| leads).map(|path| trace::start(path)).transpose()?;
     let options = TrainOptions { max_steps: job.steps, keep: args.keep.get(), histograms: job.histograms };
     let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
     let mut session = Session::new(recipe.clone(), data, seats, link)?;

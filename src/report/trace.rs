@@ -38,14 +38,27 @@ struct Trace {
     failed: bool,
 }
 
-/// Starts to write a trace to `path`. It can be opened at any time: the format asks for no end.
-pub fn start(path: &Path) -> Result<()> {
+/// As long as it is there, the trace is written; then the file gets its end.
+#[must_use]
+pub struct Tracing(());
+
+/// Starts to write a trace to `path`. It can be opened at any time: viewers ask for no end, as of a run that was killed.
+pub fn start(path: &Path) -> Result<Tracing> {
     let file = File::create(path).map_err(Error::io("create", path))?;
     let mut trace = Trace { file: BufWriter::new(file), began: Instant::now(), threads: Vec::new(), failed: false };
-    trace.write("[\n");
-    trace.add(&json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "alexnet-split"}}));
+    let process = json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "alexnet-split"}});
+    trace.write(&format!("[\n{process}"));
     *current() = Some(trace);
-    Ok(())
+    Ok(Tracing(()))
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        if let Some(mut trace) = current().take() {
+            trace.write("\n]\n");
+            trace.flush();
+        }
+    }
 }
 
 /// Whether a trace is being written.
@@ -113,7 +126,7 @@ impl Trace {
     }
 
     fn add(&mut self, event: &Value) {
-        self.write(&format!("{event},\n"));
+        self.write(&format!(",\n{event}"));
     }
 
     fn write(&mut self, text: &str) {

@@ -271,10 +271,11 @@ impl<B: Backend> Session<B> {
             kernels.metrics(self.state.step).map_or(Ok(()), |row| to.run.log(&row))?;
         }
         if to.histograms {
-            for (stream, plan) in self.pair.plans().to_vec().iter().enumerate() {
-                for (index, param) in plan.params.iter().enumerate() {
-                    let values = self.pair.read_param(stream, index, Tensor::Value)?;
-                    to.run.histogram(self.state.step, &format!("stream{stream}/{}", param.name), &values)?;
+            let streams = self.pair.read_params(&[Tensor::Value])?;
+            for (stream, (plan, params)) in self.pair.plans().iter().zip(streams).enumerate() {
+                for (param, tensors) in plan.params.iter().zip(params) {
+                    let tag = format!("stream{stream}/{}", param.name);
+                    tensors.iter().try_for_each(|values| to.run.histogram(self.state.step, &tag, values))?;
                 }
             }
         }

@@ -10,8 +10,7 @@ pub type Span = (u64, u64, String);
 
 /// The name and the spans of every track by its number; the spans of each nest.
 pub fn tracks(path: &Path) -> BTreeMap<u64, (String, Vec<Span>)> {
-    let text = std::fs::read_to_string(path).unwrap();
-    let events: Vec<Value> = serde_json::from_str(&format!("{}]", text.trim_end().trim_end_matches(','))).unwrap();
+    let events: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut tracks: BTreeMap<u64, (String, Vec<Span>)> = BTreeMap::new();
     for event in events.iter().filter(|event| event["tid"].is_u64()) {
         let track = tracks.entry(event["tid"].as_u64().unwrap()).or_default();

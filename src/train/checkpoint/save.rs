@@ -1,5 +1,6 @@
 //! Writing generations: a copy of the tensors is taken between two steps, and a thread writes it while training goes on.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -52,23 +53,26 @@ pub fn snapshot<B: Backend>(
     state_names: &[&str],
     mean: &[f32],
 ) -> Result<Option<Snapshot>> {
-    let mut files = Vec::new();
-    for (stream, plan) in pair.plans().to_vec().iter().enumerate() {
-        let mut tensors = Vec::new();
-        let mut add = |name: String, shape: &[usize], values| {
-            tensors.push(NamedTensor { name, shape: shape.to_vec(), values });
-        };
-        for (index, param) in plan.params.iter().enumerate() {
-            add(param.name.clone(), &param.shape, pair.read_param(stream, index, Tensor::Value)?);
-            for (number, name) in state_names.iter().enumerate() {
-                let values = pair.read_param(stream, index, Tensor::State(number))?;
-                add(format!("{name}.{}", param.name), &param.shape, values);
-            }
+    let kinds: Vec<Tensor> = iter::once(Tensor::Value).chain((0..state_names.len()).map(Tensor::State)).collect();
+    let name = |kind, param: &str| match kind {
+        Tensor::State(number) => format!("{}.{param}", state_names[number]),
+        Tensor::Value | Tensor::Gradient => param.to_owned(),
+    };
+    let mut files: Vec<Vec<NamedTensor>> = Vec::new();
+    let streams = pair.read_params(&kinds)?;
+    for (plan, params) in pair.plans().iter().zip(streams) {
+        let mut file = Vec::new();
+        for (param, tensors) in plan.params.iter().zip(params) {
+            file.extend(kinds.iter().zip(tensors).map(|(kind, values)| NamedTensor {
+                name: name(*kind, &param.name),
+                shape: param.shape.clone(),
+                values,
+            }));
         }
-        if stream == 0 {
-            add("input.mean".into(), &[mean.len()], mean.to_vec());
-        }
-        files.push(tensors);
+        files.push(file);
+    }
+    if let Some(first) = files.first_mut() {
+        first.push(NamedTensor { name: "input.mean".into(), shape: vec![mean.len()], values: mean.to_vec() });
     }
     Ok(pair.leads().then_some(Snapshot { state, tensors: files }))
 }

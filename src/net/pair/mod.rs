@@ -1,17 +1,23 @@
 //! The two streams together (or the one, where the network has one): each runs in its own thread with its own share
 //! of the cores, exactly as it would on a GPU of its own, and they meet only in the exchange.
 
+mod inspect;
+mod result;
+mod seat;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use result::BatchResult;
+pub use seat::Seat;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{AugmentShape, Backend, DropoutScaling, Precision, Update};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::exchange::link::Link;
-use crate::exchange::{Exchange, local};
 use crate::net::init::{BiasInit, WeightInit, initial_values};
 use crate::net::plan::{Param, Plan};
 use crate::net::spec::Net;
@@ -19,76 +25,6 @@ use crate::net::stream::{Mode, Scores, Stream, Tensor};
 use crate::report::extremes::Extremes;
 use crate::report::timeline::Event;
 use crate::report::times::StreamTimes;
-
-/// What came of a batch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BatchResult {
-    /// Images.
-    pub images: usize,
-    /// Sum of the images' cross-entropies.
-    pub loss_sum: f64,
-    /// Images whose label is not the best class.
-    pub top1_errors: usize,
-    /// Images whose label is not among the best five.
-    pub top5_errors: usize,
-}
-
-impl BatchResult {
-    /// Mean cross-entropy.
-    pub fn loss(&self) -> f64 {
-        self.loss_sum / self.images.max(1) as f64
-    }
-
-    /// Share of images whose label is not the best class, 0 to 1.
-    pub fn top1_error(&self) -> f64 {
-        self.top1_errors as f64 / self.images.max(1) as f64
-    }
-
-    /// Share of images whose label is not among the best five, 0 to 1.
-    pub fn top5_error(&self) -> f64 {
-        self.top5_errors as f64 / self.images.max(1) as f64
-    }
-
-    /// Adds another batch.
-    pub fn add(&mut self, other: &BatchResult) {
-        self.images += other.images;
-        self.loss_sum += other.loss_sum;
-        self.top1_errors += other.top1_errors;
-        self.top5_errors += other.top5_errors;
-    }
-}
-
-/// What a stream runs on.
-pub struct Seat<B: Backend> {
-    /// Which stream.
-    pub stream: usize,
-    /// Its device.
-    pub backend: B,
-    /// Its end of the exchange; `None` where there is only one stream.
-    pub exchange: Option<Box<dyn Exchange<B>>>,
-    /// CPU threads.
-    pub threads: usize,
-}
-
-impl Seat<CpuBackend> {
-    /// Seats for all streams on this machine's CPU with `threads` threads in all.
-    ///
-    /// Fails where the CPU cannot multiply in that precision.
-    pub fn on_cpu(streams: usize, threads: usize, precision: Precision) -> Result<Vec<Seat<CpuBackend>>> {
-        let threads = threads.max(1);
-        let (ours, theirs) = local::connect();
-        let ends: [Box<dyn Exchange<CpuBackend>>; 2] = [Box::new(ours), Box::new(theirs)];
-        let seats = CpuBackend::for_streams(streams, threads, precision)?.into_iter().zip(ends).enumerate();
-        let seat = |(stream, (backend, end)): (usize, (CpuBackend, Box<dyn Exchange<CpuBackend>>))| Seat {
-            stream,
-            backend,
-            exchange: (streams > 1).then_some(end),
-            // Cores are shared out evenly; stream 0 gets the odd one.
-            threads: ((threads + streams - 1 - stream) / streams).max(1),
-        };
-        Ok(seats.map(seat).collect())
-    }
-}
 
 /// A stream and the threads it runs on.
 struct Worker<B: Backend> {
@@ -314,70 +250,6 @@ impl<B: Backend> Pair<B> {
     /// Whether this process keeps the run directory and talks to the user.
     pub fn leads(&self) -> bool {
         self.link.as_ref().is_none_or(|link| link.rank() == 0)
-    }
-
-    /// What the process that leads finds, told to the other one, which waits for it.
-    pub fn told<T: Serialize + DeserializeOwned>(&mut self, find: impl FnOnce() -> Result<T>) -> Result<T> {
-        let found = self.leads().then(find).transpose()?;
-        match (found, &mut self.link) {
-            (found, Some(link)) => link.told(found),
-            (Some(found), None) => Ok(found),
-            (None, None) => unreachable!("a process alone leads"),
-        }
-    }
-
-    /// As [`Pair::told`], for values to the bit.
-    pub fn told_values(&mut self, find: impl FnOnce() -> Result<Vec<f32>>) -> Result<Vec<f32>> {
-        let found = self.leads().then(find).transpose()?;
-        match (found, &mut self.link) {
-            (Some(found), Some(link)) => link.send_values(&found).map(|()| found),
-            (None, Some(link)) => link.receive_values(),
-            (found, None) => Ok(found.unwrap_or_default()),
-        }
-    }
-
-    /// One stream of this process, for reading and setting its parameters.
-    pub fn stream(&mut self, index: usize) -> &mut Stream<B> {
-        match self.local(index) {
-            Some(stream) => stream,
-            None => panic!("stream {index} is in another process"),
-        }
-    }
-
-    fn local(&mut self, index: usize) -> Option<&mut Stream<B>> {
-        self.workers.iter_mut().map(|worker| &mut worker.stream).find(|stream| stream.plan().stream == index)
-    }
-
-    /// One of a parameter's tensors, on the process that leads; the other one gets nothing.
-    pub fn read_param(&mut self, stream: usize, index: usize, tensor: Tensor) -> Result<Vec<f32>> {
-        let values = self.local(stream).map(|stream| stream.read_param(index, tensor)).transpose()?;
-        match (values, &mut self.link) {
-            (Some(values), None) => Ok(values),
-            (Some(values), Some(link)) if link.rank() == 0 => Ok(values),
-            (Some(values), Some(link)) => link.send_values(&values).map(|()| Vec::new()),
-            (None, Some(link)) if link.rank() == 0 => link.receive_values(),
-            (None, _) => Ok(Vec::new()),
-        }
-    }
-
-    /// Sets one of a parameter's tensors to what `values` gives on the process that leads; the other does not call it.
-    pub fn write_param(
-        &mut self,
-        stream: usize,
-        index: usize,
-        tensor: Tensor,
-        values: impl FnOnce() -> Result<Vec<f32>>,
-    ) -> Result<()> {
-        let leads = self.leads();
-        let values = match &mut self.link {
-            Some(link) if !leads && link.rank() == stream => link.receive_values()?,
-            Some(_) if !leads => return Ok(()),
-            _ => values()?,
-        };
-        if let Some(stream) = self.local(stream) {
-            return stream.write_param(index, tensor, &values);
-        }
-        self.link.as_mut().map_or(Ok(()), |link| link.send_values(&values))
     }
 
     /// Runs `work` in every stream at once, each on its own threads. If one fails, the other is released from the
