@@ -133,12 +133,17 @@ fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static s
     if let Some(signal) = what.strip_prefix("SIG") {
         // One in four comes while it starts, the others within a step, an evaluation or a checkpoint.
         let (starting, delay_us) = (dice.below(4) == 0, dice.below(20_000));
-        while !starting && steps_done(place) < step && child.try_wait().unwrap().is_none() {
+        let mut ended = false;
+        while !starting && !ended && steps_done(place) < step {
             std::thread::sleep(Duration::from_millis(1));
+            ended = child.try_wait().unwrap().is_some();
         }
         std::thread::sleep(Duration::from_micros(delay_us.into()));
-        let to = child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{signal}"), &to]).status().unwrap().success());
+        // A number that nobody has any more is not to be killed.
+        if !ended {
+            let to = child.id().to_string();
+            assert!(Command::new("kill").args([&format!("-{signal}"), &to]).status().unwrap().success());
+        }
     }
     (what, child.wait_with_output().unwrap())
 }

@@ -61,8 +61,17 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
 struct Progress {
     bar: Option<ProgressBar>,
     lines: bool,
-    /// When it began, at how many images (what an earlier run did costs no time), and when the last line was.
-    since: Mutex<Option<(Instant, usize, Instant)>>,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// What has been shown.
+struct Seen {
+    began: Instant,
+    /// Images when it began: what an earlier run did costs no time.
+    first: usize,
+    /// The most images so far: threads report out of order.
+    most: usize,
+    last_line: Instant,
 }
 
 /// Time between plain lines.
@@ -75,16 +84,18 @@ impl Progress {
             let style = ProgressStyle::with_template("prepare [{bar:24}] {pos}/{len} images, {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         }
-        Progress { lines: !json && bar.is_none(), bar, since: Mutex::new(None) }
+        Progress { lines: !json && bar.is_none(), bar, seen: Mutex::new(None) }
     }
 }
 
 impl Observer for Progress {
     fn prepared(&self, done: usize, total: usize) {
-        let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
-        let (start, first, last_line) = since.get_or_insert((now, done, now));
-        let per_s = (done - *first) as f64 / (now - *start).as_secs_f64().max(1e-3);
+        let seen = seen.get_or_insert(Seen { began: now, first: done, most: done, last_line: now });
+        seen.most = seen.most.max(done);
+        let done = seen.most;
+        let per_s = (done - seen.first) as f64 / (now - seen.began).as_secs_f64().max(1e-3);
         let left = Duration::from_secs_f64(((total - done) as f64 / per_s.max(1e-3)).min(1e9));
         let message = format!("{per_s:.0} images/s, {} left", HumanDuration(left));
         if let Some(bar) = &self.bar {
@@ -94,9 +105,20 @@ impl Observer for Progress {
             if done == total {
                 bar.finish_and_clear();
             }
-        } else if self.lines && now - *last_line >= LINE_EVERY {
-            *last_line = now;
+        } else if self.lines && now - seen.last_line >= LINE_EVERY {
+            seen.last_line = now;
             eprintln!("prepare  {done}/{total} images, {message}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_may_report_out_of_order() {
+        let progress = Progress::new(true);
+        [(4, 8), (3, 8), (8, 8), (7, 8)].iter().for_each(|(done, total)| progress.prepared(*done, *total));
     }
 }

@@ -41,7 +41,7 @@ pub struct Options {
 
 /// Who watches.
 pub trait Observer: Sync {
-    /// Of all images, so many are done: of them were done by an earlier run at the beginning.
+    /// So many of all images are done, at first those of an earlier run; threads call it, and not in order.
     fn prepared(&self, done: usize, total: usize);
 }
 
