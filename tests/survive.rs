@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use alexnet_split::disk::tensors::{Seal, sha256};
+use alexnet_split::train::checkpoint::State;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 
@@ -251,7 +254,17 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         change(&mut bytes);
         std::fs::write(path, bytes).unwrap();
     };
-    let damages: [Damage; 7] = [
+    // A checkpoint.json that is sealed, and names other files than it should.
+    let renamed = |generation: &Path, change: &dyn Fn(&mut BTreeMap<String, Seal>)| {
+        let path = generation.join("checkpoint.json");
+        let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut state: State = serde_json::from_value(marker["state"].take()).unwrap();
+        change(&mut state.files);
+        marker["sha256"] = sha256(&serde_json::to_vec(&state).unwrap()).into();
+        marker["state"] = serde_json::to_value(&state).unwrap();
+        std::fs::write(path, marker.to_string()).unwrap();
+    };
+    let damages: [Damage; 10] = [
         ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes.truncate(1000))),
         ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1)),
         ("stream1.safetensors", &|new, _| rewrite(&new.join("stream1.safetensors"), &|bytes| bytes[3] ^= 0x80)),
@@ -265,6 +278,16 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         // The halves of two generations.
         ("another generation", &|new, old| {
             std::fs::copy(old.join("stream1.safetensors"), new.join("stream1.safetensors")).map(drop).unwrap();
+        }),
+        ("names no files", &|new, _| renamed(new, &|files| files.clear())),
+        ("names stream0.safetensors, expected", &|new, _| {
+            renamed(new, &|files| drop(files.remove("stream1.safetensors")));
+        }),
+        ("names ../stream1.safetensors", &|new, _| {
+            renamed(new, &|files| {
+                let seal = files.remove("stream1.safetensors").unwrap();
+                files.insert("../stream1.safetensors".into(), seal);
+            });
         }),
     ];
     for (number, (part, damage)) in damages.into_iter().enumerate() {

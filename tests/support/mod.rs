@@ -1,6 +1,7 @@
 //! What the tests share: tiny networks, random values, the tolerance table, naive reference operations.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod fuzzed;
 pub mod forms;
 pub mod place;
 pub mod reference;

@@ -189,8 +189,16 @@ pub fn load_state(generation: &Path) -> Result<State> {
     if Marker::of(&marker.state).sha256 != marker.sha256 {
         return Err(damaged("its contents do not have the SHA-256 that it names".into()));
     }
-    if marker.state.files.keys().any(|name| name.contains(['/', '\\'])) {
-        return Err(damaged("it names files elsewhere".into()));
+    let State { streams, files, .. } = &marker.state;
+    if !(1..=2).contains(streams) {
+        return Err(damaged(format!("is of {streams} streams, expected 1 or 2")));
+    }
+    // Other names are not looked up, wherever they lead.
+    let (found, expected) = (files.keys().cloned(), (0..*streams).map(file_name));
+    if !found.clone().eq(expected.clone()) {
+        let show = |names: Vec<String>| if names.is_empty() { "no files".into() } else { names.join(" and ") };
+        let (found, expected) = (show(found.collect()), show(expected.collect()));
+        return Err(damaged(format!("names {found}, expected {expected}")));
     }
     Ok(marker.state)
 }

@@ -1,0 +1,61 @@
+//! What the fuzzers do with their bytes, and `tests/hostile.rs` with those that they have stored.
+
+use alexnet_split::data::decode::{decode, jpeg_square};
+use alexnet_split::data::sources;
+use alexnet_split::disk::tensors::{TensorFile, max_bytes};
+use alexnet_split::train::checkpoint;
+use tempfile::TempDir;
+
+/// Any bytes as an image file: an image or an error.
+pub fn image(bytes: &[u8]) {
+    match decode(bytes).and_then(|image| image.square(16)) {
+        Ok(square) => assert_eq!(square.len(), 16 * 16 * 3),
+        Err(problem) => assert!(!problem.contains("a defect of the decoder"), "{problem}"),
+    }
+    if let Some(square) = jpeg_square(bytes, 16) {
+        assert_eq!(square.rgb().len(), 16 * 16 * 3);
+        square.encode(90);
+    }
+}
+
+const SET_FILES: [&str; 7] = [
+    "train-0.tar",
+    "train-0.parquet",
+    "train-images-idx3-ubyte",
+    "data_batch_1.bin",
+    "ILSVRC2012_img_train.tar",
+    "ILSVRC2012_devkit_t12.tar.gz",
+    "dataset.json",
+];
+
+/// Any bytes as one file of a data set; the first byte says which.
+pub fn set(bytes: &[u8]) {
+    let Some((&which, bytes)) = bytes.split_first() else { return };
+    let folder = TempDir::new().unwrap();
+    let name = SET_FILES[usize::from(which) % SET_FILES.len()];
+    for other in ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"].iter().filter(|_| name.starts_with("ILSVRC")) {
+        std::fs::write(folder.path().join(other), b"").unwrap();
+    }
+    std::fs::write(folder.path().join(name), bytes).unwrap();
+    if let Ok(found) = sources::open(folder.path(), 0.5) {
+        for part in [&found.train, &found.val] {
+            part.read(0..part.len(), &|_, picture| drop(picture));
+        }
+    }
+}
+
+/// Any bytes as a stream's file of a checkpoint, or (by the first byte) as its `checkpoint.json`.
+pub fn checkpoint(bytes: &[u8]) {
+    let Some((&which, bytes)) = bytes.split_first() else { return };
+    let folder = TempDir::new().unwrap();
+    if which % 2 == 0 {
+        std::fs::write(folder.path().join("checkpoint.json"), bytes).unwrap();
+        assert!(checkpoint::verify(folder.path()).is_err(), "its streams are missing");
+        return;
+    }
+    let path = folder.path().join("stream0.safetensors");
+    std::fs::write(&path, bytes).unwrap();
+    if let Ok(file) = TensorFile::open(&path, max_bytes(1 << 20)) {
+        let _ = (file.values("conv1.weight.own", None), file.values("conv1.weight.own", Some(&[8, 3, 11, 11])));
+    }
+}
