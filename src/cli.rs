@@ -1,5 +1,6 @@
 //! Commands and flags: one definition each.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -282,7 +283,7 @@ pub struct PredictArgs {
     #[command(flatten)]
     pub run: RunArgs,
     /// Image files (JPEG, PNG, WebP, BMP, GIF), or numbers of held-out images, from 0 [default: the first five of those].
-    pub images: Vec<String>,
+    pub images: Vec<OsString>,
     /// Print JSON, a line an image.
     #[arg(long)]
     pub json: bool,

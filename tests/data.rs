@@ -5,37 +5,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 
 use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Observer, Options, prepare};
 use alexnet_split::data::shards::{Description, Store};
 use alexnet_split::data::sources;
-use alexnet_split::error::{Error, Result};
+use alexnet_split::error::Error;
 use image::{DynamicImage, ImageFormat};
 use support::forms::*;
 use support::place::{Place, TINY, checkpoint, failed, succeeded};
+use support::prepared::{Quiet, options, prepared, refused};
 use tempfile::TempDir;
-
-/// Raw squares, so that nothing is lost.
-fn options() -> Options {
-    Options { size: 24, store: Store::Raw, quality: 90, max_bad_images: 0 }
-}
-
-/// Nobody watches.
-struct Quiet;
-
-impl Observer for Quiet {
-    fn prepared(&self, _: usize, _: usize) {}
-}
-
-/// Classes and pixels of a prepared set, by part; the order within a part is that of its form.
-fn prepared(source: &Path, options: &Options) -> Result<(DataSet, Description)> {
-    let folder = TempDir::new().unwrap();
-    let out = folder.path().join("out");
-    let found = sources::open(source, 0.25)?;
-    let description = prepare(source, &found, &out, options, &Quiet)?;
-    Ok((DataSet::load(&out)?, description))
-}
 
 type Contents = [Vec<(u32, Vec<u8>)>; 2];
 
@@ -76,6 +57,7 @@ fn every_form_gives_the_same_images() {
     prepare(folder.path(), &source, &out, &options(), &Quiet).unwrap();
     let (again, _) = prepared(&out, &options()).unwrap();
     assert!(contents(&again) == first.unwrap().0, "prepared twice");
+    assert_eq!(again.classes, CLASSES);
 }
 
 #[test]
@@ -146,19 +128,26 @@ fn an_interrupted_preparation_goes_on_to_the_same_bytes() {
     }
     let other = Options { quality: 50, ..options.clone() };
     let error = prepare(&source, &found, &cut, &other, &Quiet).unwrap_err().to_string();
-    assert!(error.contains("go on with the same"), "{error}");
-    prepare(&source, &found, &cut, &options, &Quiet).unwrap();
+    assert!(error.contains("go on with the same") && error.contains("--store jpeg"), "{error}");
+    // As many images, and other classes.
+    let mut changed = sources::open(&source, 0.).unwrap();
+    changed.classes.swap(0, 1);
+    let error = prepare(&source, &changed, &cut, &options, &Quiet).unwrap_err().to_string();
+    assert!(error.contains("were others"), "{error}");
+    // What may be skipped can be said later; what is done counts from the beginning.
+    let more = Options { max_bad_images: 7, ..options };
+    struct First(Mutex<Option<usize>>);
+    impl Observer for First {
+        fn prepared(&self, done: usize, _: usize) {
+            self.0.lock().unwrap().get_or_insert(done);
+        }
+    }
+    let first = First(Mutex::default());
+    prepare(&source, &found, &cut, &more, &first).unwrap();
+    assert_eq!(first.0.into_inner().unwrap(), Some(2600));
     assert!(files(&cut) == files(&whole));
     let error = prepare(&source, &found, &cut, &options, &Quiet).unwrap_err().to_string();
     assert!(error.contains("already"), "{error}");
-}
-
-/// The set cannot be opened or prepared, and the message has all of `parts`.
-fn refused(source: &Path, parts: &[&str]) {
-    let Err(error) = prepared(source, &options()) else { panic!("{parts:?} passed") };
-    let text = error.to_string();
-    assert!(matches!(error, Error::Data { .. } | Error::Io { .. }), "{text}");
-    parts.iter().for_each(|part| assert!(text.contains(part), "no {part:?} in: {text}"));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use alexnet_split::data::decode::{decode, jpeg_square};
@@ -12,6 +13,7 @@ use alexnet_split::data::{DataSet, sources};
 use alexnet_split::rng::{Philox, Purpose};
 use image::{DynamicImage, ImageFormat};
 use support::forms::*;
+use support::fuzzed;
 use support::place::Place;
 use tempfile::TempDir;
 
@@ -85,6 +87,53 @@ fn damaged_images_are_errors_or_images() {
     }
     eprintln!("{read} images, {plain} the plain way, {refused} errors");
     assert!(read > 500 && refused > 500 && plain > 100);
+}
+
+/// What the fuzzers have found worth keeping, by name: `fuzz/corpus/TARGET.tar.gz`.
+fn kept(target: &str) -> Vec<(String, Vec<u8>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.tar.gz"));
+    let file = flate2::read::GzDecoder::new(fs::File::open(path).unwrap());
+    let mut archive = tar::Archive::new(file);
+    let read = |mut entry: tar::Entry<'_, _>| {
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (entry.path().unwrap().display().to_string(), bytes)
+    };
+    archive.entries().unwrap().map(|entry| read(entry.unwrap())).collect()
+}
+
+fn replay(name: &str, target: fn(&[u8])) {
+    let inputs = kept(name);
+    assert!(inputs.len() > 100, "{} inputs of {name}", inputs.len());
+    for (input, bytes) in inputs {
+        // Shown where the next line is a failure.
+        eprintln!("{input}");
+        target(&bytes);
+    }
+}
+
+#[test]
+fn a_reader_that_panics_is_one_message() {
+    let (_, bytes) = kept("set").into_iter().find(|(name, _)| name == "parquet-reader-panics").unwrap();
+    let place = Place::new();
+    fs::create_dir(place.path("set")).unwrap();
+    fs::write(place.path("set/train-0.parquet"), &bytes[1..]).unwrap();
+    place.fails(&["prepare", "set", "out"], 3, &["train-0.parquet", "damaged parquet"]);
+}
+
+#[test]
+fn images_that_fuzzers_kept() {
+    replay("image", fuzzed::image);
+}
+
+#[test]
+fn sets_that_fuzzers_kept() {
+    replay("set", fuzzed::set);
+}
+
+#[test]
+fn checkpoints_that_fuzzers_kept() {
+    replay("checkpoint", fuzzed::checkpoint);
 }
 
 /// Damages each file of a set in turn and reads what is left of it.

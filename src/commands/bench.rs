@@ -78,7 +78,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         }),
     };
     if args.json {
-        println!("{}", serde_json::json!(report));
+        outln!("{}", serde_json::json!(report));
         return Ok(());
     }
     report.print();

@@ -59,34 +59,31 @@ impl Report {
     /// The table and the sums.
     pub fn print(&self) {
         let steps = self.step_ms.len();
-        println!("{}; recipe {}, batch {}, median of {steps} steps\n", self.device, self.recipe, self.batch_size);
+        outln!("{}; recipe {}, batch {}, median of {steps} steps\n", self.device, self.recipe, self.batch_size);
         if !self.layers.is_empty() {
-            println!("{:<12}{:>9}{:>22}{:>9}{:>22}{:>8}", "layer", "forw ms", "rate", "backw ms", "rate", "upd ms");
+            outln!("{:<12}{:>9}{:>22}{:>9}{:>22}{:>8}", "layer", "forw ms", "rate", "backw ms", "rate", "upd ms");
         }
         for row in &self.layers {
             let [forward, backward, update] = row.ms;
             let [rate_forward, rate_backward] = [0, 1].map(|pass| self.rate(row, pass));
-            println!(
-                "{:<12}{forward:>9.1}{rate_forward:>22}{backward:>9.1}{rate_backward:>22}{update:>8.1}",
-                row.layer
-            );
+            outln!("{:<12}{forward:>9.1}{rate_forward:>22}{backward:>9.1}{rate_backward:>22}{update:>8.1}", row.layer);
         }
         let what = if self.inference { "inference" } else { "training" };
-        println!("\n{what:<15}{}", speeds(self.batch_size, self.images_per_s, &self.step_ms));
+        outln!("\n{what:<15}{}", speeds(self.batch_size, self.images_per_s, &self.step_ms));
         let gflops = self.gflops;
         let share = |peak: f64| format!(", {:.0}% of the measured peak of {peak:.0}", 100. * gflops / peak);
         let share = self.peak_gflops.map_or(String::new(), share);
-        println!("{:<15}{gflops:.0} GFLOP/s by direct convolution{share}", "arithmetic");
+        outln!("{:<15}{gflops:.0} GFLOP/s by direct convolution{share}", "arithmetic");
         if let Some(peak) = self.peak_gb_per_s {
-            println!("{:<15}{peak:.0} GB/s changed in place: what passes without products are measured by", "memory");
+            outln!("{:<15}{peak:.0} GB/s changed in place: what passes without products are measured by", "memory");
         }
         match &self.pytorch {
             Some(peer) => {
-                println!("{:<15}{}", "PyTorch", speeds(self.batch_size, peer.images_per_s, &peer.step_ms));
-                println!("{:<15}{}, step by step in turn", "", peer.about);
-                println!("{:<15}{:.2}", "ratio", peer.ratio);
+                outln!("{:<15}{}", "PyTorch", speeds(self.batch_size, peer.images_per_s, &peer.step_ms));
+                outln!("{:<15}{}, step by step in turn", "", peer.about);
+                outln!("{:<15}{:.2}", "ratio", peer.ratio);
             }
-            None => println!("{:<15}not measured; give --pytorch PYTHON, a Python that has it", "PyTorch"),
+            None => outln!("{:<15}not measured; give --pytorch PYTHON, a Python that has it", "PyTorch"),
         }
     }
 
@@ -103,7 +100,7 @@ impl Report {
 
     /// How much faster (over 1) or slower this run is than an earlier one.
     pub fn print_compared(&self, before: &Report) {
-        println!("\ntimes as fast as before ({}, batch {}):", before.device, before.batch_size);
+        outln!("\ntimes as fast as before ({}, batch {}):", before.device, before.batch_size);
         for row in &self.layers {
             let Some(old) = before.layers.iter().find(|old| old.layer == row.layer) else { continue };
             let ratio = |pass: usize| match (old.ms[pass], row.ms[pass]) {
@@ -111,9 +108,9 @@ impl Report {
                 (old, new) if old < 0.05 || new < 0.05 => String::new(),
                 (old, new) => format!("{:.2}", old / new),
             };
-            println!("{:<12}{:>9}{:>31}{:>30}", row.layer, ratio(0), ratio(1), ratio(2));
+            outln!("{:<12}{:>9}{:>31}{:>30}", row.layer, ratio(0), ratio(1), ratio(2));
         }
-        println!("{:<12}{:>9.2}", "all", self.images_per_s / before.images_per_s);
+        outln!("{:<12}{:>9.2}", "all", self.images_per_s / before.images_per_s);
     }
 }
 

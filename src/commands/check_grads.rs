@@ -39,17 +39,22 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
         (check_grads::check_grads(&mut pair, &batch, recipe.train.seed)?, about)
     });
     if args.json {
-        checks.iter().for_each(|check| println!("{}", serde_json::json!(check)));
+        checks.iter().for_each(|check| outln!("{}", serde_json::json!(check)));
     } else {
-        println!("device {device}; {} network of {} channels\n", recipe.name, net.image[0]);
-        println!(
+        outln!("device {device}; {} network of {} channels\n", recipe.name, net.image[0]);
+        outln!(
             "{:<7} {:<20} {:<10} {:>14} {:>14} {:>10}",
-            "stream", "parameter", "direction", "gradient", "difference", "error"
+            "stream",
+            "parameter",
+            "direction",
+            "gradient",
+            "difference",
+            "error"
         );
         for check in &checks {
             let direction = ["gradient", "one half", "other half"][check.direction as usize];
             let verdict = if check.passes() { "ok" } else { "WRONG" };
-            println!(
+            outln!(
                 "{:<7} {:<20} {direction:<10} {:>14.6e} {:>14.6e} {:>9.3}% {verdict}",
                 check.stream,
                 check.parameter,
@@ -64,7 +69,7 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
         return Err(Error::GradientCheck { failed, checked: checks.len() });
     }
     if !args.json {
-        println!("\nall {} checks within {}%", checks.len(), 100. * check_grads::TOLERANCE);
+        outln!("\nall {} checks within {}%", checks.len(), 100. * check_grads::TOLERANCE);
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ fn list(args: &CheckpointArgs) -> Result<()> {
                 }),
                 Err(error) => json!({"path": generation.path, "problem": error.to_string()}),
             };
-            println!("{row}");
+            outln!("{row}");
             continue;
         }
         match state {
@@ -40,9 +40,9 @@ fn list(args: &CheckpointArgs) -> Result<()> {
                 let error = state.heldout_error.map_or("not evaluated".into(), |e| format!("error {:.1}%", 100. * e));
                 let mark = if is_best { ", the best" } else { "" };
                 let (path, size) = (generation.path.display(), show_bytes(bytes(state)));
-                println!("{path}  step {}, {size}, lr {}, {error}{mark}", state.step, state.schedule.lr);
+                outln!("{path}  step {}, {size}, lr {}, {error}{mark}", state.step, state.schedule.lr);
             }
-            Err(error) => println!("{error}"),
+            Err(error) => outln!("{error}"),
         }
     }
     Ok(())
@@ -55,11 +55,11 @@ fn verify(args: &CheckpointArgs) -> Result<()> {
         let found = checkpoint::verify(&generation.path);
         let problem = found.as_ref().err().map(Error::to_string);
         if args.json {
-            println!("{}", json!({"path": generation.path, "whole": found.is_ok(), "problem": problem}));
+            outln!("{}", json!({"path": generation.path, "whole": found.is_ok(), "problem": problem}));
         } else if let Ok(state) = &found {
-            println!("{}  whole, {}", generation.path.display(), show_bytes(bytes(state)));
+            outln!("{}  whole, {}", generation.path.display(), show_bytes(bytes(state)));
         } else {
-            println!("{}", problem.unwrap_or_default());
+            outln!("{}", problem.unwrap_or_default());
         }
         first = first.or(found.err());
     }

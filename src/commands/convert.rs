@@ -43,10 +43,10 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let step = state.step;
     if let Some(snapshot) = checkpoint::snapshot(state, &mut to, converted.state_names(), &mean)? {
         let written = snapshot.write(&args.out, 1)?;
-        println!("wrote {}, of {} and step {step}", written.display(), streams(to.plans().len()));
+        outln!("wrote {}, of {} and step {step}", written.display(), streams(to.plans().len()));
     }
     if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {
-        println!(
+        outln!(
             "A single stream normalizes over the border between the halves: the two channels on each side of it differ."
         );
     }

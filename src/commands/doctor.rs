@@ -67,9 +67,9 @@ fn report(args: &DoctorArgs, findings: Vec<Finding>) -> Result<()> {
             Err(error) => (if *optional { "without" } else { "MISSING" }, error.to_string()),
         };
         if args.json {
-            println!("{}", json!({"what": what, "state": state.to_lowercase(), "text": text}));
+            outln!("{}", json!({"what": what, "state": state.to_lowercase(), "text": text}));
         } else {
-            println!("{what:<12} {state:<8} {text}");
+            outln!("{what:<12} {state:<8} {text}");
         }
     }
     let first: Option<Error> =

@@ -34,16 +34,16 @@ pub fn filters(args: &FiltersArgs) -> Result<()> {
         if let Some(colours) = &colours {
             (row["quartiles"], row["above_half"]) = (json!(colours.quartiles()), json!(colours.above_half()));
         }
-        println!("{row}");
+        outln!("{row}");
         return Ok(());
     }
     let [c, r, s] = shape;
     let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
-    println!("step {step}: {layer}, {} kernels of {c}x{r}x{s}", counts.join(" and "));
-    println!("wrote {file}: {width} x {height} pixels{}\n", if counts.len() > 1 { ", stream 0 on top" } else { "" });
+    outln!("step {step}: {layer}, {} kernels of {c}x{r}x{s}", counts.join(" and "));
+    outln!("wrote {file}: {width} x {height} pixels{}\n", if counts.len() > 1 { ", stream 0 on top" } else { "" });
     match colours {
-        Some(colours) => print!("{}", table(&colours)),
-        None => println!("A network that reads one channel has no colours to measure."),
+        Some(colours) => out!("{}", table(&colours)),
+        None => outln!("A network that reads one channel has no colours to measure."),
     }
     Ok(())
 }

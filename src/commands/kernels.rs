@@ -13,10 +13,15 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
     let names: Vec<&str> =
         if args.arch.is_empty() { TARGETS.to_vec() } else { args.arch.iter().map(String::as_str).collect() };
     let (major, minor) = compiler::version()?;
-    println!("NVRTC {major}.{minor}; kernels of {} files\n", SOURCES.len());
-    println!(
+    outln!("NVRTC {major}.{minor}; kernels of {} files\n", SOURCES.len());
+    outln!(
         "{:<9} {:<5} {:<22} {:>9} {:>12} {:>12}",
-        "target", "", "kernel", "registers", "shared bytes", "spill bytes"
+        "target",
+        "",
+        "kernel",
+        "registers",
+        "shared bytes",
+        "spill bytes"
     );
     let mut spilling = Vec::new();
     for name in names {
@@ -31,7 +36,7 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
                 let log = compiler::compile(source, target, precision, true)?.log;
                 for facts in read_log(&log) {
                     let kind = if products { format!("{precision:?}").to_lowercase() } else { String::new() };
-                    println!(
+                    outln!(
                         "{:<9} {kind:<5} {:<22} {:>9} {:>12} {:>12}",
                         target.to_string(),
                         facts.kernel,

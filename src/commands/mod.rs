@@ -25,7 +25,7 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
 use alexnet_split::recipe::Recipe;
 use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir;
+use alexnet_split::train::run_dir::{self, RunInfo};
 
 use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 
@@ -85,8 +85,17 @@ fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
         return Err(Error::run(checkpoint, problem));
     }
     let mut data_args = args.data.clone();
-    data_args.data.get_or_insert(run_dir::load_info(run)?.data);
-    let data = DataSet::load(&data_folder(&data_args))?;
+    let RunInfo { data: own, classes, .. } = run_dir::load_info(run)?;
+    data_args.data.get_or_insert(own);
+    let folder = data_folder(&data_args);
+    let data = DataSet::load(&folder)?;
+    if data.classes != classes {
+        let different = data.classes.iter().zip(&classes).find(|(found, expected)| found != expected);
+        let example = different.map_or_else(String::new, |(found, expected)| format!(", {found:?} for {expected:?}"));
+        let (found, expected) = (data.classes.len(), classes.len());
+        let problem = format!("has other classes than the run was trained on: {found}, expected {expected}{example}");
+        return Err(Error::data(folder, problem));
+    }
     Ok((recipe, data, checkpoint, streams))
 }
 

@@ -21,9 +21,9 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
     let sources = sources::open(&args.source, args.val_fraction)?;
     let (train, val, classes) = (sources.train.len(), sources.val.len(), sources.classes.len());
     if !args.json {
-        println!("source   {}: {}", args.source.display(), sources.form);
-        println!("images   {train} to train on, {val} held out, {classes} classes");
-        sources.notes.iter().for_each(|note| println!("note     {note}"));
+        outln!("source   {}: {}", args.source.display(), sources.form);
+        outln!("images   {train} to train on, {val} held out, {classes} classes");
+        sources.notes.iter().for_each(|note| outln!("note     {note}"));
     }
     let options = Options {
         size: args.size.into(),
@@ -41,19 +41,24 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
             "train": images(&prepared.train), "val": images(&prepared.val), "classes": classes, "bytes": bytes,
             "seconds": seconds, "bad_images": prepared.bad_images,
         });
-        println!("{facts}");
+        outln!("{facts}");
         return Ok(());
     }
     for bad in &prepared.bad_images {
-        println!("skipped  {}: {}", bad.name, bad.problem);
+        outln!("skipped  {}: {}", bad.name, bad.problem);
     }
     let (mean, devs) = (prepared.colours.mean, prepared.colours.eigenvalues.map(f64::sqrt));
-    println!(
+    outln!(
         "colours  mean {:.1} {:.1} {:.1}; deviations along the axes {:.1} {:.1} {:.1}",
-        mean[0], mean[1], mean[2], devs[0], devs[1], devs[2]
+        mean[0],
+        mean[1],
+        mean[2],
+        devs[0],
+        devs[1],
+        devs[2]
     );
-    println!("wrote    {}: {} in {}", args.folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
-    println!("\nNext: alexnet-split --recipe paper --data {}", args.folder.display());
+    outln!("wrote    {}: {} in {}", args.folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
+    outln!("\nNext: alexnet-split --recipe paper --data {}", args.folder.display());
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     // As an absolute path it has a folder that can be flushed.
     let absolute = std::path::absolute(&out).map_err(Error::io("find", &out))?;
     write_whole(&absolute, html.as_bytes())?;
-    println!("wrote {}: open it in a browser", out.display());
+    outln!("wrote {}: open it in a browser", out.display());
     Ok(())
 }
 

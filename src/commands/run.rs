@@ -25,14 +25,14 @@ fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result
     let Some(result) = result else { return Ok(()) };
     let step = session.step();
     if args.json {
-        println!(
+        outln!(
             "{}",
             json!({"kind": "eval", "step": step, "images": result.images, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()})
         );
     } else {
-        println!("step {step}: {} held-out images, loss {:.4}", result.images, result.loss());
-        println!("top-1 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top1_error()), 100. * result.top1_error());
-        println!("top-5 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top5_error()), 100. * result.top5_error());
+        outln!("step {step}: {} held-out images, loss {:.4}", result.images, result.loss());
+        outln!("top-1 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top1_error()), 100. * result.top1_error());
+        outln!("top-5 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top5_error()), 100. * result.top5_error());
     }
     Ok(())
 }
@@ -44,13 +44,13 @@ pub fn predict(args: &PredictArgs) -> Result<()> {
 fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> Result<()> {
     let count = session.data().test.len();
     let images = match &args.images[..] {
-        [] => (0..count.min(5)).map(|number| number.to_string()).collect(),
+        [] => (0..count.min(5)).map(|number| number.to_string().into()).collect(),
         images => images.to_vec(),
     };
     for image in images {
         // A number is a held-out image, unless it is the name of a file.
         let file = Path::new(&image);
-        let number = image.parse::<u32>().ok().filter(|_| !file.exists());
+        let number = image.to_str().and_then(|text| text.parse::<u32>().ok()).filter(|_| !file.exists());
         if let Some(outside) = number.filter(|&number| number as usize >= count) {
             let problem = format!("there is no image {outside}; they are numbered 0 to {}", count - 1);
             return Err(Error::data("held-out images", problem));
@@ -74,18 +74,18 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
         if args.json {
             let top: Vec<_> =
                 top.iter().map(|(class, probability)| json!({"class": class, "probability": probability})).collect();
-            let image = number.map_or(json!(image), |number| json!(number));
-            println!("{}", json!({"image": image, "label": label, "top": top}));
+            let image = number.map_or(json!(file.to_string_lossy()), |number| json!(number));
+            outln!("{}", json!({"image": image, "label": label, "top": top}));
             continue;
         }
         match &label {
-            Some(label) => println!("\nheld-out image {image}, labelled {label}"),
-            None => println!("\n{image}"),
+            Some(label) => outln!("\nheld-out image {index}, labelled {label}"),
+            None => outln!("\n{}", file.display()),
         }
-        print!("{}", seen.unwrap_or_default());
+        out!("{}", seen.unwrap_or_default());
         for (class, probability) in top {
             let mark = if Some(&class) == label.as_ref() { "<- label" } else { "" };
-            println!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
+            outln!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
         }
     }
     Ok(())
@@ -93,6 +93,6 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
 
 pub fn export(args: &ExportArgs) -> Result<()> {
     on_run!(&args.run, |session| export::export(&mut session, &args.file)?);
-    println!("wrote {}: load it with scripts/load_exported.py", args.file.display());
+    outln!("wrote {}: load it with scripts/load_exported.py", args.file.display());
     Ok(())
 }

@@ -22,16 +22,16 @@ pub fn runs(args: &RunsArgs) -> Result<()> {
         eprintln!("left out: {error}");
     }
     if args.json {
-        runs.iter().for_each(|run| println!("{}", as_json(run)));
+        runs.iter().for_each(|run| outln!("{}", as_json(run)));
         return Ok(());
     }
     if runs.is_empty() {
-        println!("no runs in {}", folder.display());
+        outln!("no runs in {}", folder.display());
         return Ok(());
     }
     let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0.into());
-    print!("{}", table(&runs, width));
-    println!("Next: alexnet-split report {}", runs[runs.len() - 1].path.display());
+    out!("{}", table(&runs, width));
+    outln!("Next: alexnet-split report {}", runs[runs.len() - 1].path.display());
     Ok(())
 }
 

@@ -132,7 +132,9 @@ fn run<B: Backend>(
         Start::New => {
             Net::from_options(&recipe.net).and_then(|net| Plan::all(&net))?;
             let (version, commit) = (env!("CARGO_PKG_VERSION").into(), commit());
-            let info = RunInfo { version, commit, data: job.data.clone(), classes: data.classes.clone() };
+            // The run may be looked at from another folder.
+            let folder = std::path::absolute(&job.data).map_err(Error::io("find", &job.data))?;
+            let info = RunInfo { version, commit, data: folder, classes: data.classes.clone() };
             RunDir::create(&job.run, &recipe, &info)?
         }
         begun => {
@@ -232,7 +234,7 @@ fn train_in<B: Backend>(
         logs::say(&format!("loader: {:.1} ms a step waited for batches", session.loader_wait().as_secs_f64() * 1e3));
     }
     if !args.json {
-        println!("Next: alexnet-split predict {}", run.path().display());
+        outln!("Next: alexnet-split predict {}", run.path().display());
     }
     Ok(session.step())
 }

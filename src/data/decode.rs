@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -18,6 +17,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::caught::caught;
 use super::jpeg::{Headers, Square};
 
 /// Pixels of the largest image that is decoded: a tenth of a gigapixel, 300 MB.
@@ -45,10 +45,9 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
-        if bytes.starts_with(&[0xff, 0xd8, 0xff]) { decode_jpeg(bytes) } else { decode_other(bytes) }
-    }));
-    decoded.unwrap_or_else(|_| Err("the decoder failed on it (a defect of the decoder); the image is damaged".into()))
+    let decoded =
+        caught(|| if bytes.starts_with(&[0xff, 0xd8, 0xff]) { decode_jpeg(bytes) } else { decode_other(bytes) });
+    decoded.unwrap_or_else(|| Err("the decoder failed on it (a defect of the decoder); the image is damaged".into()))
 }
 
 /// A photograph as most are, a baseline JPEG that lies upright, as the square that [`Rgb::square`] gives of it.

@@ -1,5 +1,6 @@
 //! Images in, batches out: small sets in memory, prepared ones on disk.
 
+pub mod caught;
 pub mod cifar;
 pub mod colours;
 pub mod decode;
@@ -59,7 +60,7 @@ impl ImageSet {
     ///
     /// Fails, naming the file, where it cannot be decoded.
     pub fn of_file(path: &Path, like: &ImageSet) -> Result<ImageSet> {
-        let (bytes, size) = (std::fs::read(path).map_err(Error::io("read", path))?, like.height);
+        let (bytes, size) = (sources::read_image_file(path)?, like.height);
         if like.width != size {
             let problem =
                 format!("the run's images are {size}x{}; files can be looked at by runs on squares", like.width);

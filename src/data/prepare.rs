@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use super::caught::caught;
 use super::colours::Sums;
 use super::decode::{Rgb, decode, jpeg_square};
 use super::shards::{self, Bad, Description, Entry, Shard, Store};
@@ -50,7 +52,8 @@ pub trait Observer: Sync {
 struct Progress {
     /// Of what: another set or other options cannot go on with it.
     source: String,
-    images: [usize; 2],
+    /// SHA-256 of the names and classes of all images.
+    images: String,
     options: Options,
     shards: [Vec<Shard>; 2],
     sums: Sums,
@@ -77,14 +80,16 @@ pub fn prepare(
     let mut progress = begin(source, sources, folder, options)?;
     let parts = [("train", &sources.train), ("val", &sources.val)];
     let total = sources.train.len() + sources.val.len();
-    let done = AtomicUsize::new(0);
+    let of_shards = |part: &Part, shards: &[Shard]| part.len().min(shards.len() * SHARD_IMAGES);
+    let earlier = of_shards(&sources.train, &progress.shards[0]) + of_shards(&sources.val, &progress.shards[1]);
+    let done = AtomicUsize::new(earlier);
+    observer.prepared(earlier, total);
     for (number, (name, part)) in parts.into_iter().enumerate() {
         for (shard, first) in (0..part.len()).step_by(SHARD_IMAGES).enumerate() {
-            let count = SHARD_IMAGES.min(part.len() - first);
             if shard < progress.shards[number].len() {
-                observer.prepared(done.fetch_add(count, Ordering::Relaxed) + count, total);
                 continue;
             }
+            let count = SHARD_IMAGES.min(part.len() - first);
             let made = Made::new(count);
             part.read(first..first + count, &|place, picture| {
                 let name = &part.item(first + place).name;
@@ -101,23 +106,52 @@ pub fn prepare(
     finish(source, sources, folder, options, progress)
 }
 
+/// What tells a set from others: its classes, and names and classes of its images, wherever it lies.
+fn identity(source: &Path, sources: &Sources) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str, class: u32| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+        hash.update(class.to_le_bytes());
+    };
+    sources.classes.iter().for_each(|class| add(class, 0));
+    let source = source.display().to_string();
+    for part in [&sources.train, &sources.val] {
+        add("part", 0);
+        for item in (0..part.len()).map(|index| part.item(index)) {
+            let name = item.name.strip_prefix(&source).unwrap_or(&item.name);
+            add(name.trim_start_matches('/'), item.class);
+        }
+    }
+    tensors::hex(&hash.finalize())
+}
+
 /// The progress of an earlier run, or a new one.
 fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> Result<Progress> {
     if shards::is_prepared(folder) {
         return Err(Error::data(folder, "holds a prepared set already; give another folder, or remove this one"));
     }
     let path = folder.join(PROGRESS);
-    let (source, images) = (source.display().to_string(), [sources.train.len(), sources.val.len()]);
+    let (images, source) = (identity(source, sources), source.display().to_string());
     if path.is_file() {
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let progress: Progress = serde_json::from_slice(&bytes)
             .map_err(|error| Error::data(&path, format!("damaged ({error}); remove the folder and start again")))?;
-        if (&progress.source, progress.images, &progress.options) != (&source, images, options) {
+        let Options { size, store, quality, max_bad_images } = progress.options;
+        let options = Options { max_bad_images, ..options.clone() };
+        if progress.options != options {
+            let store = format!("{store:?}").to_lowercase();
             let problem = format!(
-                "holds the beginning of {} ({} images) with {:?}; go on with the same, or give another folder",
-                progress.source,
-                progress.images[0] + progress.images[1],
-                progress.options
+                "holds the beginning of {} with --size {size} --store {store}, --quality {quality}; go on with the \
+                 same, or give another folder",
+                progress.source
+            );
+            return Err(Error::data(folder, problem));
+        }
+        if progress.images != images {
+            let problem = format!(
+                "holds the beginning of {}, whose classes or images were others; give it as it was, or another folder",
+                progress.source
             );
             return Err(Error::data(folder, problem));
         }
@@ -142,7 +176,10 @@ fn make(
     sums: &Mutex<Vec<Sums>>,
 ) -> Result<Vec<u8>> {
     let bad = |problem: String| Error::data(name, problem);
-    let (stored, square) = compress(&picture?, options, counts).map_err(bad)?;
+    let picture = picture?;
+    let compressed = caught(|| compress(&picture, options, counts));
+    let defect = || Err("reading it failed at an internal error (a defect of the decoder)".into());
+    let (stored, square) = compressed.unwrap_or_else(defect).map_err(bad)?;
     if let Some(square) = square {
         // Each thread takes one of the sums and gives it back.
         let lock = || sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -214,7 +251,7 @@ impl Made {
 /// Says what to do about a damaged image.
 fn refuse(error: Error, skipped: usize) -> Error {
     let advice = match skipped {
-        0 => "mend or remove it, or give --bad-images skip".to_owned(),
+        0 => "mend it, or give --bad-images skip".to_owned(),
         _ => format!("{skipped} images were skipped before; mend them, or give a higher --max-bad-images"),
     };
     match error {

@@ -4,6 +4,7 @@ pub mod extremes;
 pub mod filters;
 pub mod host;
 pub mod logs;
+pub mod out;
 pub mod page;
 pub mod picture;
 pub mod progress;

@@ -115,7 +115,7 @@ impl Observer for Progress {
         self.images_per_s.add(speed);
         if self.json {
             let row = json!({"kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(), "lr": report.lr, "images_per_s": speed});
-            println!("{row}");
+            crate::outln!("{row}");
             return;
         }
         let state = format!(
@@ -154,7 +154,7 @@ impl Observer for Progress {
         let result = &report.result;
         if self.json {
             let row = json!({"kind": "eval", "step": report.step, "epoch": report.epoch, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()});
-            println!("{row}");
+            crate::outln!("{row}");
             return;
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{DynamicImage, ImageFormat, RgbImage};
+use parquet::data_type::{ByteArrayType, DataType, Int64Type};
 
 pub const CLASSES: [&str; 3] = ["n01000001", "n01000002", "n01000003"];
 pub const NAMES: [&str; 3] = ["tench, Tinca tinca", "goldfish", "café au lait"];
@@ -148,41 +149,51 @@ pub fn as_official_files(to: &Path) {
 }
 
 pub fn as_parquet(to: &Path) {
-    use parquet::data_type::{ByteArrayType, Int64Type};
-    let schema = "message schema {
-        optional group image { optional binary bytes; optional binary path (UTF8); }
-        optional int64 label;
-    }";
-    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    for (part, images) in ["train", "validation"].iter().zip(images()) {
+        let rows: Vec<_> = images.into_iter().map(|(class, file)| (Some(file), class as i64)).collect();
+        parquet_file::<Int64Type>(&to.join(format!("data/{part}-00000-of-00001.parquet")), &rows);
+    }
+}
+
+/// A shard of images, some of which may be missing, and labels, which are of type `L`.
+pub fn parquet_file<L: DataType>(path: &Path, rows: &[(Option<Vec<u8>>, i64)])
+where
+    L::T: TryFrom<i64, Error: std::fmt::Debug>,
+{
+    let schema = format!(
+        "message schema {{
+            optional group image {{ optional binary bytes; optional binary path (UTF8); }}
+            optional {} label;
+        }}",
+        L::get_physical_type().to_string().to_lowercase()
+    );
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(&schema).unwrap());
     let names = serde_json::json!({"info": {"features": {"label": {"names": CLASSES, "_type": "ClassLabel"}}}});
     let pair = parquet::file::metadata::KeyValue::new("huggingface".into(), names.to_string());
     let properties = parquet::file::properties::WriterProperties::builder()
         .set_compression(parquet::basic::Compression::SNAPPY)
         .set_key_value_metadata(Some(vec![pair]));
-    let properties = Arc::new(properties.build());
-    for (part, images) in ["train", "validation"].iter().zip(images()) {
-        let path = to.join(format!("data/{part}-00000-of-00001.parquet"));
-        write(path.clone(), b"");
-        let file = fs::File::create(path).unwrap();
-        let mut writer =
-            parquet::file::writer::SerializedFileWriter::new(file, schema.clone(), properties.clone()).unwrap();
-        for rows in images.chunks(4) {
-            let mut group = writer.next_row_group().unwrap();
-            let bytes: Vec<_> = rows.iter().map(|row| row.1.clone().into()).collect();
-            let mut column = group.next_column().unwrap().unwrap();
-            column.typed::<ByteArrayType>().write_batch(&bytes, Some(&vec![2; rows.len()]), None).unwrap();
-            column.close().unwrap();
-            let mut column = group.next_column().unwrap().unwrap();
-            column.typed::<ByteArrayType>().write_batch(&[], Some(&vec![1; rows.len()]), None).unwrap();
-            column.close().unwrap();
-            let labels: Vec<i64> = rows.iter().map(|row| row.0 as i64).collect();
-            let mut column = group.next_column().unwrap().unwrap();
-            column.typed::<Int64Type>().write_batch(&labels, Some(&vec![1; rows.len()]), None).unwrap();
-            column.close().unwrap();
-            group.close().unwrap();
-        }
-        writer.close().unwrap();
+    write(path.to_owned(), b"");
+    let file = fs::File::create(path).unwrap();
+    let mut writer =
+        parquet::file::writer::SerializedFileWriter::new(file, schema, Arc::new(properties.build())).unwrap();
+    for rows in rows.chunks(4) {
+        let mut group = writer.next_row_group().unwrap();
+        let bytes: Vec<_> = rows.iter().filter_map(|row| row.0.clone()).map(Into::into).collect();
+        let levels: Vec<i16> = rows.iter().map(|row| if row.0.is_some() { 2 } else { 1 }).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&bytes, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&[], Some(&vec![1; rows.len()]), None).unwrap();
+        column.close().unwrap();
+        let labels: Vec<L::T> = rows.iter().map(|row| row.1.try_into().unwrap()).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<L>().write_batch(&labels, Some(&vec![1; rows.len()]), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
     }
+    writer.close().unwrap();
 }
 
 /// A small IDX set of so many images.

@@ -1,9 +1,10 @@
 //! What the tests share: tiny networks, random values, the tolerance table, naive reference operations.
 #![allow(dead_code)] // each test file uses its part
 
-pub mod fuzzed;
 pub mod forms;
+pub mod fuzzed;
 pub mod place;
+pub mod prepared;
 pub mod reference;
 pub mod softgpu;
 pub mod tolerance;

@@ -15,7 +15,7 @@ use super::{Found, Source};
 use crate::error::{Error, Result};
 
 /// What image files are called; what they are is told by their bytes.
-const ENDINGS: [&str; 7] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif"];
+pub const ENDINGS: [&str; 7] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif"];
 
 const TRAIN: [&str; 2] = ["train", "training"];
 const VAL: [&str; 5] = ["val", "validation", "valid", "test", "testing"];
@@ -25,16 +25,41 @@ pub fn open(path: &Path) -> Result<Found> {
     if !path.is_dir() {
         return Err(Error::data(path, "not a data set of a known form; see `prepare --help` for those"));
     }
-    let part = |names: &[&str]| names.iter().map(|name| path.join(name)).find(|path| path.is_dir());
     let mut notes = Notes::default();
-    let (train_path, val_path) = (part(&TRAIN), part(&VAL));
+    let (train_path, val_path) = (part(path, &TRAIN), part(path, &VAL));
     let Some(train_path) = train_path else {
+        if let Some(val) = val_path {
+            let problem = "has folders of classes to hold out, but there is no folder train beside it";
+            return Err(Error::data(val, problem));
+        }
         let (source, classes) = read_classes(path, None, &mut notes)?;
         return Ok(Found { form: "a folder a class", train: source, val: None, classes, notes: notes.say() });
     };
     let (train, classes) = read_classes(&train_path, None, &mut notes)?;
     let val = val_path.map(|path| read_classes(&path, Some(&classes), &mut notes)).transpose()?.map(|(val, _)| val);
     Ok(Found { form: "train and val with a folder a class", train, val, classes, notes: notes.say() })
+}
+
+/// Whether there are folders of classes to train on.
+pub fn has_train(path: &Path) -> bool {
+    part(path, &TRAIN).is_some()
+}
+
+/// The first of these folders that has folders in it: one that has none may be a class that is called so.
+fn part(path: &Path, names: &[&str]) -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    let has_folders = |path: &Path| {
+        fs::read_dir(path).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir() && !is_hidden(&entry.path())))
+        })
+    };
+    let is = |path: &Path, name: &str| path.file_name().is_some_and(|found| found.eq_ignore_ascii_case(name));
+    names.iter().find_map(|name| folders.iter().find(|path| is(path, name) && has_folders(path)).cloned())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// What was left alone.
@@ -131,7 +156,7 @@ fn entries(folder: &Path, notes: &mut Notes) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let path = entry.map_err(Error::io("read", folder))?.path();
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+        if is_hidden(&path) {
             notes.hidden.push(path);
         } else {
             paths.push(path);

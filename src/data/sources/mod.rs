@@ -8,6 +8,8 @@ mod parquet;
 mod places;
 mod tars;
 
+pub use places::read_image_file;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -174,11 +176,13 @@ fn find(path: &Path) -> Result<Found> {
             .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
         return Ok(Found { form, train, val: Some(val), classes, notes: Vec::new() });
     }
-    if let Some(parts) = tars::find(path, ".parquet")? {
-        return parquet::open(path, parts);
-    }
-    if let Some(parts) = tars::find(path, ".tar")? {
-        return tars::open(path, parts);
+    if !folders::has_train(path) {
+        if let Some(files) = tars::find(path, ".parquet")? {
+            return parquet::open(path, files);
+        }
+        if let Some(files) = tars::find(path, ".tar")? {
+            return tars::open(path, files);
+        }
     }
     folders::open(path)
 }

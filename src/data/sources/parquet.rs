@@ -2,18 +2,18 @@
 //! whose names are in the file's own metadata.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::data_type::{ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 
-use super::tars::class_names;
+use super::tars::{ShardFiles, class_names};
 use super::{Found, Item, Picture, Source};
+use crate::data::caught::caught;
 use crate::error::{Error, Result};
 
 /// Where an image is.
@@ -37,7 +37,7 @@ struct Shards {
 }
 
 /// Opens a folder of shards.
-pub fn open(folder: &Path, [train, val]: [Vec<PathBuf>; 2]) -> Result<Found> {
+pub fn open(folder: &Path, ShardFiles { train, val, notes }: ShardFiles) -> Result<Found> {
     let (train, names) = read_shards(&train)?;
     let val = if val.is_empty() { None } else { Some(read_shards(&val)?.0) };
     let items = train.items.iter().chain(val.iter().flat_map(|val| &val.items));
@@ -51,24 +51,30 @@ pub fn open(folder: &Path, [train, val]: [Vec<PathBuf>; 2]) -> Result<Found> {
         None => class_names(folder, highest)?,
     };
     let val = val.map(|val| Arc::new(val) as Arc<dyn Source>);
-    Ok(Found { form: "Hugging Face parquet shards", train: Arc::new(train), val, classes, notes: Vec::new() })
+    Ok(Found { form: "Hugging Face parquet shards", train: Arc::new(train), val, classes, notes })
 }
 
 fn damaged(path: &Path) -> impl Fn(ParquetError) -> Error {
-    move |error| Error::data(path, format!("damaged or truncated parquet: {error}"))
+    move |error| {
+        let text = error.to_string();
+        let problem = match text.split_once("Disabled feature at compile time: ") {
+            Some((_, codec)) => format!("compressed with {codec}, which is not read; write it with snappy or gzip"),
+            None => format!("damaged or truncated parquet: {text}"),
+        };
+        Error::data(path, problem)
+    }
 }
 
-/// What a library's reader gives; a panic of it, which damaged files cause, is an error like others.
-fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Error::data(path, "damaged parquet: its reader failed on it; fetch it again")))
+/// What the library's reader gives; a panic of it, which damaged files cause, is an error like others.
+fn read<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    caught(work).unwrap_or_else(|| Err(Error::data(path, "damaged parquet: its reader failed on it; fetch it again")))
 }
 
 fn read_shards(paths: &[PathBuf]) -> Result<(Shards, Option<Vec<String>>)> {
     let mut all = Shards { shards: Vec::new(), items: Vec::new(), places: Vec::new() };
     let mut names = None;
     for (file, path) in paths.iter().enumerate() {
-        let of_file = caught(path, || all.add(file, path))?;
+        let of_file = read(path, || all.add(file, path))?;
         names = names.or(of_file);
     }
     Ok((all, names))
@@ -81,7 +87,7 @@ fn label_names(text: &str, column: &str) -> Option<Vec<String>> {
     names.iter().map(|name| Some(name.as_str()?.to_owned())).collect()
 }
 
-fn read_int64(column: &mut ColumnReaderImpl<Int64Type>, count: usize) -> Result<Vec<i64>, ParquetError> {
+fn read_all<T: DataType>(column: &mut ColumnReaderImpl<T>, count: usize) -> Result<Vec<T::T>, ParquetError> {
     let (mut values, mut levels) = (Vec::new(), Vec::new());
     while values.len() < count {
         let (records, _, _) = column.read_records(count - values.len(), Some(&mut levels), None, &mut values)?;
@@ -102,7 +108,8 @@ impl Shards {
             metadata.schema_descr().columns().iter().map(|column| column.path().string()).collect();
         let column = |wanted: &dyn Fn(&str) -> bool| columns.iter().position(|name| wanted(name));
         let images = column(&|name| name == "image.bytes" || name == "img.bytes")
-            .or_else(|| column(&|name| name.ends_with(".bytes")));
+            .or_else(|| column(&|name| name.ends_with(".bytes")))
+            .or_else(|| column(&|name| name == "image" || name == "img"));
         let labels = column(&|name| ["label", "fine_label", "labels"].contains(&name));
         let (Some(images), Some(labels)) = (images, labels) else {
             let problem = format!("expected columns image.bytes and label, found {}", columns.join(", "));
@@ -114,10 +121,15 @@ impl Shards {
         for group in 0..reader.num_row_groups() {
             let rows = reader.get_row_group(group).map_err(&damaged)?;
             let count = rows.metadata().num_rows().max(0) as usize;
-            let ColumnReader::Int64ColumnReader(mut column) = rows.get_column_reader(labels).map_err(&damaged)? else {
-                return Err(Error::data(path, format!("the labels of column {} are not int64", columns[labels])));
+            let classes: Vec<i64> = match rows.get_column_reader(labels).map_err(&damaged)? {
+                ColumnReader::Int64ColumnReader(mut column) => read_all(&mut column, count).map_err(&damaged)?,
+                ColumnReader::Int32ColumnReader(mut column) => {
+                    read_all(&mut column, count).map_err(&damaged)?.into_iter().map(i64::from).collect()
+                }
+                _ => {
+                    return Err(Error::data(path, format!("the labels of column {} are no integers", columns[labels])));
+                }
             };
-            let classes = read_int64(&mut column, count).map_err(&damaged)?;
             for (row, class) in classes.into_iter().enumerate() {
                 let name = format!("{} row {row} of group {group}", path.display());
                 let Ok(class) = u32::try_from(class) else {
@@ -132,8 +144,8 @@ impl Shards {
         Ok(names)
     }
 
-    /// The images of some rows of a group, which must rise.
-    fn images(&self, shard: &Shard, group: usize, rows: &[usize]) -> Result<Vec<Vec<u8>>, ParquetError> {
+    /// The images of some rows of a group, which must rise; `None` where a row has none.
+    fn images(&self, shard: &Shard, group: usize, rows: &[usize]) -> Result<Vec<Option<Vec<u8>>>, ParquetError> {
         let reader = shard.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let ColumnReader::ByteArrayColumnReader(mut column) =
             reader.get_row_group(group)?.get_column_reader(shard.images)?
@@ -143,17 +155,19 @@ impl Shards {
         let (mut images, mut at) = (Vec::new(), 0);
         for &row in rows {
             column.skip_records(row - at)?;
-            images.push(read_bytes(&mut column)?.data().to_vec());
+            images.push(read_bytes(&mut column)?);
             at = row + 1;
         }
         Ok(images)
     }
 }
 
-fn read_bytes(column: &mut ColumnReaderImpl<ByteArrayType>) -> Result<ByteArray, ParquetError> {
+fn read_bytes(column: &mut ColumnReaderImpl<ByteArrayType>) -> Result<Option<Vec<u8>>, ParquetError> {
     let (mut values, mut levels) = (Vec::new(), Vec::new());
-    column.read_records(1, Some(&mut levels), None, &mut values)?;
-    values.pop().ok_or_else(|| ParquetError::General("an image without bytes".into()))
+    match column.read_records(1, Some(&mut levels), None, &mut values)? {
+        (0, ..) => Err(ParquetError::General("it ends before its rows do".into())),
+        _ => Ok(values.pop().map(|bytes| bytes.data().to_vec())),
+    }
 }
 
 impl Source for Shards {
@@ -174,11 +188,12 @@ impl Source for Shards {
             let end = (from + 1..indices.len()).find(|&at| !follows(at)).unwrap_or(indices.len());
             let rows: Vec<usize> = (from..end).map(|at| place(at).row).collect();
             let shard = &self.shards[first.file];
-            let images = caught(&shard.path, || self.images(shard, first.group, &rows).map_err(damaged(&shard.path)));
+            let images = read(&shard.path, || self.images(shard, first.group, &rows).map_err(damaged(&shard.path)));
             match images {
-                Ok(images) => {
-                    images.into_par_iter().enumerate().for_each(|(at, bytes)| work(from + at, Ok(Picture::File(bytes))))
-                }
+                Ok(images) => images.into_par_iter().enumerate().for_each(|(at, bytes)| {
+                    let name = &self.items[indices[from + at] as usize].name;
+                    work(from + at, bytes.map(Picture::File).ok_or_else(|| Error::data(name, "has no image")));
+                }),
                 Err(error) => {
                     (from..end).for_each(|at| work(at, Err(Error::data(&shard.path, error.problem()))));
                 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -29,6 +29,20 @@ pub struct Places {
 /// Bytes of the largest image file that is read.
 const MAX_BYTES: u64 = 1 << 30;
 
+/// The bytes of an image file.
+///
+/// Fails where it cannot be read, is too long, or is none that has an end (a pipe or a device).
+pub fn read_image_file(path: &Path) -> Result<Vec<u8>> {
+    let about = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    if !about.is_file() && !about.is_dir() {
+        return Err(Error::data(path, "is a pipe, a socket or a device, not an image file"));
+    }
+    if about.len() > MAX_BYTES {
+        return Err(Error::data(path, format!("{} bytes are too many for an image", about.len())));
+    }
+    std::fs::read(path).map_err(Error::io("read", path))
+}
+
 impl Places {
     pub fn push(&mut self, name: String, class: u32, place: Place) {
         self.items.push(Item { name, class });
@@ -37,13 +51,7 @@ impl Places {
 
     fn bytes(&self, index: usize) -> Result<Vec<u8>> {
         match &self.places[index] {
-            Place::File(path) => {
-                let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-                if bytes > MAX_BYTES {
-                    return Err(Error::data(path, format!("{bytes} bytes are too many for an image")));
-                }
-                std::fs::read(path).map_err(Error::io("read", path))
-            }
+            Place::File(path) => read_image_file(path),
             Place::Piece { archive, offset, bytes } => {
                 let (path, file) = &self.archives[*archive];
                 if *bytes > MAX_BYTES {

@@ -8,9 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folders::is_called_an_image;
+use super::folders::{ENDINGS, is_called_an_image};
 use super::places::{Place, Places};
 use super::{Found, Source};
+use crate::data::shards::{self, Description};
 use crate::error::{Error, Result};
 
 /// A file in a tar.
@@ -79,9 +80,31 @@ pub fn open_tar(path: &Path) -> Result<(File, u64)> {
     Ok((file, bytes))
 }
 
-/// The tars of a folder, or `None` where there are none.
-pub fn find(folder: &Path, ending: &str) -> Result<Option<[Vec<PathBuf>; 2]>> {
-    let mut parts = [Vec::new(), Vec::new()];
+/// The shards of a set.
+pub struct ShardFiles {
+    pub train: Vec<PathBuf>,
+    /// None where the set is in one piece.
+    pub val: Vec<PathBuf>,
+    /// What was left alone, for people.
+    pub notes: Vec<String>,
+}
+
+/// The part that a file's name tells, by its words: 0 to train on, 1 to hold out, 2 to hold out where there is no 1.
+fn part_of(name: &str) -> usize {
+    let lower = name.to_lowercase();
+    let has = |wanted: &[&str]| lower.split(|c: char| !c.is_ascii_alphabetic()).any(|word| wanted.contains(&word));
+    if has(&["train", "training"]) {
+        0
+    } else if has(&["val", "valid", "validation", "dev"]) {
+        1
+    } else {
+        2 * usize::from(has(&["test", "testing"]))
+    }
+}
+
+/// The shards of a folder (or of `data` in it) whose names end so, or `None` where there are none to train on.
+pub fn find(folder: &Path, ending: &str) -> Result<Option<ShardFiles>> {
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     for folder in [folder.to_owned(), folder.join("data")] {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries {
@@ -90,26 +113,38 @@ pub fn find(folder: &Path, ending: &str) -> Result<Option<[Vec<PathBuf>; 2]>> {
             if !name.ends_with(ending) || name.starts_with('.') {
                 continue;
             }
-            let held_out = ["val", "test"].iter().any(|part| name.contains(part));
-            parts[usize::from(held_out)].push(path);
+            parts[part_of(&name)].push(path);
         }
     }
     parts.iter_mut().for_each(|paths| paths.sort());
-    Ok((!parts[0].is_empty()).then_some(parts))
+    let [train, mut val, test] = parts;
+    let mut notes = Vec::new();
+    if val.is_empty() {
+        val = test;
+    } else if let Some(first) = test.first() {
+        // Hugging Face's ImageNet has one without labels.
+        notes.push(format!("{} shards of a test set not read, {} among them", test.len(), first.display()));
+    }
+    Ok((!train.is_empty()).then_some(ShardFiles { train, val, notes }))
 }
 
 /// Opens a folder of WebDataset's tars.
-pub fn open(folder: &Path, [train, val]: [Vec<PathBuf>; 2]) -> Result<Found> {
-    let train = read_samples(&train)?;
-    let val = if val.is_empty() { None } else { Some(read_samples(&val)?) };
+pub fn open(folder: &Path, files: ShardFiles) -> Result<Found> {
+    let mut notes = files.notes;
+    let train = read_samples(&files.train, &mut notes)?;
+    let val = if files.val.is_empty() { None } else { Some(read_samples(&files.val, &mut notes)?) };
     let items = train.items().iter().chain(val.iter().flat_map(|val| val.items()));
     let highest = items.map(|item| item.class).max().unwrap_or(0) as usize;
     let classes = class_names(folder, highest)?;
-    Ok(Found { form: "WebDataset tars", train, val, classes, notes: Vec::new() })
+    Ok(Found { form: "WebDataset tars", train, val, classes, notes })
 }
 
-/// Names from `classes.txt` or `classnames.txt`, a name a line; numbers where there is none.
+/// Names from a prepared set's description, from `classes.txt` or `classnames.txt`, a name a line; numbers where there
+/// is none.
 pub fn class_names(folder: &Path, highest: usize) -> Result<Vec<String>> {
+    if shards::is_prepared(folder) {
+        return Ok(Description::load(folder)?.classes);
+    }
     for name in ["classes.txt", "classnames.txt"] {
         let path = folder.join(name);
         if !path.is_file() {
@@ -131,11 +166,14 @@ pub fn class_names(folder: &Path, highest: usize) -> Result<Vec<String>> {
 #[derive(Default)]
 struct Sample {
     image: Option<Member>,
+    /// Images with more in their endings (`.seg.png`): masks and the like, unless one is all that there is.
+    others: Vec<Member>,
     class: Option<u32>,
 }
 
-fn read_samples(paths: &[PathBuf]) -> Result<Arc<dyn Source>> {
+fn read_samples(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Arc<dyn Source>> {
     let mut places = Places::default();
+    let mut left: Vec<String> = Vec::new();
     for (archive, path) in paths.iter().enumerate() {
         let (file, bytes) = open_tar(path)?;
         let mut samples: Vec<(String, Sample)> = Vec::new();
@@ -143,7 +181,10 @@ fn read_samples(paths: &[PathBuf]) -> Result<Arc<dyn Source>> {
         for member in members(path, &file, [0, bytes])? {
             // The key is all before the first dot of the last part.
             let base = member.name.rfind('/').map_or(0, |slash| slash + 1);
-            let Some(dot) = member.name[base..].find('.') else { continue };
+            let Some(dot) = member.name[base..].find('.').filter(|dot| *dot > 0) else {
+                left.push(format!("{}/{}", path.display(), member.name));
+                continue;
+            };
             let (key, ending) = (member.name[..base + dot].to_owned(), member.name[base + dot + 1..].to_lowercase());
             let place = *by_key.entry(key.clone()).or_insert_with(|| {
                 samples.push((key, Sample::default()));
@@ -160,14 +201,21 @@ fn read_samples(paths: &[PathBuf]) -> Result<Arc<dyn Source>> {
                     }
                     sample.class = sample.class.or(class);
                 }
-                "ppm" => sample.image = Some(member),
-                _ if is_called_an_image(Path::new(&member.name)) => sample.image = Some(member),
+                _ if ending == "ppm" || ENDINGS.contains(&&*ending) => {
+                    if let Some(first) = &sample.image {
+                        let problem = format!("two images of one sample, {} and {}", first.name, member.name);
+                        return Err(Error::data(path, problem));
+                    }
+                    sample.image = Some(member);
+                }
+                _ if is_called_an_image(Path::new(&member.name)) => sample.others.push(member),
                 _ => {}
             }
         }
-        for (key, sample) in samples {
+        for (key, mut sample) in samples {
             let name = format!("{}/{key}", path.display());
-            match (sample.image, sample.class) {
+            let only = if sample.others.len() == 1 { sample.others.pop() } else { None };
+            match (sample.image.or(only), sample.class) {
                 (Some(image), Some(class)) => {
                     let place = Place::Piece { archive, offset: image.offset, bytes: image.bytes };
                     places.push(name, class, place);
@@ -175,10 +223,19 @@ fn read_samples(paths: &[PathBuf]) -> Result<Arc<dyn Source>> {
                 (Some(_), None) => {
                     return Err(Error::data(name, "an image without a class (.cls, or a label in .json)"));
                 }
-                (None, _) => return Err(Error::data(name, "a sample without an image")),
+                (None, Some(_)) if !sample.others.is_empty() => {
+                    let names: Vec<&str> = sample.others.iter().map(|member| &*member.name).collect();
+                    let problem = format!("which of {} is the image? Call it {key}.jpg", names.join(", "));
+                    return Err(Error::data(name, problem));
+                }
+                (None, Some(_)) => return Err(Error::data(name, "a sample without an image")),
+                (None, None) => left.push(name),
             }
         }
         places.archives.push((path.clone(), Some(file)));
+    }
+    if let Some(first) = left.first() {
+        notes.push(format!("{} files that are no samples not read, {first} among them", left.len()));
     }
     Ok(Arc::new(places))
 }

@@ -1,0 +1,35 @@
+//! Standard output, which may be closed (`| head -1`) or full before all is said. No run ends for it.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write, stdout};
+use std::sync::{Mutex, PoisonError};
+
+/// The first failure that is not a reader's having had enough.
+static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Prints; what [`outln`](crate::outln) and [`out`](crate::out) expand to.
+pub fn print(text: Arguments<'_>) {
+    let mut stdout = stdout().lock();
+    let Err(error) = stdout.write_fmt(text).and_then(|()| stdout.flush()) else { return };
+    if error.kind() != ErrorKind::BrokenPipe {
+        FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// What kept something from being printed, if anything did.
+pub fn failure() -> Option<std::io::Error> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// As `println!`, without its panic where nobody reads any more.
+#[macro_export]
+macro_rules! outln {
+    () => { $crate::report::out::print(format_args!("\n")) };
+    ($($text:tt)*) => { $crate::report::out::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// As `print!`, without its panic where nobody reads any more.
+#[macro_export]
+macro_rules! out {
+    ($($text:tt)*) => { $crate::report::out::print(format_args!($($text)*)) };
+}
