@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::place::{Place, checkpoint, failed, metrics, succeeded};
+use support::place::{Place, TINY, checkpoint, failed, metrics, succeeded};
 use support::tolerance::LEARNED;
 
 #[test]
@@ -290,4 +290,55 @@ fn a_diverged_run_stops_before_the_update_and_keeps_the_last_checkpoint() {
         assert_eq!(find("fc8.bias.gradient")["not_finite"], 5, "{tensors:?}");
     }
     failed(place.train(&["--out", "wild", "--lr", "1e30"]), 6, &["no checkpoint had been written yet"]);
+}
+
+#[test]
+fn a_run_is_looked_at_with_its_own_classes_from_any_folder() {
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--steps", "1"]));
+    // Given by a relative path, found from elsewhere.
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    let mut command = place.command(&["eval", "../run"]);
+    succeeded(command.current_dir(place.path("elsewhere")).output().unwrap());
+
+    let be = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    std::fs::create_dir(place.path("other")).unwrap();
+    for (prefix, count) in [("train", 4), ("t10k", 4)] {
+        let file = |what: &str| place.path("other").join(format!("{prefix}-{what}"));
+        let pixels = vec![7; 4 * 28 * 28];
+        std::fs::write(file("images-idx3-ubyte"), [be(&[0x803, count, 28, 28]), pixels].concat()).unwrap();
+        std::fs::write(file("labels-idx1-ubyte"), [be(&[0x801, count]), vec![0, 1, 2, 3]].concat()).unwrap();
+    }
+    for command in [&["eval", "run"][..], &["eval", "run", "--views", "10"], &["predict", "run", "0"]] {
+        place.fails(&[command, &["--data", "other"]].concat(), 3, &["other", "other classes", "4, expected 10"]);
+    }
+}
+
+#[test]
+fn predict_takes_any_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--steps", "1"]));
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9.png");
+    image::RgbImage::new(9, 9).save_with_format(place.path(".").join(name), image::ImageFormat::Png).unwrap();
+    let output = place.command(&["predict", "run"]).arg(name).output().unwrap();
+    assert!(succeeded(output).contains("caf\u{fffd}.png"));
+}
+
+#[test]
+fn output_that_nobody_reads_ends_nothing() {
+    let place = Place::new();
+    let through = |line: &str| {
+        let line = format!("{} {line}", env!("CARGO_BIN_EXE_alexnet-split"));
+        let mut command = std::process::Command::new("bash");
+        let command = command.args(["-o", "pipefail", "-c", &line]).current_dir(place.path("."));
+        command.env("CUDA_VISIBLE_DEVICES", "-1").env("WORLD_SIZE", "1").output().unwrap()
+    };
+    let flags = TINY.join(" ").replace('[', "'[").replace(']', "]'");
+    succeeded(through(&format!("{flags} --data data --out run --steps 3 --json | head -n 0")));
+    succeeded(through("predict run --json | head -n 1"));
+    succeeded(through("describe | true"));
+    assert_eq!(metrics(&place.path("run")).iter().filter(|row| row["kind"] == "step").count(), 3);
+    // Where it cannot be written, that is said at the end.
+    failed(through("runs . > /dev/full"), 20, &["cannot write standard output"]);
 }

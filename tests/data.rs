@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Observer, Options, prepare};
-use alexnet_split::data::shards::{Description, Store};
+use alexnet_split::data::shards::Store;
 use alexnet_split::data::sources;
 use alexnet_split::error::Error;
 use image::{DynamicImage, ImageFormat};
@@ -405,6 +405,19 @@ fn damaged_shards_are_noticed() {
         let before = fs::read(out.join(file)).unwrap();
         fs::write(out.join(file), bytes).unwrap();
         says(&[file, problem], DataSet::load(&out).unwrap_err());
+        fs::write(out.join(file), before).unwrap();
+    }
+    // What still can be read is not believed: the class of an image, a bit of the mean.
+    for (file, change) in [
+        ("train-000000.tsv", (|bytes| bytes[2] = b'1') as fn(&mut Vec<u8>)),
+        ("mean.safetensors", { |bytes| *bytes.last_mut().unwrap() ^= 1 }),
+    ] {
+        let before = fs::read(out.join(file)).unwrap();
+        let mut bytes = before.clone();
+        change(&mut bytes);
+        assert_ne!(bytes, before);
+        fs::write(out.join(file), bytes).unwrap();
+        says(&[file, "its bytes have changed"], DataSet::load(&out).unwrap_err());
         fs::write(out.join(file), before).unwrap();
     }
     DataSet::load(&out).unwrap();

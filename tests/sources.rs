@@ -13,15 +13,18 @@ use support::forms::*;
 use support::prepared::{Quiet, options, prepared, refused};
 use tempfile::TempDir;
 
+/// By name.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// Images of one class each, 0 and 1, as files of a tar.
-fn samples() -> Vec<(String, Vec<u8>)> {
+fn samples() -> Files {
     let of = |class: u32| {
         [(format!("{class}.jpg"), jpeg(&picture(class))), (format!("{class}.cls"), class.to_string().into_bytes())]
     };
     (0..2).flat_map(of).collect()
 }
 
-fn tars(files: &[(&str, Vec<(String, Vec<u8>)>)]) -> TempDir {
+fn tars(files: &[(&str, Files)]) -> TempDir {
     let folder = TempDir::new().unwrap();
     files.iter().for_each(|(name, files)| write(folder.path().join(name), &tar_of(files)));
     folder

@@ -4,14 +4,13 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use alexnet_split::disk::tensors::{Seal, sha256};
+use alexnet_split::disk::tensors::sha256;
 use alexnet_split::train::checkpoint::State;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
@@ -244,6 +243,17 @@ fn the_watching_process_passes_signals_on_and_leaves_no_orphan() {
     place.ok(&["checkpoint", "verify", "run"]);
 }
 
+/// Changes a checkpoint.json, and seals it as the program that wrote it would.
+fn resealed(generation: &Path, change: &dyn Fn(&mut State)) {
+    let path = generation.join("checkpoint.json");
+    let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut state: State = serde_json::from_value(marker["state"].take()).unwrap();
+    change(&mut state);
+    marker["sha256"] = sha256(&serde_json::to_vec(&state).unwrap()).into();
+    marker["state"] = serde_json::to_value(&state).unwrap();
+    std::fs::write(path, marker.to_string()).unwrap();
+}
+
 #[test]
 fn a_damaged_checkpoint_is_passed_over_aloud() {
     let expected = undisturbed();
@@ -254,17 +264,7 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         change(&mut bytes);
         std::fs::write(path, bytes).unwrap();
     };
-    // A checkpoint.json that is sealed, and names other files than it should.
-    let renamed = |generation: &Path, change: &dyn Fn(&mut BTreeMap<String, Seal>)| {
-        let path = generation.join("checkpoint.json");
-        let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let mut state: State = serde_json::from_value(marker["state"].take()).unwrap();
-        change(&mut state.files);
-        marker["sha256"] = sha256(&serde_json::to_vec(&state).unwrap()).into();
-        marker["state"] = serde_json::to_value(&state).unwrap();
-        std::fs::write(path, marker.to_string()).unwrap();
-    };
-    let damages: [Damage; 10] = [
+    let damages: [Damage; 11] = [
         ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes.truncate(1000))),
         ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1)),
         ("stream1.safetensors", &|new, _| rewrite(&new.join("stream1.safetensors"), &|bytes| bytes[3] ^= 0x80)),
@@ -275,18 +275,25 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
             let text = std::fs::read_to_string(&path).unwrap();
             std::fs::write(path, text.replace("\"step\": 6", "\"step\": 7")).unwrap();
         }),
+        // One bit, which makes the version another one.
+        ("checkpoint.json", &|new, _| {
+            let path = new.join("checkpoint.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains("\"format\": 2"));
+            std::fs::write(path, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
+        }),
         // The halves of two generations.
         ("another generation", &|new, old| {
             std::fs::copy(old.join("stream1.safetensors"), new.join("stream1.safetensors")).map(drop).unwrap();
         }),
-        ("names no files", &|new, _| renamed(new, &|files| files.clear())),
+        ("names no files", &|new, _| resealed(new, &|state| state.files.clear())),
         ("names stream0.safetensors, expected", &|new, _| {
-            renamed(new, &|files| drop(files.remove("stream1.safetensors")));
+            resealed(new, &|state| drop(state.files.remove("stream1.safetensors")));
         }),
         ("names ../stream1.safetensors", &|new, _| {
-            renamed(new, &|files| {
-                let seal = files.remove("stream1.safetensors").unwrap();
-                files.insert("../stream1.safetensors".into(), seal);
+            resealed(new, &|state| {
+                let seal = state.files.remove("stream1.safetensors").unwrap();
+                state.files.insert("../stream1.safetensors".into(), seal);
             });
         }),
     ];
@@ -321,7 +328,7 @@ fn checkpoints_of_something_else_are_refused_with_expected_and_found() {
     succeeded(place.train(&RUN));
     let path = place.path("run/checkpoints/step-00000006/checkpoint.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
+    resealed(path.parent().unwrap(), &|state| state.format = 3);
     place.fails(&["--resume", "run"], 4, &["layout version 3", "reads 2", "newer"]);
     std::fs::write(&path, text).unwrap();
     let recipe = place.path("run/recipe.toml");

@@ -18,7 +18,7 @@ use std::path::Path;
 use self::colours::Colours;
 use self::shards::{Description, Shards};
 use crate::backend::Window;
-use crate::disk::tensors::{TensorFile, max_bytes};
+use crate::disk::tensors::{self, TensorFile, max_bytes};
 use crate::error::{Error, Result};
 
 /// Labelled images of one size.
@@ -189,6 +189,11 @@ impl DataSet {
             [&description.train, &description.val].map(|shards| Shards::open(folder, &description, shards));
         let (train, test) = (train?, test?);
         let path = folder.join(prepare::MEAN);
+        if let Some(seal) = &description.mean
+            && tensors::seal_of(&path).map_err(Error::io("read", &path))? != *seal
+        {
+            return Err(Error::data(path, shards::CHANGED));
+        }
         let mean = TensorFile::open(&path, max_bytes(train.elems())).and_then(|file| file.values("mean", None));
         let mean = mean.map_err(|error| Error::data(&path, error.problem()))?;
         if mean.len() != train.elems() {

@@ -276,7 +276,7 @@ fn finish(
     }
     let shape = vec![3, options.size, options.size];
     let mean = NamedTensor { name: "mean".into(), shape, values: sums.mean_image() };
-    tensors::write(&folder.join(MEAN), &[mean], None)?;
+    let mean = Some(tensors::write(&folder.join(MEAN), &[mean], None)?);
     let (format, version) = Description::header();
     let description = Description {
         format,
@@ -288,6 +288,7 @@ fn finish(
         train,
         val,
         colours: sums.colours(),
+        mean,
         source: source.display().to_string(),
         form: sources.form.to_owned(),
         bad_images: bad,

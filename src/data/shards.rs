@@ -16,11 +16,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::colours::Colours;
 use super::jpeg::Square;
 use super::{ImageSet, decode};
+use crate::disk::tensors::{Seal, sha256};
 use crate::disk::write_whole;
 use crate::error::{Error, Result};
 
@@ -58,6 +58,9 @@ pub struct Shard {
     pub bytes: u64,
     /// Its checksum.
     pub sha256: String,
+    /// That of its index; sets of earlier versions have none.
+    #[serde(default)]
+    pub index_sha256: Option<String>,
 }
 
 /// An image that could not be used.
@@ -90,6 +93,9 @@ pub struct Description {
     pub val: Vec<Shard>,
     /// Of the training images' pixels.
     pub colours: Colours,
+    /// Of the mean image's file; sets of earlier versions have none.
+    #[serde(default)]
+    pub mean: Option<Seal>,
     /// What was prepared, and its form.
     pub source: String,
     /// The form that it had.
@@ -177,9 +183,12 @@ pub fn write_shard(folder: &Path, name: &str, first: usize, store: Store, entrie
     let bytes = tar.into_inner().map_err(Error::io("write", &path))?;
     write_whole(&folder.join(format!("{name}.tsv")), index.as_bytes())?;
     write_whole(&path, &bytes)?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Shard { name: name.to_owned(), images: entries.len(), bytes: bytes.len() as u64, sha256 })
+    let (sha256, index_sha256) = (sha256(&bytes), Some(sha256(index.as_bytes())));
+    Ok(Shard { name: name.to_owned(), images: entries.len(), bytes: bytes.len() as u64, sha256, index_sha256 })
 }
+
+/// Of a file of a prepared set that is not as it was written.
+pub const CHANGED: &str = "its bytes have changed; copy it again, or prepare the set again";
 
 /// Where an image of a prepared set lies.
 #[derive(Clone, Copy, Debug)]
@@ -232,6 +241,9 @@ impl Shards {
             if text.lines().count() != shard.images {
                 let problem = format!("{} images, expected {}", text.lines().count(), shard.images);
                 return Err(Error::data(&path, problem));
+            }
+            if shard.index_sha256.as_ref().is_some_and(|expected| *expected != sha256(text.as_bytes())) {
+                return Err(Error::data(&path, CHANGED));
             }
         }
         let (size, store) = (description.size, description.store);

@@ -102,8 +102,15 @@ impl Shards {
     /// Takes in a file; returns the names of the classes that it gives.
     fn add(&mut self, file: usize, path: &Path) -> Result<Option<Vec<String>>> {
         let damaged = damaged(path);
-        let reader = SerializedFileReader::new(File::open(path).map_err(Error::io("open", path))?).map_err(&damaged)?;
+        let opened = File::open(path).map_err(Error::io("open", path))?;
+        let bytes = opened.metadata().map_err(Error::io("read", path))?.len();
+        let reader = SerializedFileReader::new(opened).map_err(&damaged)?;
         let metadata = reader.metadata().file_metadata();
+        // An image has a byte at least, so it cannot be; memory would be taken for all of them.
+        let rows = reader.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as u64);
+        if let Some(rows) = rows.max().filter(|rows| *rows > bytes) {
+            return Err(Error::data(path, format!("damaged parquet: {rows} rows in {bytes} bytes")));
+        }
         let columns: Vec<String> =
             metadata.schema_descr().columns().iter().map(|column| column.path().string()).collect();
         let column = |wanted: &dyn Fn(&str) -> bool| columns.iter().position(|name| wanted(name));

@@ -181,6 +181,9 @@ pub fn load_state(generation: &Path) -> Result<State> {
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     let version = value.pointer("/state/format").or(value.get("format")).and_then(serde_json::Value::as_u64);
     if version.is_some_and(|version| version != u64::from(FORMAT)) {
+        if altered_version(value) {
+            return Err(damaged("its version was altered".into()));
+        }
         let found = version.unwrap_or_default();
         let advice = if found > u64::from(FORMAT) { "a newer program wrote it" } else { "an older program wrote it" };
         return Err(Error::run(path, format!("layout version {found}, this program reads {FORMAT}: {advice}")));
@@ -201,6 +204,12 @@ pub fn load_state(generation: &Path) -> Result<State> {
         return Err(damaged(format!("names {found}, expected {expected}")));
     }
     Ok(marker.state)
+}
+
+/// Whether a marker has the seal of this version, and so is one of this version whose number is damaged.
+fn altered_version(value: serde_json::Value) -> bool {
+    serde_json::from_value(value)
+        .is_ok_and(|marker: Marker| Marker::of(&State { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
 }
 
 /// Takes generations after `step` out of the way: they are damaged, and will be written anew.
