@@ -159,10 +159,11 @@ fn bad_images_are_named_and_skipped_on_request() {
     let mut flipped = png.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x40;
-    let cases: [(&str, Vec<u8>, &str); 7] = [
+    let cases: [(&str, Vec<u8>, &str); 8] = [
         ("empty.jpg", vec![], "empty"),
         ("text.jpg", b"this is no image".to_vec(), "not an image of a known format"),
         ("truncated.jpg", good[..good.len() * 2 / 3].to_vec(), "damaged JPEG"),
+        ("ended.jpg", [&good[..good.len() * 2 / 3], &[0xff, 0xd9]].concat(), "truncated JPEG"),
         ("header.jpg", good[..30].to_vec(), "damaged JPEG"),
         ("truncated.png", png[..png.len() / 2].to_vec(), "damaged Png"),
         ("flipped.png", flipped, "damaged Png"),

@@ -18,7 +18,7 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use super::caught::caught;
-use super::jpeg::{Headers, Square};
+use super::jpeg::{self, Headers, Square};
 
 /// Pixels of the largest image that is decoded: a tenth of a gigapixel, 300 MB.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -42,6 +42,16 @@ pub struct Rgb {
 ///
 /// Fails with the reason, also where the decoder panics: that takes down this image alone.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    let rgb = decode_whole(bytes)?;
+    // Decoders fill up what is missing where there is an end.
+    if caught(|| Headers::parse(bytes).is_some_and(|headers| jpeg::is_cut_off(&headers))).unwrap_or_default() {
+        return Err("truncated JPEG: its data ends before the image does".into());
+    }
+    Ok(rgb)
+}
+
+/// As [`decode`], of a file that is known to be whole.
+pub fn decode_whole(bytes: &[u8]) -> Result<Rgb, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }

@@ -268,7 +268,7 @@ impl Shards {
         }
         let pixels = 3 * self.size * self.size;
         match self.store {
-            Store::Jpeg => decode::decode(&bytes).and_then(|image| image.square(self.size)).map_err(damaged),
+            Store::Jpeg => decode::decode_whole(&bytes).and_then(|image| image.square(self.size)).map_err(damaged),
             Store::Raw if bytes.len() < pixels => Err(damaged(format!("{} bytes are too few", bytes.len()))),
             Store::Raw => Ok(bytes.split_off(bytes.len() - pixels)),
         }

@@ -67,7 +67,7 @@ impl Square {
         let taps: Vec<_> = (0..headers.components.len()).map(|component| &taps[component.min(1)]).collect();
         let parts: Vec<_> = taps.iter().map(|taps| taps.each_ref().map(|taps| taps.range())).collect();
         let mut narrow: Vec<_> = taps.iter().map(|[rows, columns]| Narrow::new(columns, rows.range().len())).collect();
-        scan::decode(headers, &parts, &mut narrow)?;
+        scan::decode(headers, &parts, &mut narrow).ok()?;
         let mut planes = narrow.into_iter().zip(taps).map(|(rows, [taps, _])| dispatch(Lowered { rows, taps }));
         let y = planes.next()?;
         let half = size.div_ceil(2);
@@ -75,6 +75,20 @@ impl Square {
         let (cb, cr) = (planes.next().unwrap_or_else(grey), planes.next().unwrap_or_else(grey));
         Some(Square { size, y, cb, cr })
     }
+}
+
+/// Whether a file's data ends before its image does, though something may have put an end to it again.
+pub fn is_cut_off(headers: &Headers) -> bool {
+    let nothing: Vec<scan::Part> = headers.components.iter().map(|_| [0..0, 0..0]).collect();
+    let mut takers: Vec<Nobody> = headers.components.iter().map(|_| Nobody).collect();
+    scan::decode(headers, &nothing, &mut takers) == Err(scan::Fault::CutOff)
+}
+
+/// Wants no rows.
+struct Nobody;
+
+impl scan::Rows for Nobody {
+    fn take(&mut self, _: &[u64]) {}
 }
 
 /// Rounds what is between 0 and 255.

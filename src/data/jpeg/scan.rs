@@ -1,5 +1,6 @@
 //! Entropy-coded data to planes of samples (ITU-T T.81, F.2).
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -20,10 +21,22 @@ pub trait Rows {
     fn take(&mut self, columns: &[u64]);
 }
 
-/// Decodes the parts that are asked for, one a component, in whole blocks.
-///
-/// None where the data is damaged, anywhere in the image, or unusual.
-pub fn decode<R: Rows>(headers: &Headers, parts: &[Part], takers: &mut [R]) -> Option<()> {
+/// Why a scan was not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The data ends before the image does.
+    CutOff,
+    /// It is damaged in another way, or unusual.
+    Other,
+}
+
+/// Decodes the parts that are asked for, one a component, in whole blocks. Fails where the data is damaged, anywhere in
+/// the image, or unusual.
+pub fn decode<R: Rows>(headers: &Headers, parts: &[Part], takers: &mut [R]) -> Result<(), Fault> {
+    set_up(headers, parts, takers).ok_or(Fault::Other)?
+}
+
+fn set_up<R: Rows>(headers: &Headers, parts: &[Part], takers: &mut [R]) -> Option<Result<(), Fault>> {
     let across = headers.components.iter().map(|c| c.across).max()?;
     let down = headers.components.iter().map(|c| c.down).max()?;
     let units = [headers.height.div_ceil(8 * down), headers.width.div_ceil(8 * across)];
@@ -44,7 +57,7 @@ pub fn decode<R: Rows>(headers: &Headers, parts: &[Part], takers: &mut [R]) -> O
             taker,
         });
     }
-    dispatch(Scan { segments: &segments, interval: headers.restart_interval, units, channels: &mut channels })
+    Some(dispatch(Scan { segments: &segments, interval: headers.restart_interval, units, channels: &mut channels }))
 }
 
 /// Entropy-coded data between restart markers, without stuffed bytes.
@@ -121,15 +134,17 @@ struct Scan<'a, 'b, R> {
 }
 
 impl<R: Rows> WithSimd for Scan<'_, '_, R> {
-    type Output = Option<()>;
+    type Output = Result<(), Fault>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Option<()> {
+    fn with_simd<S: Simd>(self, _: S) -> Result<(), Fault> {
         let Scan { segments, interval, units: [rows, columns], channels } = self;
         let units = rows * columns;
         let interval = if interval == 0 { units } else { interval };
-        if segments.ends.len() != units.div_ceil(interval) {
-            return None;
+        match segments.ends.len().cmp(&units.div_ceil(interval)) {
+            Ordering::Less => return Err(Fault::CutOff),
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(Fault::Other),
         }
         let (mut start, mut place) = (0, [0, 0]);
         let mut scratch = [[[0.; LANES]; 64]; 2];
@@ -140,9 +155,11 @@ impl<R: Rows> WithSimd for Scan<'_, '_, R> {
                 channel.prediction = 0;
             }
             for _ in number * interval..units.min((number + 1) * interval) {
-                for channel in &mut *channels {
-                    channel.unit(&mut bits, place, &mut scratch)?;
+                let read = channels.iter_mut().try_for_each(|channel| channel.unit(&mut bits, place, &mut scratch));
+                if bits.is_overrun() {
+                    return Err(Fault::CutOff);
                 }
+                read.ok_or(Fault::Other)?;
                 place[1] += 1;
                 if place[1] == columns {
                     for channel in &mut *channels {
@@ -150,15 +167,12 @@ impl<R: Rows> WithSimd for Scan<'_, '_, R> {
                     }
                     place = [place[0] + 1, 0];
                 }
-                if bits.is_overrun() {
-                    return None;
-                }
             }
             if !bits.is_finished() {
-                return None;
+                return Err(Fault::Other);
             }
         }
-        Some(())
+        Ok(())
     }
 }
 
