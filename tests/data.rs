@@ -53,8 +53,9 @@ fn every_form_gives_the_same_images() {
     }
     // What was prepared is of a form that can be prepared.
     let out = folder.path().join("out");
-    let source = sources::open(&folder.path().join("folders"), 0.).unwrap();
-    prepare(folder.path(), &source, &out, &options(), &Quiet).unwrap();
+    let path = folder.path().join("folders");
+    let source = sources::open(&path, 0.).unwrap();
+    prepare(&path, &source, &out, &options(), &Quiet).unwrap();
     let (again, _) = prepared(&out, &options()).unwrap();
     assert!(contents(&again) == first.unwrap().0, "prepared twice");
     assert_eq!(again.classes, CLASSES);

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Options, prepare};
 use alexnet_split::data::sources;
 use image::{ImageFormat, Rgb, RgbImage};
@@ -160,4 +161,24 @@ fn what_has_no_end_is_no_image() {
     as_folders(folder.path());
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("train/n01000001/zero.jpg")).unwrap();
     refused(folder.path(), &["zero.jpg", "not an image file"]);
+}
+
+#[test]
+fn a_set_is_not_prepared_into_itself_and_a_begun_one_is_not_trained_on() {
+    let folder = TempDir::new().unwrap();
+    as_folders(folder.path());
+    write(folder.path().join("val/n01000002/bad.jpg"), b"no image");
+    let found = sources::open(folder.path(), 0.).unwrap();
+    let within = folder.path().join("prepared");
+    let error = prepare(folder.path(), &found, &within, &options(), &Quiet).unwrap_err().to_string();
+    assert!(error.contains("lies within the source"), "{error}");
+    assert!(!within.exists());
+    let beside = TempDir::new().unwrap();
+    prepare(folder.path(), &found, beside.path(), &options(), &Quiet).unwrap_err();
+    let error = DataSet::load(beside.path()).unwrap_err().to_string();
+    assert!(error.contains("not finished"), "{error}");
+    // Files are not looked for below their folder: there it does no harm.
+    let tars = with(&[]);
+    let found = sources::open(tars.path(), 0.).unwrap();
+    prepare(tars.path(), &found, &tars.path().join("prepared"), &options(), &Quiet).unwrap();
 }

@@ -1,11 +1,13 @@
 //! `prepare`: a data set as people have it to shards that training reads.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use alexnet_split::data::prepare::{self, Observer, Options};
-use alexnet_split::data::sources;
+use alexnet_split::data::shards::Bad;
+use alexnet_split::data::sources::{self, Sources};
 use alexnet_split::error::Result;
 use alexnet_split::report::logs::BARS;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
@@ -39,13 +41,16 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
     if args.json {
         let facts = json!({
             "train": images(&prepared.train), "val": images(&prepared.val), "classes": classes, "bytes": bytes,
-            "seconds": seconds, "bad_images": prepared.bad_images,
+            "seconds": seconds, "bad_images": prepared.bad_images, "notes": sources.notes,
         });
         outln!("{facts}");
         return Ok(());
     }
     for bad in &prepared.bad_images {
         outln!("skipped  {}: {}", bad.name, bad.problem);
+    }
+    for class in empty_classes(&sources, &prepared.bad_images) {
+        outln!("note     class {class:?} has no image left to train on");
     }
     let (mean, devs) = (prepared.colours.mean, prepared.colours.eigenvalues.map(f64::sqrt));
     outln!(
@@ -60,6 +65,16 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
     outln!("wrote    {}: {} in {}", args.folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
     outln!("\nNext: alexnet-split --recipe paper --data {}", args.folder.display());
     Ok(())
+}
+
+/// The classes all of whose training images were left out.
+fn empty_classes<'a>(sources: &'a Sources, bad: &[Bad]) -> impl Iterator<Item = &'a String> {
+    let bad: HashSet<&str> = bad.iter().map(|bad| &*bad.name).collect();
+    let mut left = vec![0; sources.classes.len()];
+    for item in (0..sources.train.len()).map(|index| sources.train.item(index)) {
+        left[item.class as usize] += usize::from(!bad.contains(&*item.name));
+    }
+    sources.classes.iter().zip(left).filter_map(|(class, left)| (left == 0).then_some(class))
 }
 
 /// A bar on a terminal, plain lines elsewhere, nothing with JSON.

@@ -69,23 +69,25 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         let data = session.data();
         let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
-        let top: Vec<_> = order.iter().take(5).map(|&class| (name(class), probabilities[class])).collect();
-        let label = number.map(|number| name(data.test.labels[number as usize] as usize));
+        let top: Vec<_> = order.iter().take(5).map(|&class| (class, probabilities[class])).collect();
+        let label = number.map(|number| data.test.labels[number as usize] as usize);
         if args.json {
-            let top: Vec<_> =
-                top.iter().map(|(class, probability)| json!({"class": class, "probability": probability})).collect();
+            let top: Vec<_> = top
+                .iter()
+                .map(|&(class, probability)| json!({"class": name(class), "probability": probability}))
+                .collect();
             let image = number.map_or(json!(file.to_string_lossy()), |number| json!(number));
-            outln!("{}", json!({"image": image, "label": label, "top": top}));
+            outln!("{}", json!({"image": image, "label": label.map(name), "top": top}));
             continue;
         }
-        match &label {
-            Some(label) => outln!("\nheld-out image {index}, labelled {label}"),
+        match label {
+            Some(label) => outln!("\nheld-out image {index}, labelled {}", name(label)),
             None => outln!("\n{}", file.display()),
         }
         out!("{}", seen.unwrap_or_default());
         for (class, probability) in top {
-            let mark = if Some(&class) == label.as_ref() { "<- label" } else { "" };
-            outln!("  {:5.1}%  {class:<16} {mark}", 100. * probability);
+            let mark = if Some(class) == label { "<- label" } else { "" };
+            outln!("  {:5.1}%  {:<16} {mark}", 100. * probability, name(class));
         }
     }
     Ok(())

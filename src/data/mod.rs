@@ -150,6 +150,9 @@ impl DataSet {
         if shards::is_prepared(folder) {
             return DataSet::load_prepared(folder);
         }
+        if prepare::is_unfinished(folder) {
+            return Err(Error::data(folder, "its preparation is not finished; give `prepare` again, and it goes on"));
+        }
         let (train, test, names) = if cifar::is_there(folder) {
             cifar::load(folder)?
         } else {

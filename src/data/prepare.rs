@@ -77,6 +77,15 @@ pub fn prepare(
     observer: &dyn Observer,
 ) -> Result<Description> {
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let real = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
+    // Files of the forms that are in one folder are not looked for below it.
+    if sources.is_searched && real(folder)?.starts_with(real(source)?) {
+        let _ = std::fs::remove_dir(folder); // if it is new
+        return Err(Error::data(
+            folder,
+            "lies within the source, and would be taken for a part of it; give one beside it",
+        ));
+    }
     let mut progress = begin(source, sources, folder, options)?;
     let parts = [("train", &sources.train), ("val", &sources.val)];
     let total = sources.train.len() + sources.val.len();
@@ -104,6 +113,11 @@ pub fn prepare(
         }
     }
     finish(source, sources, folder, options, progress)
+}
+
+/// Whether a preparation into a folder was begun and not finished.
+pub fn is_unfinished(folder: &Path) -> bool {
+    folder.join(PROGRESS).is_file()
 }
 
 /// What tells a set from others: its classes, and names and classes of its images, wherever it lies.

@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// What image files are called; what they are is told by their bytes.
 pub const ENDINGS: [&str; 7] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif"];
 
+/// What these forms are called.
+pub const FORMS: [&str; 2] = ["a folder a class", "train and val with a folder a class"];
+
 const TRAIN: [&str; 2] = ["train", "training"];
 const VAL: [&str; 5] = ["val", "validation", "valid", "test", "testing"];
 
@@ -33,11 +36,11 @@ pub fn open(path: &Path) -> Result<Found> {
             return Err(Error::data(val, problem));
         }
         let (source, classes) = read_classes(path, None, &mut notes)?;
-        return Ok(Found { form: "a folder a class", train: source, val: None, classes, notes: notes.say() });
+        return Ok(Found { form: FORMS[0], train: source, val: None, classes, notes: notes.say() });
     };
     let (train, classes) = read_classes(&train_path, None, &mut notes)?;
     let val = val_path.map(|path| read_classes(&path, Some(&classes), &mut notes)).transpose()?.map(|(val, _)| val);
-    Ok(Found { form: "train and val with a folder a class", train, val, classes, notes: notes.say() })
+    Ok(Found { form: FORMS[1], train, val, classes, notes: notes.say() })
 }
 
 /// Whether there are folders of classes to train on.

@@ -124,6 +124,8 @@ pub struct Sources {
     pub classes: Vec<String>,
     /// What was seen and left alone, for people.
     pub notes: Vec<String>,
+    /// Whether folders below the set's were searched.
+    pub is_searched: bool,
 }
 
 /// Images and their classes before it is known what is held out.
@@ -157,7 +159,7 @@ pub fn open(path: &Path, val_fraction: f64) -> Result<Sources> {
     if let Some(item) = part_items(&train, &val).find(|item| item.class as usize >= classes.len()) {
         return Err(Error::data(&item.name, format!("class {} of {} classes", item.class, classes.len())));
     }
-    Ok(Sources { form, train, val, classes, notes })
+    Ok(Sources { form, train, val, classes, notes, is_searched: folders::FORMS.contains(&form) })
 }
 
 fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a Item> {
