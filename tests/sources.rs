@@ -125,6 +125,16 @@ fn masks_and_other_files_in_tars_are_no_images() {
 }
 
 #[test]
+fn a_tar_that_was_cut_between_two_files_is_truncated() {
+    let folder = with(&[]);
+    let path = folder.path().join("train-0.tar");
+    let whole = fs::read(&path).unwrap();
+    // The last file is a class of one byte, and its header.
+    fs::write(&path, &whole[..whole.len() - 2 * 512 - 2 * 512]).unwrap();
+    refused(folder.path(), &["train-0.tar", "it has no end after 3 files"]);
+}
+
+#[test]
 fn folders_of_parts_are_told_from_classes() {
     let set = |change: &dyn Fn(&Path)| {
         let folder = TempDir::new().unwrap();

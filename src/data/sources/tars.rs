@@ -57,7 +57,7 @@ impl Seek for Section<'_> {
 pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2]) -> Result<Vec<Member>> {
     let damaged = |error: io::Error| Error::data(path, format!("damaged or truncated tar: {error}"));
     let mut archive = tar::Archive::new(Section { file, start, bytes, at: 0 });
-    let mut members = Vec::new();
+    let (mut members, mut end) = (Vec::new(), 0);
     for entry in archive.entries_with_seek().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
         if !entry.header().entry_type().is_file() {
@@ -68,7 +68,13 @@ pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2]) -> Result<Vec
         if offset.checked_add(size).is_none_or(|end| end > bytes) {
             return Err(Error::data(path, format!("truncated tar: {name} goes on beyond its end; fetch it again")));
         }
+        end = (offset + size).next_multiple_of(512);
         members.push(Member { name, offset: start + offset, bytes: size });
+    }
+    // A block of zeros tells that there is no more.
+    if !members.is_empty() && end + 512 > bytes {
+        let problem = format!("truncated tar: it has no end after {} files; fetch it again", members.len());
+        return Err(Error::data(path, problem));
     }
     Ok(members)
 }
