@@ -267,6 +267,8 @@ fn run_directories_are_protected() {
     let file = place.path("run/checkpoints/step-00000002/stream1.safetensors");
     std::fs::write(&file, &before[2].1[..100]).unwrap();
     place.fails(&["eval", "run"], 4, &["stream1.safetensors", "damaged"]);
+    let newest = std::fs::read_dir(place.path("run/checkpoints")).unwrap().next().unwrap().unwrap().path();
+    place.fails(&["--resume", newest.to_str().unwrap()], 4, &["is a checkpoint", "--resume", "run"]);
 }
 
 #[test]

@@ -184,6 +184,17 @@ fn the_command_draws_and_measures_a_run() {
     let text = place.ok(&["filters", "one", "one.png"]);
     assert!(text.contains("8 kernels of 3x11x11") && !text.contains("gap"), "{text}");
 
+    // A pipe gets the picture and stays a pipe.
+    let pipe = place.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    place.ok(&["filters", "run", "pipe", "--scale", "1"]);
+    assert_eq!(reader.join().unwrap(), std::fs::read(place.path("small.png")).unwrap());
+    assert!(!std::fs::metadata(&pipe).unwrap().is_file());
+
     // What cannot be read or written is named.
     place.fails(&["filters", "photos", "x.png"], 4, &["no checkpoint"]);
     place.fails(&["filters", "run", "nowhere/x.png"], 1, &["nowhere"]);

@@ -21,9 +21,11 @@ fn list(args: &CheckpointArgs) -> Result<()> {
     let generations = generations(&args.path)?;
     let states: Vec<_> = generations.iter().map(|generation| checkpoint::load_state(&generation.path)).collect();
     let error = |state: &Result<State>| state.as_ref().ok().and_then(|state| state.heldout_error);
-    let best = states.iter().filter_map(error).min_by(f64::total_cmp);
-    for (generation, state) in generations.iter().zip(&states) {
-        let is_best = best.is_some() && error(state) == best;
+    // Of equals the first, which is the one that is kept.
+    let errors = states.iter().enumerate().filter_map(|(number, state)| Some((number, error(state)?)));
+    let best = errors.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(number, _)| number);
+    for (number, (generation, state)) in generations.iter().zip(&states).enumerate() {
+        let is_best = best == Some(number);
         if args.json {
             let row = match state {
                 Ok(state) => json!({

@@ -91,6 +91,10 @@ fn job(args: &TrainArgs) -> Result<Job> {
             }
             (recipe, super::data_folder(&args.data))
         }
+        Some(checkpoint) if checkpoint::run_of(checkpoint) != checkpoint => {
+            let run = checkpoint::run_of(checkpoint).display();
+            return Err(Error::run(checkpoint, format!("is a checkpoint; its run goes on with --resume {run}")));
+        }
         Some(run) => {
             let recipe = run_dir::load_recipe(run)?;
             (recipe, args.data.data.clone().map_or_else(|| run_dir::load_info(run).map(|info| info.data), Ok)?)

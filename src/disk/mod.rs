@@ -68,8 +68,13 @@ impl Draft {
     }
 }
 
-/// Writes a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder.
+/// Writes a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder. Pipes and
+/// devices are written into.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+        // A file in its place would take away the device.
+        return std::fs::write(path, bytes).map_err(Error::io("write", path));
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
