@@ -264,7 +264,7 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         change(&mut bytes);
         std::fs::write(path, bytes).unwrap();
     };
-    let damages: [Damage; 11] = [
+    let damages: [Damage; 12] = [
         ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes.truncate(1000))),
         ("stream0.safetensors", &|new, _| rewrite(&new.join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1)),
         ("stream1.safetensors", &|new, _| rewrite(&new.join("stream1.safetensors"), &|bytes| bytes[3] ^= 0x80)),
@@ -274,6 +274,11 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
             let path = new.join("checkpoint.json");
             let text = std::fs::read_to_string(&path).unwrap();
             std::fs::write(path, text.replace("\"step\": 6", "\"step\": 7")).unwrap();
+        }),
+        // What would be read for ever.
+        ("stream1.safetensors", &|new, _| {
+            std::fs::remove_file(new.join("stream1.safetensors")).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", new.join("stream1.safetensors")).unwrap();
         }),
         // One bit, which makes the version another one.
         ("checkpoint.json", &|new, _| {

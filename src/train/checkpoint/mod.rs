@@ -153,10 +153,13 @@ pub fn verify(generation: &Path) -> Result<State> {
     let state = load_state(generation)?;
     for (name, expected) in &state.files {
         let damaged = |problem: String| Error::damaged(generation, format!("{name}: {problem}"));
-        let found = tensors::seal_of(&generation.join(name)).map_err(|error| damaged(error.to_string()))?;
-        if found.bytes != expected.bytes {
-            return Err(damaged(format!("{} bytes, {MARKER} says {}", found.bytes, expected.bytes)));
+        let path = generation.join(name);
+        // The length first: what is no file may have no end.
+        let about = std::fs::metadata(&path).map_err(|error| damaged(error.to_string()))?;
+        if !about.is_file() || about.len() != expected.bytes {
+            return Err(damaged(format!("{} bytes, {MARKER} says {}", about.len(), expected.bytes)));
         }
+        let found = tensors::seal_of(&path).map_err(|error| damaged(error.to_string()))?;
         if found.sha256 != expected.sha256 {
             let (found, expected) = (&found.sha256[..12], expected.sha256.get(..12).unwrap_or_default());
             let problem = format!("SHA-256 {found}..., {MARKER} says {expected}...: altered, or of another generation");
