@@ -89,12 +89,14 @@ fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
     data_args.data.get_or_insert(own);
     let folder = data_folder(&data_args);
     let data = DataSet::load(&folder)?;
-    if data.classes != classes {
-        let different = data.classes.iter().zip(&classes).find(|(found, expected)| found != expected);
-        let example = different.map_or_else(String::new, |(found, expected)| format!(", {found:?} for {expected:?}"));
-        let (found, expected) = (data.classes.len(), classes.len());
-        let problem = format!("has other classes than the run was trained on: {found}, expected {expected}{example}");
+    let (found, expected) = (data.classes.len(), classes.len());
+    if found != expected {
+        let problem = format!("has {found} classes, the run was trained on {expected}");
         return Err(Error::data(folder, problem));
+    }
+    if let Some((found, expected)) = data.classes.iter().zip(&classes).find(|(found, expected)| found != expected) {
+        // ImageNet's are called by their numbers in one form, by words in another.
+        tracing::warn!("{}: {found:?} is the class that the run calls {expected:?}, by its number", folder.display());
     }
     Ok((recipe, data, checkpoint, streams))
 }
