@@ -134,6 +134,9 @@ fn a_signal_saves_and_ends_and_a_second_one_ends_at_once() {
         let output = child.wait_with_output().unwrap();
         let name = format!("SIG{signal}");
         failed(output, code, &["ended by", &name, "--resume run"]);
+        let listed: serde_json::Value = serde_json::from_str(&place.ok(&["runs", ".", "--json"])).unwrap();
+        assert_eq!(listed["state"], "interrupted", "{listed}");
+        assert!(listed["message"].as_str().unwrap().contains(&name), "{listed}");
         let files = checkpoint(&place.path("run"));
         let state: serde_json::Value = serde_json::from_slice(&files[0].1).unwrap();
         let step = state["state"]["step"].as_u64().unwrap();
@@ -346,6 +349,33 @@ fn checkpoints_of_something_else_are_refused_with_expected_and_found() {
     with("classes = 10", "classes = 12", &["fc8", "expected F32 [6, 10]", "[5, 10]"]);
     with("table = \"alexnet\"", "table = \"half\"", &["of a network of 2 streams, the recipe's has 1"]);
     with("fc8 = \"split\"", "fc8 = \"stream0\"", &["fc8", "expected F32 [10, 10]", "[5, 10]"]);
+}
+
+#[test]
+fn folders_that_are_not_what_they_are_called_are_named() {
+    // A copy of a checkpoint by another name is passed over, and the whole one stays.
+    let place = Place::new();
+    succeeded(place.train(&RUN));
+    let folder = |step: u32| place.path(&format!("run/checkpoints/step-{step:08}"));
+    std::fs::rename(folder(5), folder(9)).unwrap();
+    let output = place.run(&["--resume", "run", "--steps", "6"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("step-00000009") && error.contains("is of step 5"), "{error}");
+    assert!(succeeded(output).contains("on from step 6"));
+    // Old weights are not taken for those of a new run.
+    std::fs::remove_file(place.path("run/recipe.toml")).unwrap();
+    failed(place.train(&RUN), 4, &["run", "recipe.toml is gone", "--out"]);
+
+    // A line of the journal that was not finished does not take the next one with it.
+    let place = Place::new();
+    succeeded(place.train(&RUN));
+    let journal = place.path("run/journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, &text[..text.len() - 20]).unwrap();
+    place.ok(&["--resume", "run", "--epochs", "3"]);
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let starts = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    assert_eq!(starts.filter(|row| row["kind"] == "start").count(), 2, "{text}");
 }
 
 #[test]

@@ -188,8 +188,8 @@ pub struct Start {
 pub struct End {
     /// Seconds since 1970.
     pub unix_s: f64,
-    /// Training steps done.
-    pub step: u64,
+    /// Training steps done, where it came to its end.
+    pub step: Option<u64>,
     /// `finished`, `interrupted`, `diverged` or `failed`.
     pub how: String,
     /// The program's.

@@ -160,7 +160,7 @@ impl Run {
 
     /// Epochs done or begun.
     pub fn epoch(&self) -> u64 {
-        let begun = self.steps.last().map_or(0, |row| row.epoch + 1);
+        let begun = self.steps.last().map_or(0, |row| row.epoch.saturating_add(1));
         begun.max(self.evals.last().map_or(0, |row| row.epoch))
     }
 

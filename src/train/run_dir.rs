@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::report::filters;
 use crate::report::tensorboard::EventFile;
+use crate::train::checkpoint;
 
 /// Steps that TensorBoard is shown, at most.
 const SHOWN_STEPS: u64 = 10_000;
@@ -66,6 +67,10 @@ impl RunDir {
     pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo) -> Result<RunDir> {
         disk::create_folder(&path.join("checkpoints"))?;
         let lock = lock(path)?;
+        if !checkpoint::list(path)?.is_empty() && !is_run(path) {
+            let problem = "holds checkpoints of a run whose recipe.toml is gone; choose another --out";
+            return Err(Error::run(path, problem));
+        }
         if is_run(path) {
             let problem =
                 format!("already holds a run; continue it with --resume {}, or choose another --out", path.display());
@@ -101,11 +106,18 @@ impl RunDir {
             let file = path.join(name);
             OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))
         };
+        // A line that a process did not come to the end of would take the next one with it.
+        let journal = path.join("journal.jsonl");
+        let torn = std::fs::read(&journal).is_ok_and(|bytes| bytes.last().is_some_and(|byte| *byte != b'\n'));
         let mut events = EventFile::create(&path.join("tensorboard"), unix_s())?;
         resumed_after.map_or(Ok(()), |step| events.restarted(step))?;
         let files =
             Files { metrics: open("metrics.jsonl")?, journal: open("journal.jsonl")?, events, every: 1, _lock: lock };
-        Ok(RunDir { path: path.to_owned(), files: Some(files) })
+        let mut run = RunDir { path: path.to_owned(), files: Some(files) };
+        if torn && let Some(files) = &mut run.files {
+            append_line(&mut files.journal, &journal, "")?;
+        }
+        Ok(run)
     }
 
     /// The run directory that the other process keeps.

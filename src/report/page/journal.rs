@@ -89,7 +89,12 @@ pub fn journal(run: &Run) -> String {
                 let code = if end.exit_code == 0 { String::new() } else { format!("exit code {}", end.exit_code) };
                 let parts = [after, code, escape(&end.message)];
                 let words = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
-                rows.push(vec![time(end.unix_s), escape(&end.how), end.step.to_string(), words]);
+                rows.push(vec![
+                    time(end.unix_s),
+                    escape(&end.how),
+                    end.step.map_or_else(String::new, |step| step.to_string()),
+                    words,
+                ]);
             }
             _ => {}
         }

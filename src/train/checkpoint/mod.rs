@@ -127,7 +127,11 @@ pub fn find(path: &Path) -> Result<(PathBuf, State)> {
     }
     let mut first = None;
     for generation in list(path)?.into_iter().rev() {
-        match verify(&generation.path) {
+        let found = verify(&generation.path).and_then(|state| match state.step {
+            step if step == generation.step => Ok(state),
+            step => Err(Error::damaged(&generation.path, format!("{MARKER} is of step {step}, its name says another"))),
+        });
+        match found {
             Ok(state) => return Ok((generation.path, state)),
             Err(error @ Error::DamagedCheckpoint { .. }) => {
                 tracing::warn!("{error}; looking for the one before");
