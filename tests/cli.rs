@@ -355,3 +355,15 @@ fn output_that_nobody_reads_ends_nothing() {
     // Where it cannot be written, that is said at the end.
     failed(through("runs . > /dev/full"), 20, &["cannot write standard output"]);
 }
+
+#[test]
+fn a_network_that_computes_nothing_is_wrong() {
+    let place = Place::new();
+    place.train(&["--out", "run", "--steps", "1", "--lr", "1e10"]);
+    for views in ["1", "10"] {
+        let row: serde_json::Value =
+            serde_json::from_str(&place.ok(&["eval", "run", "--json", "--views", views])).unwrap();
+        assert_eq!(row["loss"], serde_json::Value::Null, "a loss after all: {row}");
+        assert_eq!((row["top1_error"].as_f64(), row["top5_error"].as_f64()), (Some(1.), Some(1.)), "{row}");
+    }
+}

@@ -76,8 +76,8 @@ impl<B: Backend> Session<B> {
                 whole.add(&BatchResult {
                     images: 1,
                     loss_sum: -of_label.ln(),
-                    top1_errors: usize::from(above >= 1),
-                    top5_errors: usize::from(above >= 5),
+                    top1_errors: usize::from(of_label.is_nan() || above >= 1),
+                    top5_errors: usize::from(of_label.is_nan() || above >= 5),
                 });
             }
             observer.evaluating(whole.images, count);

@@ -159,10 +159,13 @@ impl<B: Backend> Pair<B> {
         let mut result = BatchResult { images, ..BatchResult::default() };
         let known: Vec<&Scores> = streams.iter().flatten().collect();
         for image in 0..images {
-            result.loss_sum += known.first().map_or(f64::NAN, |scores| f64::from(scores.rows[2 * image]));
+            let loss = known.first().map_or(f64::NAN, |scores| f64::from(scores.rows[2 * image]));
+            // No class ranks above one that is not a number, which is no right answer for that.
+            let lost = loss.is_nan();
+            result.loss_sum += loss;
             let above: f32 = known.iter().map(|scores| scores.rows[2 * image + 1]).sum();
-            result.top1_errors += usize::from(above >= 1.);
-            result.top5_errors += usize::from(above >= 5.);
+            result.top1_errors += usize::from(lost || above >= 1.);
+            result.top5_errors += usize::from(lost || above >= 5.);
         }
         Ok(result)
     }
