@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match commands::run(cli).and_then(|()| unprinted()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            errln!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -127,7 +127,7 @@ impl Observer for Progress {
             }
         } else if self.lines && now - seen.last_line >= LINE_EVERY {
             seen.last_line = now;
-            eprintln!("prepare  {done}/{total} images, {message}");
+            errln!("prepare  {done}/{total} images, {message}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn runs(args: &RunsArgs) -> Result<()> {
     }
     let (runs, errors) = run::list(folder)?;
     for error in errors {
-        eprintln!("left out: {error}");
+        errln!("left out: {error}");
     }
     if args.json {
         runs.iter().for_each(|run| outln!("{}", as_json(run)));

@@ -45,7 +45,7 @@ pub fn supervise(args: &TrainArgs, run: &Path) -> Result<()> {
         pause = if step > newest { 0 } else { (2 * pause).clamp(1, MOST_SECONDS) };
         newest = step;
         let from = step.map_or("its beginning".into(), |step| format!("step {step}"));
-        eprintln!("the run ended ({status}); restart {restarts} of {} from {from} in {pause} s", args.restarts);
+        errln!("the run ended ({status}); restart {restarts} of {} from {from} in {pause} s", args.restarts);
         std::thread::sleep(Duration::from_secs(pause));
     }
 }

@@ -158,7 +158,7 @@ fn run<B: Backend>(
     run.journal(
         "start",
         &json!({
-            "step": step, "command": std::env::args().collect::<Vec<String>>(), "version": env!("CARGO_PKG_VERSION"),
+            "step": step, "command": std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect::<Vec<String>>(), "version": env!("CARGO_PKG_VERSION"),
             "commit": commit(), "device": device, "host": Host::this(), "seed": recipe.train.seed,
             "epochs": recipe.train.epochs, "total_steps": total_steps, "process": std::process::id(),
         }),
@@ -208,7 +208,7 @@ fn train_in<B: Backend>(
         session.restore(checkpoint)?;
     }
     if !leads {
-        eprintln!("device   {device}; process 0 reports");
+        errln!("device   {device}; process 0 reports");
         session.train(run, &options, &mut ())?;
         session.pair().times()?;
         return Ok(session.step());

@@ -16,6 +16,11 @@ pub fn print(text: Arguments<'_>) {
     }
 }
 
+/// Prints to standard error, where somebody may read it; what [`errln`](crate::errln) expands to.
+pub fn print_error(text: Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_fmt(text);
+}
+
 /// What kept something from being printed, if anything did.
 pub fn failure() -> Option<std::io::Error> {
     FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -26,6 +31,12 @@ pub fn failure() -> Option<std::io::Error> {
 macro_rules! outln {
     () => { $crate::report::out::print(format_args!("\n")) };
     ($($text:tt)*) => { $crate::report::out::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// As `eprintln!`, without its panic where nobody reads any more.
+#[macro_export]
+macro_rules! errln {
+    ($($text:tt)*) => { $crate::report::out::print_error(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 /// As `print!`, without its panic where nobody reads any more.
