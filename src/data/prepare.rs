@@ -156,7 +156,7 @@ fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> 
         if progress.options != options {
             let store = format!("{store:?}").to_lowercase();
             let problem = format!(
-                "holds the beginning of {} with --size {size} --store {store}, --quality {quality}; go on with the \
+                "holds the beginning of {} with --size {size} --store {store} --quality {quality}; go on with the \
                  same, or give another folder",
                 progress.source
             );

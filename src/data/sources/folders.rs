@@ -1,5 +1,5 @@
-//! A folder for each class, with images anywhere below it: in `train` and `val` (or `validation`, `valid`, `test`), or
-//! in one set.
+//! A folder for each class, with images anywhere below it: in `train` and `val` (or `validation`, `valid`, `test`, in
+//! capitals or not), or in one set.
 //!
 //! Classes are in the order of their names' bytes, images in that of their paths. Links are followed, but not round in
 //! circles. Hidden files and folders (`.ipynb_checkpoints`) and files whose names are not those of images are not read;

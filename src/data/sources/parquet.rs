@@ -1,5 +1,5 @@
-//! Parquet shards as Hugging Face keeps them: a column of images, structs of `bytes` and `path`, and a column of labels,
-//! whose names are in the file's own metadata.
+//! Parquet shards as Hugging Face keeps them: a column of images, structs of `bytes` and `path` or the bytes alone, and a
+//! column of labels, integers, whose names are in the file's own metadata.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
