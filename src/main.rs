@@ -22,7 +22,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             errln!("error: {error}");
-            ExitCode::from(error.exit_code())
+            // Not by returning: threads that nobody waits for may be ending NCCL's communicators, or hang in a device,
+            // and must not meet libraries that have cleaned up. Everything is printed and on the disk.
+            signal_hook::low_level::exit(i32::from(error.exit_code()))
         }
     }
 }

@@ -222,6 +222,7 @@ fn every_fault_ends_in_its_message_in_time() {
         return;
     }
     check("launch:conv_backward_weight:3", 17, &["conv_backward_weight"]);
+    check("launch:conv_backward_weight:3,slow-abort", 17, &["conv_backward_weight"]);
     // The twentieth exchange is one of the first step's.
     check("nccl-error:1:20", 18, &["rank 1", "for layer", ", step "]);
     check("nccl-hang:0:20", 18, &["rank", "for layer", ", step ", "within 4 s", "--exchange-timeout"]);

@@ -144,7 +144,7 @@ impl Trace {
     fn fail(&mut self) {
         // A run does not end for a look at it.
         self.failed = true;
-        eprintln!("warning: the trace cannot be written; it ends here");
+        crate::errln!("warning: the trace cannot be written; it ends here");
     }
 }
 

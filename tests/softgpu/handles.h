@@ -32,8 +32,9 @@ class Handles {
     }
 
   private:
-    std::mutex mutex;
-    std::map<const void*, std::shared_ptr<T>> objects;
+    // Never destroyed: threads of the program may still call when the process ends.
+    std::mutex& mutex = *new std::mutex;
+    std::map<const void*, std::shared_ptr<T>>& objects = *new std::map<const void*, std::shared_ptr<T>>;
 };
 
 }  // namespace softgpu

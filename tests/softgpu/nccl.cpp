@@ -63,6 +63,22 @@ struct Header {
 
 Handles<Comm> comms;
 
+// Calls of ncclCommAbort under way.
+std::atomic<int> aborts = 0;
+
+struct Count {
+    std::atomic<int>& calls;
+    explicit Count(std::atomic<int>& calls) : calls(calls) { ++calls; }
+    ~Count() { --calls; }
+};
+
+// As libraries clean up when a process ends: the real one's memory is gone then, and a call under way may crash on it.
+__attribute__((destructor)) void clean_up() {
+    if (aborts > 0) {
+        report("misuse: NCCL is unloaded while a communicator is being ended");
+    }
+}
+
 // Sends and receives between ncclGroupStart and ncclGroupEnd.
 struct Group {
     std::shared_ptr<Comm> comm;
@@ -298,6 +314,10 @@ NcclResult ncclCommGetAsyncError(Comm* handle, NcclResult* state) {
 }
 
 NcclResult ncclCommAbort(Comm* handle) {
+    const Count count(aborts);
+    if (fault_is_due("slow-abort", "")) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    }
     auto comm = comms.find(handle);
     if (!comm || !comms.remove(handle)) {
         return INVALID_ARGUMENT;

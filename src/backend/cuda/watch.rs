@@ -190,15 +190,11 @@ fn watch_for_ever(list: &'static Watched) {
         let list = list.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Call { stream, doing, swap, .. }) = list.iter().find(|call| Instant::now() > call.until) {
             let swap = swap.as_ref().map(|swap| format!(" of {swap}")).unwrap_or_default();
-            eprintln!(
+            crate::errln!(
                 "error: stream {stream} (rank {stream}): {doing}{swap}: a CUDA or NCCL call does not return; see `doctor`"
             );
             // Not `exit`: libraries' clean-up would wait for the same call.
-            unsafe extern "C" {
-                fn _exit(code: i32) -> !;
-            }
-            // SAFETY: ends the process.
-            unsafe { _exit(GpuTrouble::Exchange as i32) }
+            signal_hook::low_level::exit(GpuTrouble::Exchange as i32)
         }
     }
 }
