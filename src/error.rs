@@ -91,7 +91,7 @@ pub enum Error {
         message: String,
     },
     /// The loss is not finite, or jumped; the step was not applied.
-    #[error("step {step}: {why}; stopped before the update, {advice}")]
+    #[error("step {step}: {why}, {advice}")]
     Diverged {
         /// The step that was not taken.
         step: u64,

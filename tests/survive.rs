@@ -436,7 +436,56 @@ fn a_bad_loss_can_be_left_out() {
     failed(train(&place, &[]), 6, &["step 8", "loss is NaN", "step-00000006"]);
     // A network that gives nothing else any more is not skipped for ever.
     let place = Place::new();
-    failed(place.train(&["--out", "run", "--epochs", "9", "--lr", "1e30", "--on-nan", "skip"]), 6, &["step 12"]);
+    // An epoch of more steps than that: two are good, ten are left out.
+    place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &[1; 320]);
+    failed(place.train(&["--out", "run", "--lr", "1e30", "--on-nan", "skip"]), 6, &["step 13"]);
+}
+
+#[test]
+fn steps_that_are_left_out_twice_count_once_and_every_checkpoint_is_told() {
+    let place = Place::new();
+    let run =
+        ["--out", "run", "--epochs", "3", "--set", "train.checkpoint_steps=3", "--keep", "9", "--on-nan", "rollback"];
+    let mut command = place.train_command(&run);
+    succeeded(command.env("ALEXNET_SPLIT_FAULT", "nan@8,nan@9").output().unwrap());
+    let rows = metrics(&place.path("run"));
+    let skipped: Vec<_> = rows.iter().filter(|row| row["kind"] == "skipped").map(|row| row["steps"].as_u64()).collect();
+    assert_eq!(skipped, [Some(2), Some(3)], "steps 7 and 8, then 7 to 9");
+    let list = place.ok(&["checkpoint", "list", "run", "--json"]);
+    let there: Vec<serde_json::Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let state = |row: &serde_json::Value| -> serde_json::Value {
+        let marker = std::fs::read(place.path(row["path"].as_str().unwrap()).join("checkpoint.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&marker).unwrap()["state"].take()
+    };
+    let last = state(there.last().unwrap());
+    assert_eq!((&last["step"], &last["skipped_steps"]), (&15.into(), &3.into()));
+    let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
+    let events = journal.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut told: Vec<_> = events.filter(|row| row["kind"] == "checkpoint").map(|row| row["step"].clone()).collect();
+    told.dedup();
+    assert_eq!(told, there.iter().map(|row| row["step"].clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn weights_whose_evaluation_is_not_finite_are_not_saved() {
+    // The one step's loss is fine, what its update makes of the weights is not.
+    let wild = ["--out", "run", "--steps", "1", "--lr", "1e30"];
+    for policy in ["stop", "skip"] {
+        let place = Place::new();
+        let parts = ["step 1: the held-out loss after it is", "before it was saved", "no checkpoint", "--lr"];
+        failed(place.train(&[&wild[..], &["--on-nan", policy]].concat()), 6, &parts);
+        place.fails(&["checkpoint", "list", "run"], 4, &["holds no checkpoint"]);
+        let details = std::fs::read(place.path("run/bad-loss-step-00000001.json")).unwrap();
+        let details: serde_json::Value = serde_json::from_slice(&details).unwrap();
+        let tensors = details["streams"][1].as_array().unwrap();
+        assert!(tensors.iter().any(|tensor| tensor["not_finite"].as_u64() > Some(0)), "{details}");
+    }
+    let place = Place::new();
+    let text = succeeded(place.train(&[&wild[..], &["--on-nan", "rollback"]].concat()));
+    assert!(text.contains("step 1 left out: the held-out loss") && text.contains("weights of step 0"), "{text}");
+    let eval: serde_json::Value = serde_json::from_str(&place.ok(&["eval", "run", "--json"])).unwrap();
+    assert!(eval["step"] == 1 && eval["loss"].as_f64().is_some_and(|loss| loss < 3.), "{eval}");
+    assert!(metrics(&place.path("run")).iter().any(|row| row["kind"] == "eval" && row["step"] == 1));
 }
 
 #[test]

@@ -25,14 +25,14 @@ fn list(args: &CheckpointArgs) -> Result<()> {
     let errors = states.iter().enumerate().filter_map(|(number, state)| Some((number, error(state)?)));
     let best = errors.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(number, _)| number);
     for (number, (generation, state)) in generations.iter().zip(&states).enumerate() {
-        let is_best = best == Some(number);
+        let (is_best, path) = (best == Some(number), generation.path.display().to_string());
         if args.json {
             let row = match state {
                 Ok(state) => json!({
-                    "path": generation.path, "step": state.step, "bytes": bytes(state), "lr": state.schedule.lr,
+                    "path": path, "step": state.step, "bytes": bytes(state), "lr": state.schedule.lr,
                     "heldout_error": state.heldout_error, "best": is_best,
                 }),
-                Err(error) => json!({"path": generation.path, "problem": error.to_string()}),
+                Err(error) => json!({"path": path, "problem": error.to_string()}),
             };
             outln!("{row}");
             continue;
@@ -41,7 +41,7 @@ fn list(args: &CheckpointArgs) -> Result<()> {
             Ok(state) => {
                 let error = state.heldout_error.map_or("not evaluated".into(), |e| format!("error {:.1}%", 100. * e));
                 let mark = if is_best { ", the best" } else { "" };
-                let (path, size) = (generation.path.display(), show_bytes(bytes(state)));
+                let size = show_bytes(bytes(state));
                 outln!("{path}  step {}, {size}, lr {}, {error}{mark}", state.step, state.schedule.lr);
             }
             Err(error) => outln!("{error}"),
@@ -57,7 +57,10 @@ fn verify(args: &CheckpointArgs) -> Result<()> {
         let found = checkpoint::verify(&generation.path);
         let problem = found.as_ref().err().map(Error::to_string);
         if args.json {
-            outln!("{}", json!({"path": generation.path, "whole": found.is_ok(), "problem": problem}));
+            outln!(
+                "{}",
+                json!({"path": generation.path.display().to_string(), "whole": found.is_ok(), "problem": problem})
+            );
         } else if let Ok(state) = &found {
             outln!("{}  whole, {}", generation.path.display(), show_bytes(bytes(state)));
         } else {
@@ -70,7 +73,7 @@ fn verify(args: &CheckpointArgs) -> Result<()> {
 
 /// Those of a run, or the one that `path` is itself.
 fn generations(path: &Path) -> Result<Vec<Generation>> {
-    if checkpoint::run_of(path) != path {
+    if checkpoint::is_generation(path) {
         return Ok(vec![Generation { path: path.to_owned(), step: 0 }]);
     }
     if !path.is_dir() {

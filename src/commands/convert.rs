@@ -10,13 +10,14 @@ use alexnet_split::net::stream::Tensor;
 use alexnet_split::recipe::Recipe;
 use alexnet_split::train::checkpoint;
 use alexnet_split::train::run_dir::{self, RunDir};
+use serde_json::json;
 
 use crate::cli::ConvertArgs;
 
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let (path, mut state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&path);
-    let (recipe, info) = (run_dir::load_recipe(run)?, run_dir::load_info(run)?);
+    let (recipe, info) = (run_dir::load_recipe(&run)?, run_dir::load_info(&run)?);
     let mut converted = recipe.clone();
     converted.net.streams = Some(3 - state.streams);
     let (mut from, mut to) = (network(&recipe)?, network(&converted)?);
@@ -39,12 +40,15 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     }
     state.streams = 3 - state.streams;
     state.files.clear();
-    let _run = RunDir::create(&args.out, &converted, &info)?;
     let step = state.step;
-    if let Some(snapshot) = checkpoint::snapshot(state, &mut to, converted.state_names(), &mean)? {
-        let written = snapshot.write(&args.out, 1)?;
-        outln!("wrote {}, of {} and step {step}", written.display(), streams(to.plans().len()));
-    }
+    // The checkpoint first: without it the new run would begin with random weights.
+    let snapshot = checkpoint::snapshot(state, &mut to, converted.state_names(), &mean)?;
+    let written = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(&args.out, 1).map(drop));
+    let mut made = RunDir::create(&args.out, &converted, &info, written)?;
+    let what = format!("{} of step {step}, converted from {}", streams(to.plans().len()), path.display());
+    made.journal("start", &json!({"step": step, "command": ["convert"], "version": env!("CARGO_PKG_VERSION")}))?;
+    made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))?;
+    outln!("wrote {}: {what}", args.out.display());
     if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {
         outln!(
             "A single stream normalizes over the border between the halves: the two channels on each side of it differ."

@@ -20,7 +20,7 @@ const CLEAR: f64 = 0.2;
 pub fn filters(args: &FiltersArgs) -> Result<()> {
     let (checkpoint, state) = checkpoint::find(&args.run)?;
     let step = state.step;
-    let recipe = run_dir::load_recipe(checkpoint::run_of(&checkpoint))?;
+    let recipe = run_dir::load_recipe(&checkpoint::run_of(&checkpoint))?;
     let kernels = load(&checkpoint, &Plan::all(&Net::from_options(&recipe.net)?)?)?;
     let picture = kernels.picture(args.scale)?;
     filters::write_png(&picture, &args.picture)?;
@@ -30,7 +30,7 @@ pub fn filters(args: &FiltersArgs) -> Result<()> {
     if args.json {
         let mut row = kernels.metrics(step).unwrap_or_else(|| json!({"kind": "filters", "step": step}));
         (row["layer"], row["kernels"], row["shape"]) = (json!(layer), json!(counts), json!(shape));
-        (row["picture"], row["width"], row["height"]) = (json!(args.picture), json!(width), json!(height));
+        (row["picture"], row["width"], row["height"]) = (json!(file.to_string()), json!(width), json!(height));
         if let Some(colours) = &colours {
             (row["quartiles"], row["above_half"]) = (json!(colours.quartiles()), json!(colours.above_half()));
         }

@@ -25,7 +25,7 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
 use alexnet_split::recipe::Recipe;
 use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir::{self, RunInfo};
+use alexnet_split::train::run_dir;
 
 use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 
@@ -78,26 +78,18 @@ fn data_folder(args: &DataArgs) -> PathBuf {
 fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
     let (checkpoint, state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&checkpoint);
-    let recipe = run_dir::load_recipe(run)?;
+    let recipe = run_dir::load_recipe(&run)?;
     let streams = Net::from_options(&recipe.net)?.streams;
     if state.streams != streams {
         let problem = format!("is of a network of {} streams, the recipe's has {streams}", state.streams);
         return Err(Error::run(checkpoint, problem));
     }
     let mut data_args = args.data.clone();
-    let RunInfo { data: own, classes, .. } = run_dir::load_info(run)?;
-    data_args.data.get_or_insert(own);
+    let info = run_dir::load_info(&run)?;
+    data_args.data.get_or_insert(info.data.clone());
     let folder = data_folder(&data_args);
     let data = DataSet::load(&folder)?;
-    let (found, expected) = (data.classes.len(), classes.len());
-    if found != expected {
-        let problem = format!("has {found} classes, the run was trained on {expected}");
-        return Err(Error::data(folder, problem));
-    }
-    if let Some((found, expected)) = data.classes.iter().zip(&classes).find(|(found, expected)| found != expected) {
-        // ImageNet's are called by their numbers in one form, by words in another.
-        tracing::warn!("{}: {found:?} is the class that the run calls {expected:?}, by its number", folder.display());
-    }
+    info.has_classes_of(&data, &folder)?;
     Ok((recipe, data, checkpoint, streams))
 }
 

@@ -1,9 +1,9 @@
 //! `report`: one HTML page about a run, or about several.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use alexnet_split::disk::write_whole;
-use alexnet_split::error::{Error, Result};
+use alexnet_split::error::{Error, NO_SPACE, Result};
 use alexnet_split::report::page::heldout::{self, HeldOut};
 use alexnet_split::report::page::{self, HeldOutPart};
 use alexnet_split::report::run::Run;
@@ -13,7 +13,7 @@ use super::on_run;
 use crate::cli::{DeviceArgs, ReportArgs, RunArgs, TransportArg};
 
 pub fn report(args: &ReportArgs) -> Result<()> {
-    let runs: Vec<&Path> = args.runs.iter().map(|path| checkpoint::run_of(path)).collect();
+    let runs: Vec<PathBuf> = args.runs.iter().map(|path| checkpoint::run_of(path)).collect();
     let read: Vec<Run> = runs.iter().map(|path| Run::read(path)).collect::<Result<_>>()?;
     let (html, default) = match &read[..] {
         [run] => (page::of_one(run, &held_out(args)), runs[0].join("report.html")),
@@ -25,7 +25,12 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     }
     // As an absolute path it has a folder that can be flushed.
     let absolute = std::path::absolute(&out).map_err(Error::io("find", &out))?;
-    write_whole(&absolute, html.as_bytes())?;
+    write_whole(&absolute, html.as_bytes()).map_err(|error| match (&error, &args.out) {
+        (Error::Io { .. }, None) if error.exit_code() != NO_SPACE => {
+            Error::run(&out, format!("{error}; --out FILE writes the page elsewhere"))
+        }
+        _ => error,
+    })?;
     outln!("wrote {}: open it in a browser", out.display());
     Ok(())
 }

@@ -44,7 +44,7 @@ fn as_json(run: &Run) -> Value {
     let eval = run.evals.last();
     json!({
         "name": run.name,
-        "path": run.path,
+        "path": run.path.display().to_string(),
         "state": run.state.name(),
         "epoch": run.epoch(),
         "epochs": run.epochs(),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alexnet_split::error::{Error, GpuTrouble, Result, Signal};
 use alexnet_split::train::checkpoint;
@@ -15,6 +15,9 @@ use crate::cli::TrainArgs;
 
 /// Tells the child whose it is.
 const PARENT: &str = "ALEXNET_SPLIT_PARENT";
+
+/// Time between two looks at signals and at the child.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The longest pause before a restart, where the run comes no further.
 const MOST_SECONDS: u64 = 32;
@@ -30,15 +33,16 @@ pub fn is_supervised() -> Result<bool> {
     Ok(true)
 }
 
-/// Runs this command in a child, again and again until it ends for good or `--restarts` are used up.
-pub fn supervise(args: &TrainArgs, run: &Path) -> Result<()> {
+/// Runs this command in a child, again and again until it ends for good or `--restarts` are used up. Returns its exit
+/// code.
+pub fn supervise(args: &TrainArgs, run: &Path) -> Result<i32> {
     let stop = Stop::on_signals()?;
     let (mut restarts, mut pause, mut newest) = (0, 0, newest_step(run));
     loop {
         let status = wait(start(args, run, restarts > 0)?, &stop)?;
+        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
         if !may_pass(status) || stop.asked().is_some() || restarts == args.restarts {
-            // It has said why.
-            std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()));
+            return Ok(code);
         }
         restarts += 1;
         let step = newest_step(run);
@@ -46,7 +50,14 @@ pub fn supervise(args: &TrainArgs, run: &Path) -> Result<()> {
         newest = step;
         let from = step.map_or("its beginning".into(), |step| format!("step {step}"));
         errln!("the run ended ({status}); restart {restarts} of {} from {from} in {pause} s", args.restarts);
-        std::thread::sleep(Duration::from_secs(pause));
+        let until = Instant::now() + Duration::from_secs(pause);
+        while Instant::now() < until {
+            if let Some(signal) = stop.asked() {
+                errln!("ended by {signal} before the restart; go on with --resume {}", run.display());
+                return Ok(128 + signal as i32);
+            }
+            std::thread::sleep(POLL);
+        }
     }
 }
 
@@ -80,7 +91,7 @@ fn wait(mut child: Child, stop: &Stop) -> Result<ExitStatus> {
             let signal = if signal == Signal::Int { UnixSignal::INT } else { UnixSignal::TERM };
             told = kill_process(pid, signal).is_ok();
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(POLL);
     }
 }
 

@@ -15,7 +15,7 @@ use alexnet_split::report::host::Host;
 use alexnet_split::report::progress::Progress;
 use alexnet_split::report::{logs, times, trace};
 use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir::{self, RunDir, RunInfo};
+use alexnet_split::train::run_dir::{self, Claim, RunDir, RunInfo};
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
@@ -44,43 +44,79 @@ enum Start {
     New,
     /// It was begun, but nothing of it was saved.
     Over,
-    /// From a checkpoint, after so many steps.
-    Checkpoint(PathBuf, u64),
+    /// From a checkpoint, after so many steps, perhaps before their evaluation.
+    Checkpoint { path: PathBuf, step: u64, evaluation_due: bool },
+}
+
+impl Start {
+    /// Steps done before.
+    fn step(&self) -> u64 {
+        if let Start::Checkpoint { step, .. } = self { *step } else { 0 }
+    }
+}
+
+/// What keeps other processes out of a run's directory until it is opened.
+enum Hold {
+    /// A new one's folder.
+    Folder(Option<NewFolder>),
+    /// The claim on one that was begun.
+    Claim(Claim),
+}
+
+/// A folder that this process has made, and perhaps the one that it is in; gone again where nothing came into them.
+struct NewFolder {
+    path: PathBuf,
+    parent: Option<PathBuf>,
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // Fails where there is anything in it.
+        let gone = std::fs::remove_dir(&self.path);
+        if let (Ok(()), Some(parent)) = (gone, &self.parent) {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
 }
 
 pub fn train(args: &TrainArgs) -> Result<()> {
     if args.restarts > 0 && !supervise::is_supervised()? {
-        let run = args.resume.clone().or(args.out.clone());
-        let run = run.map_or_else(|| next_run(&super::recipe(&args.recipe, "quick")?.name), Ok)?;
-        return supervise::supervise(args, &run);
+        let given = args.resume.clone().or(args.out.clone());
+        let made = given.is_none().then(|| next_run(&super::recipe(&args.recipe, "quick")?.name)).transpose()?;
+        let run = given.or(made.as_ref().map(|made| made.path.clone())).unwrap_or_default();
+        let code = supervise::supervise(args, &run)?;
+        drop(made);
+        // The run's process has said why.
+        std::process::exit(code);
     }
     let stop = Stop::on_signals()?;
     let options = place::gpu_options(&args.device, None);
     match World::from_environment(|name| std::env::var(name).ok())? {
         None => {
-            let job = job(args)?;
+            let (job, hold) = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
             on_place!(place::choose(&args.device, streams), options, streams, |seats, about| {
-                run(args, &job, seats, None, &about, &stop)
+                run(args, &job, Some(hold), seats, None, &about, &stop)
             })
         }
         Some(world) => {
             let mut link = Link::open(&world, options.exchange_timeout)?;
             // Process 0 decides, so that only it needs the recipe and the run's directory.
-            let ours = if world.rank == 0 { Some(job(args)?) } else { None };
+            let (ours, hold) =
+                if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
             let mut job = link.told(ours)?;
             job.data = args.data.data.clone().unwrap_or(job.data);
             if Net::from_options(&job.recipe.net)?.streams != 2 {
                 return Err(Error::recipe("net.streams", "two processes run two streams; start one process"));
             }
             let GpuSeats { seats, about } = devices::process_seat(&world, &mut link, &options)?;
-            run(args, &job, seats, Some(link), &about, &stop)
+            run(args, &job, hold, seats, Some(link), &about, &stop)
         }
     }
 }
 
-/// What the flags ask for.
-fn job(args: &TrainArgs) -> Result<Job> {
+/// What the flags ask for, in a directory that is this process' from now on.
+fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && run_dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
     let (mut recipe, data) = match &args.resume {
@@ -91,9 +127,9 @@ fn job(args: &TrainArgs) -> Result<Job> {
             }
             (recipe, super::data_folder(&args.data))
         }
-        Some(checkpoint) if checkpoint::run_of(checkpoint) != checkpoint => {
-            let run = checkpoint::run_of(checkpoint).display();
-            return Err(Error::run(checkpoint, format!("is a checkpoint; its run goes on with --resume {run}")));
+        Some(path) if checkpoint::is_generation(path) => {
+            let run = checkpoint::run_of(path);
+            return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
         }
         Some(run) => {
             let recipe = run_dir::load_recipe(run)?;
@@ -102,26 +138,42 @@ fn job(args: &TrainArgs) -> Result<Job> {
     };
     recipe.train.epochs = args.epochs.unwrap_or(recipe.train.epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(recipe.train.on_bad_loss);
-    let start = match resumed {
-        None => Start::New,
-        // Damaged checkpoints are no reason to lose all that was trained: that is for the run's owner to decide.
-        Some(run) if checkpoint::list(run)?.is_empty() => Start::Over,
-        Some(run) => {
-            let (path, state) = checkpoint::find(run)?;
-            Start::Checkpoint(path, state.step)
+    let (run, start, hold) = match (resumed, &args.out) {
+        (Some(run), _) => {
+            // First: a process that trains there changes what there is to go on from.
+            let claim = Claim::new(run)?;
+            (run.to_owned(), begun_at(run)?, Hold::Claim(claim))
+        }
+        (None, Some(run)) => (run.clone(), Start::New, Hold::Folder(None)),
+        (None, None) => {
+            let folder = next_run(&recipe.name)?;
+            (folder.path.clone(), Start::New, Hold::Folder(Some(folder)))
         }
     };
-    let run = match (resumed, &args.out) {
-        (Some(run), _) => run.to_owned(),
-        (None, Some(run)) => run.clone(),
-        (None, None) => next_run(&recipe.name)?,
-    };
-    Ok(Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms })
+    Ok((Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms }, hold))
+}
+
+/// Where a run that was begun goes on.
+fn begun_at(run: &Path) -> Result<Start> {
+    if !checkpoint::list(run)?.is_empty() {
+        let (path, state) = checkpoint::find(run)?;
+        return Ok(Start::Checkpoint { path, step: state.step, evaluation_due: state.evaluation_due });
+    }
+    // Damaged checkpoints are no reason to lose all that was trained: that is for the run's owner to decide.
+    match checkpoint::set_aside(run)? {
+        Some(path) => {
+            let problem =
+                format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
+            Err(Error::run(run, problem))
+        }
+        None => Ok(Start::Over),
+    }
 }
 
 fn run<B: Backend>(
     args: &TrainArgs,
     job: &Job,
+    hold: Option<Hold>,
     seats: Vec<Seat<B>>,
     link: Option<Link>,
     device: &str,
@@ -129,31 +181,34 @@ fn run<B: Backend>(
 ) -> Result<()> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
     let data = DataSet::load(&job.data)?;
+    if let Some(Hold::Claim(_)) = hold {
+        run_dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
+    }
     let recipe = resolve(job.recipe.clone(), &data)?;
     // The directory before the network: nobody wants to learn after minutes that it cannot be used.
-    let mut run = match &job.start {
-        _ if !leads => RunDir::elsewhere(&job.run),
-        Start::New => {
+    let step = job.start.step();
+    let mut run = match hold {
+        None => RunDir::elsewhere(&job.run),
+        Some(Hold::Folder(_made)) => {
             Net::from_options(&recipe.net).and_then(|net| Plan::all(&net))?;
             let (version, commit) = (env!("CARGO_PKG_VERSION").into(), commit());
-            // The run may be looked at from another folder.
-            let folder = std::path::absolute(&job.data).map_err(Error::io("find", &job.data))?;
-            let info = RunInfo { version, commit, data: folder, classes: data.classes.clone() };
-            RunDir::create(&job.run, &recipe, &info)?
+            let images = Some(data.train.len());
+            let info =
+                RunInfo { version, commit, data: lasting_path(&job.data)?, images, classes: data.classes.clone() };
+            RunDir::create(&job.run, &recipe, &info, || Ok(()))?
         }
-        begun => {
+        Some(Hold::Claim(claim)) => {
             same_recipe(&job.run, &recipe)?;
-            let step = if let Start::Checkpoint(_, step) = begun { *step } else { 0 };
-            let run = RunDir::resume(&job.run, step)?;
+            let evaluation_due = matches!(job.start, Start::Checkpoint { evaluation_due: true, .. });
+            let run = RunDir::resume(claim, step, evaluation_due)?;
             checkpoint::set_aside_after(&job.run, step)?;
             run
         }
     };
-    let step = if let Start::Checkpoint(_, step) = job.start { step } else { 0 };
     if leads {
         logs::keep(&job.run.join("log.txt"))?;
     }
-    let planned = recipe.train.epochs * data.train.len().div_ceil(recipe.train.batch_size) as u64;
+    let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
     let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
     let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
     run.journal(
@@ -205,8 +260,8 @@ fn train_in<B: Backend>(
     let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
     let mut session = Session::new(recipe.clone(), data, seats, link)?;
     session.end_on(stop.clone());
-    if let Start::Checkpoint(checkpoint, _) = &job.start {
-        session.restore(checkpoint)?;
+    if let Start::Checkpoint { path, .. } = &job.start {
+        session.restore(path)?;
     }
     if !leads {
         errln!("device   {device}; process 0 reports");
@@ -227,7 +282,7 @@ fn train_in<B: Backend>(
     let from = match &job.start {
         Start::New => String::new(),
         Start::Over => ": nothing of it was saved, from its beginning".into(),
-        Start::Checkpoint(_, step) => format!(": on from step {step}"),
+        Start::Checkpoint { step, .. } => format!(": on from step {step}"),
     };
     progress.say(&format!("run      {}{from}", run.path().display()));
     session.train(run, &options, &mut progress)?;
@@ -262,8 +317,24 @@ fn commit() -> Option<String> {
     option_env!("ALEXNET_SPLIT_COMMIT").map(str::to_owned)
 }
 
-/// The first `runs/<recipe>-<n>` that is not there yet.
-fn next_run(recipe: &str) -> Result<PathBuf> {
-    let mut paths = (1..100_000).map(|n| Path::new("runs").join(format!("{recipe}-{n}")));
-    paths.find(|path| !path.exists()).ok_or_else(|| Error::run("runs", "holds too many runs; give --out"))
+/// The data folder as it can be found from other folders, as far as `run.json` can say it.
+fn lasting_path(data: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(data).map_err(Error::io("find", data))?;
+    let told = [absolute, data.to_owned()].into_iter().find(|path| path.to_str().is_some());
+    told.ok_or_else(|| Error::data(data, "its name is not UTF-8, as run.json needs it; give a link to it"))
+}
+
+/// Makes the first `runs/<recipe>-<n>` that is not there yet.
+fn next_run(recipe: &str) -> Result<NewFolder> {
+    let runs = Path::new("runs");
+    let parent = (!runs.exists()).then(|| runs.to_owned());
+    std::fs::create_dir_all(runs).map_err(Error::io("create", runs))?;
+    for path in (1..100_000).map(|n| runs.join(format!("{recipe}-{n}"))) {
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(NewFolder { path, parent }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("create", &path)(error)),
+        }
+    }
+    Err(Error::run(runs, "holds too many runs; give --out"))
 }

@@ -85,6 +85,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     written.and_then(|()| rename(&temporary, path))
 }
 
+/// A file's bytes; none where there is no file.
+///
+/// Fails where it is something else, which might have no end.
+pub fn read_if_there(path: &Path) -> Result<Vec<u8>> {
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(Error::run(path, "is not a file"));
+    }
+    match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(Error::io("read", path)),
+    }
+}
+
 /// Adds a line to an open file.
 pub fn append_line(file: &mut File, path: &Path, line: &str) -> Result<()> {
     write_all(file, format!("{line}\n").as_bytes()).map_err(Error::io("write", path))

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::rows::{Eval, Event, Filters, Info, Row, Skipped, Start, Step, Times};
 use super::timeline::Timeline;
+use crate::disk::read_if_there as read;
 use crate::error::{Error, Result};
 
 /// Steps that the newest training loss and speed are averaged over, at most.
@@ -148,7 +149,9 @@ impl Run {
 
     /// Training steps done, as far as the files tell.
     pub fn step(&self) -> u64 {
-        let rows = [self.steps.last().map(|row| row.step), self.evals.last().map(|row| row.step)];
+        // One that goes on from a checkpoint has done its steps before the first line of its metrics.
+        let begun = self.starts().last().map(|start| start.step);
+        let rows = [self.steps.last().map(|row| row.step), self.evals.last().map(|row| row.step), begun];
         rows.into_iter().flatten().max().unwrap_or(0)
     }
 
@@ -284,14 +287,6 @@ pub fn list(folder: &Path) -> Result<(Vec<Run>, Vec<Error>)> {
 /// Whether a process trains the run: tried with a shared lock that is given back at once.
 fn is_locked(path: &Path) -> bool {
     File::open(path.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// A file's bytes; none where there is no file.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(Error::io("read", path)),
-    }
 }
 
 /// The lines that are whole.

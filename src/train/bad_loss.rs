@@ -39,54 +39,92 @@ impl<B: Backend> Session<B> {
     /// Deals with the step that comes next, whose loss is bad. Returns whether the batches to come are others now.
     pub(super) fn leave_out(&mut self, batch: &Batch, loss: f64, why: &str, to: &mut Outputs) -> Result<bool> {
         let step = self.state.step + 1;
-        let details = self.write_details(batch, loss, why, to)?;
-        let again = self.recipe.train.on_bad_loss;
+        // Once more: the backward pass has written over activations.
+        self.pair.training_loss(batch, self.recipe.train.seed, self.state.step)?;
+        let details = self.write_details(step, batch.len(), self.next_indices(), loss, why, to)?;
+        let policy = self.recipe.train.on_bad_loss;
         self.bad_in_a_row += 1;
-        if again == OnBadLoss::Stop || self.bad_in_a_row > MOST_IN_A_ROW {
-            // What is being written may be the last good state.
-            to.writer.finish()?;
-            let good = match self.pair.told(|| Ok(checkpoint::find(to.run.path()).ok()))? {
-                Some((path, _)) => format!("the last good checkpoint is {}", path.display()),
-                None => "no checkpoint had been written yet".into(),
-            };
-            let advice = match again {
-                OnBadLoss::Stop => {
-                    "Lower the learning rate (--lr) and start again, or leave such steps out with --on-nan skip or rollback"
-                }
-                _ => "Lower the learning rate (--lr) and start again",
-            };
-            return Err(Error::Diverged { step, why: why.into(), advice: format!("{good}{details}. {advice}") });
+        if policy == OnBadLoss::Stop || self.bad_in_a_row > MOST_IN_A_ROW {
+            return Err(self.diverged(step, &format!("{why}; stopped before the update"), &details, to)?);
         }
-        let skipped = self.state.skipped_steps;
-        let (left_out, why) = match again {
-            OnBadLoss::Rollback => {
-                to.writer.finish()?;
-                let (checkpoint, state) = self.pair.told(|| checkpoint::find(to.run.path()))?;
-                self.restore(&checkpoint)?;
-                (step - state.step, format!("{why}; back to the weights of step {}", state.step))
-            }
-            _ => (1, why.to_owned()),
+        let rolls_back = policy == OnBadLoss::Rollback;
+        let from = if rolls_back { self.roll_back(to)? } else { step - 1 };
+        self.go_on_at(step, from, loss, why, to)?;
+        Ok(rolls_back)
+    }
+
+    /// Deals with the newest step's weights, whose loss on held-out images is not finite: leaving out steps to come does
+    /// not mend them, so that only going back helps.
+    pub(super) fn leave_out_evaluated(&mut self, loss: f64, to: &mut Outputs) -> Result<()> {
+        let (step, why) = (self.state.step, format!("the held-out loss after it is {loss}"));
+        let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
+        let details = self.write_details(step, (count - 1) % size + 1, Vec::new(), loss, &why, to)?;
+        self.bad_in_a_row += 1;
+        if self.recipe.train.on_bad_loss != OnBadLoss::Rollback || self.bad_in_a_row > MOST_IN_A_ROW {
+            return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, to)?);
+        }
+        let from = self.roll_back(to)?;
+        self.go_on_at(step, from, loss, &why, to)
+    }
+
+    /// The error of a run that ends of it.
+    fn diverged(&mut self, step: u64, why: &str, details: &str, to: &mut Outputs) -> Result<Error> {
+        // What is being written may be the last good state.
+        to.settle()?;
+        let good = match self.pair.told(|| Ok(checkpoint::find(to.run.path()).ok()))? {
+            Some((path, _)) => format!("the last good checkpoint is {}", path.display()),
+            None => "no checkpoint had been written yet".into(),
         };
+        let advice = match self.recipe.train.on_bad_loss {
+            OnBadLoss::Stop => {
+                "Lower the learning rate (--lr) and start again, or leave such steps out with --on-nan skip or rollback"
+            }
+            _ => "Lower the learning rate (--lr) and start again",
+        };
+        Ok(Error::Diverged { step, why: why.into(), advice: format!("{good}{details}. {advice}") })
+    }
+
+    /// Goes back to the newest checkpoint; returns its step.
+    fn roll_back(&mut self, to: &mut Outputs) -> Result<u64> {
+        to.settle()?;
+        let (checkpoint, state) = self.pair.told(|| checkpoint::find(to.run.path()))?;
+        self.restore(&checkpoint)?;
+        Ok(state.step)
+    }
+
+    /// Goes on as if `step` were done, with the weights of step `from`.
+    fn go_on_at(&mut self, step: u64, from: u64, loss: f64, why: &str, to: &mut Outputs) -> Result<()> {
+        let left_out = step - from;
+        // A checkpoint's own count is that of its time: what was left out since is left out again.
+        self.state.skipped_steps += left_out;
         self.state.step = step;
-        self.state.skipped_steps = skipped + left_out;
+        let back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
+        let why = if back { format!("{why}; back to the weights of step {from}") } else { why.to_owned() };
         let shown = if loss.is_finite() { json!(loss) } else { json!(loss.to_string()) };
         to.run.log(&json!({"kind": "skipped", "step": step, "steps": left_out, "loss": shown, "why": why}))?;
         to.observer.left_out(step, &why);
-        Ok(again == OnBadLoss::Rollback)
+        Ok(())
     }
 
-    /// Writes down the batch and how far every tensor's values reach; returns how to speak of it.
-    fn write_details(&mut self, batch: &Batch, loss: f64, why: &str, to: &mut Outputs) -> Result<String> {
-        // Once more: the backward pass has written over activations.
-        self.pair.training_loss(batch, self.recipe.train.seed, self.state.step)?;
-        let (step, streams) = (self.state.step + 1, self.pair.extremes(batch.len())?);
+    /// Writes down the training images of the batch and how far every tensor's values reach, of a batch of `n`; returns
+    /// how to speak of it.
+    fn write_details(
+        &mut self,
+        step: u64,
+        n: usize,
+        images: Vec<u32>,
+        loss: f64,
+        why: &str,
+        to: &mut Outputs,
+    ) -> Result<String> {
+        let streams = self.pair.extremes(n)?;
         if !self.pair.leads() {
             return Ok(String::new());
         }
         let path = to.run.path().join(format!("bad-loss-step-{step:08}.json"));
         let details = json!({
             "step": step, "loss": loss.to_string(), "why": why, "loss_mean": self.state.loss_mean,
-            "lr": self.state.schedule.lr, "images": self.next_indices(), "injected": faults::in_step("nan", step),
+            "lr": self.state.schedule.lr, "images": images, "injected": faults::in_step("nan", step),
             "streams": streams,
         });
         disk::write_whole(&path, &serde_json::to_vec_pretty(&details).unwrap_or_default())?;

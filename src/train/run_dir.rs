@@ -14,13 +14,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::disk::{self, append_line, write_whole};
+use crate::data::DataSet;
+use crate::disk::{self, append_line, read_if_there, write_whole};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::report::filters;
@@ -29,6 +30,9 @@ use crate::train::checkpoint;
 
 /// Steps that TensorBoard is shown, at most.
 const SHOWN_STEPS: u64 = 10_000;
+
+/// How long a lock is waited for: `runs` and `report` hold it for a moment to see whether somebody else does.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a run was started with, besides its recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,11 +44,87 @@ pub struct RunInfo {
     pub commit: Option<String>,
     /// The data folder.
     pub data: PathBuf,
+    /// Training images in it; unknown of runs of older versions.
+    #[serde(default)]
+    pub images: Option<usize>,
     /// Class names by label.
     pub classes: Vec<String>,
 }
 
-/// An open run directory; locked until dropped.
+impl RunInfo {
+    /// Whether `data`, from `folder`, can be what the run was trained on; other names of its classes are warned of.
+    ///
+    /// Fails where it has another number of classes.
+    pub fn has_classes_of(&self, data: &DataSet, folder: &Path) -> Result<()> {
+        let (found, expected) = (data.classes.len(), self.classes.len());
+        if found != expected {
+            let problem = format!("has {found} classes, the run was trained on {expected}");
+            return Err(Error::data(folder, problem));
+        }
+        let other = data.classes.iter().zip(&self.classes).find(|(found, expected)| found != expected);
+        if let Some((found, expected)) = other {
+            // ImageNet's are called by their numbers in one form, by words in another.
+            tracing::warn!(
+                "{}: {found:?} is the class that the run calls {expected:?}, by its number",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The same, and that training goes on as it began.
+    ///
+    /// Fails where there are other numbers of classes or of training images, and so other batches.
+    pub fn goes_on_with(&self, data: &DataSet, folder: &Path) -> Result<()> {
+        self.has_classes_of(data, folder)?;
+        match (data.train.len(), self.images) {
+            (found, Some(expected)) if found != expected => {
+                let problem = format!("has {found} training images, the run was begun with {expected}");
+                Err(Error::data(folder, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A run's directory that no other process may train in until this is dropped.
+pub struct Claim {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Claim {
+    /// Claims an existing directory.
+    ///
+    /// Fails where another process has.
+    pub fn new(path: &Path) -> Result<Claim> {
+        let file = path.join("lock");
+        if !path.is_dir() {
+            return Err(Error::run(path, "no such run directory"));
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)
+            .map_err(Error::io("open", &file))?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Claim { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::run(path, "is in use by another run; wait for it or choose another --out"));
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &file)(error)),
+            }
+        }
+    }
+}
+
+/// An open run directory; claimed until dropped.
 pub struct RunDir {
     path: PathBuf,
     /// `None` where another process keeps the directory.
@@ -57,16 +137,16 @@ struct Files {
     events: EventFile,
     /// TensorBoard is given one of so many steps.
     every: u64,
-    _lock: File,
+    _claim: Claim,
 }
 
 impl RunDir {
-    /// Makes a new run directory.
+    /// Makes a new run directory; `fill` puts into it what must be there before it is a run.
     ///
     /// Fails where it holds a run already or is in use.
-    pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo) -> Result<RunDir> {
+    pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo, fill: impl FnOnce() -> Result<()>) -> Result<RunDir> {
         disk::create_folder(&path.join("checkpoints"))?;
-        let lock = lock(path)?;
+        let claim = Claim::new(path)?;
         if !checkpoint::list(path)?.is_empty() && !is_run(path) {
             let problem = "holds checkpoints of a run whose recipe.toml is gone; choose another --out";
             return Err(Error::run(path, problem));
@@ -76,44 +156,45 @@ impl RunDir {
                 format!("already holds a run; continue it with --resume {}, or choose another --out", path.display());
             return Err(Error::run(path, problem));
         }
-        write_whole(&path.join("run.json"), serde_json::to_string_pretty(info).unwrap_or_default().as_bytes())?;
+        let text = serde_json::to_string_pretty(info)
+            .map_err(|error| Error::run(path, format!("run.json cannot be written: {error}")))?;
+        write_whole(&path.join("run.json"), text.as_bytes())?;
+        fill()?;
         write_whole(&path.join("recipe.toml"), recipe.to_toml().as_bytes())?;
-        RunDir::open(path, lock, None)
+        RunDir::open(claim, None)
     }
 
-    /// Opens an existing one to go on after `step`: later lines of the metrics are dropped.
-    pub fn resume(path: &Path, step: u64) -> Result<RunDir> {
-        let lock = lock(path)?;
-        let metrics = path.join("metrics.jsonl");
-        let text = if metrics.exists() {
-            let bytes = std::fs::read(&metrics).map_err(Error::io("read", &metrics))?;
-            String::from_utf8_lossy(&bytes).into_owned()
-        } else {
-            String::new()
-        };
+    /// Opens an existing one to go on after `step`: later lines of the metrics are dropped, and its evaluation where
+    /// that is to be made (again).
+    pub fn resume(claim: Claim, step: u64, evaluation_due: bool) -> Result<RunDir> {
+        let metrics = claim.path.join("metrics.jsonl");
+        let text = String::from_utf8_lossy(&read_if_there(&metrics)?).into_owned();
         let done = |line: &&str| {
-            serde_json::from_str::<Value>(line).is_ok_and(|row| row["step"].as_u64().is_some_and(|at| at <= step))
+            let Ok(row) = serde_json::from_str::<Value>(line) else { return false };
+            let again = evaluation_due && row["kind"] == "eval";
+            row["step"].as_u64().is_some_and(|at| at < step || (at == step && !again))
         };
         let kept: String = text.lines().filter(done).flat_map(|line| [line, "\n"]).collect();
         if kept != text {
             write_whole(&metrics, kept.as_bytes())?;
         }
-        RunDir::open(path, lock, Some(step))
+        RunDir::open(claim, Some(step))
     }
 
-    fn open(path: &Path, lock: File, resumed_after: Option<u64>) -> Result<RunDir> {
+    fn open(claim: Claim, resumed_after: Option<u64>) -> Result<RunDir> {
+        let path = claim.path.clone();
         let open = |name: &str| {
             let file = path.join(name);
             OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))
         };
         // A line that a process did not come to the end of would take the next one with it.
         let journal = path.join("journal.jsonl");
-        let torn = std::fs::read(&journal).is_ok_and(|bytes| bytes.last().is_some_and(|byte| *byte != b'\n'));
+        let torn = read_if_there(&journal)?.last().is_some_and(|byte| *byte != b'\n');
         let mut events = EventFile::create(&path.join("tensorboard"), unix_s())?;
         resumed_after.map_or(Ok(()), |step| events.restarted(step))?;
         let files =
-            Files { metrics: open("metrics.jsonl")?, journal: open("journal.jsonl")?, events, every: 1, _lock: lock };
-        let mut run = RunDir { path: path.to_owned(), files: Some(files) };
+            Files { metrics: open("metrics.jsonl")?, journal: open("journal.jsonl")?, events, every: 1, _claim: claim };
+        let mut run = RunDir { path, files: Some(files) };
         if torn && let Some(files) = &mut run.files {
             append_line(&mut files.journal, &journal, "")?;
         }
@@ -200,28 +281,19 @@ pub fn load_recipe(run: &Path) -> Result<Recipe> {
     if !is_run(run) {
         return Err(Error::run(run, "is not a run directory: it has no recipe.toml"));
     }
-    Recipe::load(&run.join("recipe.toml"))
+    let path = run.join("recipe.toml");
+    Recipe::load(&path).map_err(|error| match error {
+        Error::Io { .. } => error,
+        // Not what the user asks for now.
+        wrong => Error::run(path, format!("damaged: {wrong}")),
+    })
 }
 
 /// What an existing run was started with.
 pub fn load_info(run: &Path) -> Result<RunInfo> {
     let path = run.join("run.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    serde_json::from_str(&text).map_err(|error| Error::run(path, format!("damaged: {error}")))
-}
-
-fn lock(path: &Path) -> Result<File> {
-    let file = path.join("lock");
-    if !path.is_dir() {
-        return Err(Error::run(path, "no such run directory"));
+    if !path.exists() {
+        return Err(Error::run(path, "is missing"));
     }
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&file).map_err(Error::io("open", &file))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::run(path, "is in use by another run; wait for it or choose another --out"))
-        }
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &file)(error)),
-    }
+    serde_json::from_slice(&read_if_there(&path)?).map_err(|error| Error::run(path, format!("damaged: {error}")))
 }

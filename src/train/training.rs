@@ -96,7 +96,7 @@ impl<B: Backend> Session<B> {
     /// The loop; returns what ended it before its time.
     fn train_until(&mut self, max_steps: Option<u64>, to: &mut Outputs) -> Result<Option<Signal>> {
         let per_epoch = self.steps_per_epoch();
-        let planned = self.recipe.train.epochs * per_epoch;
+        let planned = self.recipe.train.epochs.saturating_mul(per_epoch);
         let total = max_steps.map_or(planned, |steps| steps.min(planned));
         let observe_every = total.div_ceil(OBSERVATIONS).max(1);
         to.run.expect_steps(total);
@@ -219,6 +219,10 @@ impl<B: Backend> Session<B> {
     /// Evaluates, tells the schedule, and saves; returns whether there was time for it.
     fn evaluate_and_save(&mut self, to: &mut Outputs) -> Result<bool> {
         let Some(result) = self.evaluate(to.observer)? else { return Ok(false) };
+        if !result.loss().is_finite() {
+            self.leave_out_evaluated(result.loss(), to)?;
+            return self.evaluate_and_save(to);
+        }
         let (step, per_epoch) = (self.state.step, self.steps_per_epoch());
         let (epoch, error) = (step.div_ceil(per_epoch), result.top1_error());
         to.run.log(&json!({
@@ -319,6 +323,11 @@ fn shortest(value: f32) -> f64 {
 }
 
 impl Outputs<'_> {
+    /// Waits for the checkpoint that is being written.
+    pub fn settle(&mut self) -> Result<()> {
+        self.writer.finish()?.map_or(Ok(()), |written| self.saved(written))
+    }
+
     /// A checkpoint is on disk.
     pub fn saved(&mut self, path: PathBuf) -> Result<()> {
         self.observer.saved(&path);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use load::{load, open};
 pub use save::{Snapshot, Writer, check_space, generation_bytes, snapshot};
 
+use super::run_dir;
 use super::schedule::Schedule;
 use crate::disk::{self, tensors};
 use crate::error::{Error, Result};
@@ -119,7 +120,7 @@ pub fn list(run: &Path) -> Result<Vec<Generation>> {
 ///
 /// Fails where there is none, where all are damaged, and where the newest was written by another version.
 pub fn find(path: &Path) -> Result<(PathBuf, State)> {
-    if path.join(MARKER).is_file() {
+    if is_generation(path) {
         return verify(path).map(|state| (path.to_owned(), state));
     }
     if !path.is_dir() {
@@ -143,10 +144,20 @@ pub fn find(path: &Path) -> Result<(PathBuf, State)> {
     Err(first.unwrap_or_else(|| Error::run(path, "holds no checkpoint yet")))
 }
 
+/// Whether a path given by the user is a checkpoint's.
+pub fn is_generation(path: &Path) -> bool {
+    path.join(MARKER).is_file()
+}
+
 /// The run that a path given by the user means: itself, or the one that a checkpoint belongs to.
-pub fn run_of(path: &Path) -> &Path {
-    let is_checkpoint = path.join(MARKER).is_file();
-    path.parent().and_then(Path::parent).filter(|_| is_checkpoint).unwrap_or(path)
+pub fn run_of(path: &Path) -> PathBuf {
+    if !is_generation(path) {
+        return path.to_owned();
+    }
+    let above = |path: &Path| Some(path.parent()?.parent()?.to_owned());
+    // As the user says it where that leads to a run; a link, or a name within the run, says less.
+    let said = above(path).filter(|run| run_dir::is_run(run));
+    said.or_else(|| above(&path.canonicalize().ok()?)).unwrap_or_else(|| path.to_owned())
 }
 
 /// Reads and hashes all files of a generation.
@@ -217,6 +228,17 @@ pub fn load_state(generation: &Path) -> Result<State> {
 fn altered_version(value: serde_json::Value) -> bool {
     serde_json::from_value(value)
         .is_ok_and(|marker: Marker| Marker::of(&State { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
+}
+
+/// One of those that were taken out of the way, if there are any.
+pub fn set_aside(run: &Path) -> Result<Option<PathBuf>> {
+    let folder = folder(run);
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths.find(|path| path.as_os_str().to_string_lossy().ends_with(DAMAGED)))
 }
 
 /// Takes generations after `step` out of the way: they are damaged, and will be written anew.

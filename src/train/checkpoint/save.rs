@@ -30,7 +30,7 @@ pub fn generation_bytes(plans: &[Plan], states: usize, mean_values: usize) -> u6
 /// folder, beside those that are there already.
 pub fn check_space(run: &Path, keep: usize, generation: u64) -> Result<()> {
     let there = list(run)?.len() as u64;
-    let needed = generation * (keep as u64 + 2).saturating_sub(there);
+    let needed = generation.saturating_mul((keep as u64).saturating_add(2).saturating_sub(there));
     match disk::free_bytes(run) {
         Some(free) if free < needed => Err(Error::NoSpace {
             path: run.to_owned(),
