@@ -74,6 +74,78 @@ fn the_parts_of_a_trace_nest() {
 }
 
 #[test]
+fn streams_share_a_clock_and_hidden_time_is_what_the_timeline_shows() {
+    let place = Place::new();
+    let wide = ["--set", "net.conv_channels=[16,32,48,48,32]", "--set", "net.dense_units=[256,256]"];
+    let args = ["--out", "run", "--steps", "5", "--trace", "trace.json"];
+    succeeded(place.train(&[&wide[..], &args].concat()));
+    // Both streams' backward passes are waited for before either updates its weights: as they say themselves.
+    let tracks = tracks(&place.path("trace.json"));
+    let spans = |track: &str| tracks.values().find(|(name, _)| name == track).unwrap().1.clone();
+    let of = |track: &str, what: &str| spans(track).into_iter().filter(|(.., name)| name == what).collect::<Vec<_>>();
+    let streams = ["stream 0", "stream 1"];
+    for step in 0..5 {
+        let backward_end = streams.map(|stream| of(stream, "backward")[step].1).into_iter().max().unwrap();
+        let update = streams.map(|stream| of(stream, "update")[step].0).into_iter().min().unwrap();
+        assert!(backward_end <= update, "step {}: {backward_end} us, {update} us", step + 1);
+        let name = format!("step {}", step + 1);
+        let whole = &of("main", &name)[0];
+        for stream in streams {
+            let part = &of(stream, &name)[0];
+            assert!(whole.0 <= part.0 && part.1 <= whole.1, "{whole:?} {part:?}");
+        }
+    }
+    // What was on its way before the stream began to wait for it was hidden.
+    let timeline: Value = serde_json::from_slice(&std::fs::read(place.path("run/timeline.json")).unwrap()).unwrap();
+    let rows = metrics(&place.path("run"));
+    let row = rows.iter().rfind(|row| row["kind"] == "times").unwrap();
+    assert_eq!((&row["steps"], &row["step"], &timeline["step"]), (&1.into(), &5.into(), &5.into()));
+    for stream in 0..2 {
+        let events = timeline["streams"][stream]["events"].as_array().unwrap();
+        let part = |event: &Value| ["start_us", "us"].map(|key| event[key].as_f64().unwrap());
+        let swaps = events.windows(2).filter(|pair| pair[0]["activity"] == "exchange");
+        let hidden: f64 = swaps
+            .map(|pair| {
+                assert_eq!(pair[1]["activity"], "waiting");
+                let ([from, us], [waits, _]) = (part(&pair[0]), part(&pair[1]));
+                (waits - from).clamp(0., us)
+            })
+            .sum();
+        let told = 1e3 * row["streams"][stream]["hidden_ms"].as_f64().unwrap();
+        assert!((hidden - told).abs() < 1. + 0.01 * hidden, "stream {stream}: {hidden} us, told {told} us");
+    }
+}
+
+#[test]
+fn a_run_is_looked_at_soon_after_each_start() {
+    let place = Place::new();
+    let looked_at = |place: &Place| -> Vec<u64> {
+        let rows = metrics(&place.path("run"));
+        rows.iter().filter(|row| row["kind"] == "times").map(|row| row["step"].as_u64().unwrap()).collect()
+    };
+    // Of 10,000 steps one in 200 is looked at, besides.
+    let args = ["--out", "run", "--epochs", "2000", "--steps", "10000"];
+    let end_after = |mut command: std::process::Command, steps: usize| {
+        let mut child =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let done = || std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
+        while done().lines().filter(|line| line.contains("\"kind\":\"step\"")).count() < steps {
+            assert!(std::time::Instant::now() < until, "not in time: {steps} steps");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        child.wait().unwrap();
+        metrics(&place.path("run")).iter().filter(|row| row["kind"] == "step").count() as u64
+    };
+    let first = end_after(place.train_command(&args), 12);
+    assert_eq!(looked_at(&place)[..2], [2, 10]);
+    end_after(place.command(&["--resume", "run", "--steps", "10000"]), first as usize + 3);
+    assert!(looked_at(&place).contains(&(first + 2)), "{first}: {:?}", looked_at(&place));
+}
+
+#[test]
 fn schedules_can_be_followed_in_the_metrics() {
     let rates = |place: &Place| -> Vec<f64> {
         let rows = metrics(&place.path("run"));

@@ -15,7 +15,7 @@ pub struct Event {
     pub pass: Pass,
     /// What.
     pub activity: Activity,
-    /// Microseconds since the stream's first operation of the step.
+    /// Microseconds since the step began.
     pub start_us: f64,
     /// How long it took, in microseconds.
     pub us: f64,
@@ -27,9 +27,14 @@ impl Event {
         let us = |time: Duration| time.as_secs_f64() * 1e6;
         Event { layer, pass, activity, start_us: us(start), us: us(time) }
     }
+
+    /// The same by a clock that began later.
+    pub fn earlier_by(self, time: Duration) -> Event {
+        Event { start_us: (self.start_us - time.as_secs_f64() * 1e6).max(0.), ..self }
+    }
 }
 
-/// A training step. Both streams begin it together: the one before was waited for.
+/// A training step, by the clock of the process that began it: what streams of one process did when can be compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     /// Which one, from 1.

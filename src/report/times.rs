@@ -66,12 +66,20 @@ pub struct StreamTimes {
     pub steps: u64,
     /// From the first operation of each step to the end of its last one.
     pub total: Duration,
+    /// The part of the exchanges during which this stream computed. Added up swap by swap: a wait that lasts longer
+    /// than its exchange takes nothing from what others have hidden.
+    pub hidden: Duration,
 }
 
 impl StreamTimes {
     /// No time yet, for a network of `layers` layers.
     pub fn new(layers: usize) -> Self {
-        StreamTimes { layers: vec![[[Duration::ZERO; 3]; 3]; layers], steps: 0, total: Duration::ZERO }
+        StreamTimes {
+            layers: vec![[[Duration::ZERO; 3]; 3]; layers],
+            steps: 0,
+            total: Duration::ZERO,
+            hidden: Duration::ZERO,
+        }
     }
 
     /// Adds a measurement.
@@ -94,11 +102,6 @@ impl StreamTimes {
         Pass::ALL.iter().map(|&pass| self.total(pass, activity)).sum()
     }
 
-    /// The part of the exchanges during which this stream computed.
-    pub fn hidden(&self) -> Duration {
-        self.activity(Activity::Exchange).saturating_sub(self.activity(Activity::Waiting))
-    }
-
     /// The part of the steps in which this stream did not compute.
     pub fn idle(&self) -> Duration {
         self.total.saturating_sub(self.activity(Activity::Compute))
@@ -118,7 +121,7 @@ pub fn row(step: u64, now: &[StreamTimes], before: &[StreamTimes]) -> Option<ser
             "compute_ms": ms(&|times| times.activity(Activity::Compute)),
             "exchange_ms": ms(&|times| times.activity(Activity::Exchange)),
             "waiting_ms": ms(&|times| times.activity(Activity::Waiting)),
-            "hidden_ms": ms(&StreamTimes::hidden),
+            "hidden_ms": ms(&|times| times.hidden),
         })
     });
     (steps > 0).then(|| {
@@ -177,7 +180,7 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
             share(times.idle(), times.total)
         );
         if exchange > Duration::ZERO {
-            let hidden = share(times.hidden(), exchange);
+            let hidden = share(times.hidden, exchange);
             out += &format!("; exchanging {:.1} ms, {hidden:.0}% of it hidden behind computing", ms(exchange));
         }
         out.push('\n');

@@ -25,6 +25,9 @@ use crate::rng::{Philox, Purpose};
 /// Looks at the streams' times, and at the filters, that a run takes in all, about.
 const OBSERVATIONS: u64 = 50;
 
+/// Steps after a start that are looked at besides.
+const EARLY_OBSERVATIONS: [u64; 5] = [2, 10, 100, 1000, 10_000];
+
 /// Pixels that a weight of the first layer's kernels is wide in pictures.
 const FILTER_SCALE: u32 = 4;
 
@@ -98,7 +101,7 @@ impl<B: Backend> Session<B> {
         let per_epoch = self.steps_per_epoch();
         let planned = self.recipe.train.epochs.saturating_mul(per_epoch);
         let total = max_steps.map_or(planned, |steps| steps.min(planned));
-        let observe_every = total.div_ceil(OBSERVATIONS).max(1);
+        let (begun_at, observe_every) = (self.state.step, total.div_ceil(OBSERVATIONS).max(1));
         to.run.expect_steps(total);
         to.observer.started(self.state.step, total, total.div_ceil(per_epoch));
         if self.state.step == 0 && self.recipe.train.on_bad_loss == OnBadLoss::Rollback {
@@ -110,7 +113,9 @@ impl<B: Backend> Session<B> {
         let mut loader = self.start_loader(total)?;
         while self.state.step < total && !self.state.schedule.is_over(&self.recipe.schedule) {
             self.pair.want_stop(self.stop.asked().is_some());
-            let observed = (self.state.step + 1).is_multiple_of(observe_every);
+            // Of a run of days the first look would come after hours: some soon after each start, besides.
+            let (next, since) = (self.state.step + 1, self.state.step + 1 - begun_at);
+            let observed = next.is_multiple_of(observe_every) || EARLY_OBSERVATIONS.contains(&since);
             if observed {
                 self.pair.start_timeline()?;
             }
@@ -259,7 +264,7 @@ impl<B: Backend> Session<B> {
 
     /// Looks at how the streams spend their time and at the first layer's kernels, and writes it down.
     fn observe(&mut self, began: Instant, to: &mut Outputs) -> Result<()> {
-        let timeline = Timeline::new(self.state.step, self.pair.take_timeline()?);
+        let timeline = Timeline::new(self.state.step, self.pair.take_timeline(began)?);
         trace::add_step(began, &timeline);
         to.run.show("timeline.json", &serde_json::to_vec(&timeline).unwrap_or_default())?;
         let times = self.pair.times()?;

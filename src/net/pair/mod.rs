@@ -6,6 +6,7 @@ mod result;
 mod seat;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -204,9 +205,9 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// What each stream did in the newest training step; waits for its end.
-    pub fn take_timeline(&mut self) -> Result<Vec<Vec<Event>>> {
-        let events = self.each(Stream::take_timeline)?;
+    /// What each stream did in the newest training step, which began at `began`; waits for its end.
+    pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Vec<Event>>> {
+        let events = self.each(|stream| stream.take_timeline(began))?;
         self.of_all_streams(events)
     }
 

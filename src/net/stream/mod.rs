@@ -4,12 +4,11 @@ mod inspect;
 mod passes;
 mod timing;
 
-use self::timing::{Marked, Timer};
+use self::timing::{Marked, Recording, Timer};
 use crate::backend::{AugmentShape, Backend, DropoutScaling, SoftmaxShape, Update};
 use crate::error::Result;
 use crate::exchange::Exchange;
 use crate::net::plan::{Op, Param, Plan};
-use crate::report::timeline::Event;
 use crate::report::times::{Activity, Pass, StreamTimes};
 
 /// How a batch is run.
@@ -73,7 +72,7 @@ pub struct Stream<B: Backend> {
     marks: Vec<Marked<B::Mark>>,
     older_marks: Vec<Marked<B::Mark>>,
     /// Where wanted, what was done in the newest training step.
-    timeline: Option<Vec<Event>>,
+    timeline: Option<Recording<B::Mark>>,
     record: Option<Vec<Record>>,
 }
 

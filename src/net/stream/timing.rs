@@ -1,5 +1,7 @@
 //! When a stream does what.
 
+use std::time::Instant;
+
 use super::Stream;
 use crate::backend::Backend;
 use crate::error::Result;
@@ -14,6 +16,15 @@ pub(super) struct Marked<M> {
     activity: Activity,
     from: M,
     to: M,
+}
+
+/// What is done in a step, while that is wanted.
+pub(super) struct Recording<M> {
+    /// A moment before the step, on the host's clock and on the device's, with nothing queued in between.
+    host: Instant,
+    device: M,
+    /// Their times are those since that moment.
+    events: Vec<Event>,
 }
 
 impl<B: Backend> Stream<B> {
@@ -35,13 +46,19 @@ impl<B: Backend> Stream<B> {
         if let (Some(first), Some(last)) = (older_marks.first(), older_marks.last()) {
             times.total += backend.elapsed(&first.from, &last.to)?;
             times.steps += 1;
-            if let Some(timeline) = timeline {
-                timeline.clear();
+            if let Some(Recording { device, events, .. }) = timeline {
+                events.clear();
                 for Marked { layer, pass, activity, from, to } in older_marks.iter() {
                     let layer = plan.layers[*layer].name.to_string();
-                    let (start, time) = (backend.elapsed(&first.from, from)?, backend.elapsed(from, to)?);
-                    timeline.push(Event::new(layer, *pass, *activity, start, time));
+                    let (start, time) = (backend.elapsed(device, from)?, backend.elapsed(from, to)?);
+                    events.push(Event::new(layer, *pass, *activity, start, time));
                 }
+            }
+        }
+        for pair in older_marks.windows(2) {
+            // Each exchange stands before the waiting for it; until then the stream computed.
+            if let [Marked { activity: Activity::Exchange, from, to, .. }, waiting] = pair {
+                times.hidden += backend.elapsed(from, &waiting.from)?.min(backend.elapsed(from, to)?);
             }
         }
         for Marked { layer, pass, activity, from, to } in older_marks.drain(..) {
@@ -58,14 +75,16 @@ impl<B: Backend> Stream<B> {
     /// From now on remembers what is done when, until [`Stream::take_timeline`].
     pub fn start_timeline(&mut self) -> Result<()> {
         self.settle_times()?;
-        self.timeline = Some(Vec::new());
+        self.timeline = Some(Recording { host: Instant::now(), device: self.backend.mark()?, events: Vec::new() });
         Ok(())
     }
 
-    /// What was done in the newest training step; waits for its end.
-    pub fn take_timeline(&mut self) -> Result<Vec<Event>> {
+    /// What was done in the newest training step, which began at `began`; waits for its end.
+    pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Event>> {
         self.settle_times()?;
-        Ok(self.timeline.take().unwrap_or_default())
+        let Some(Recording { host, events, .. }) = self.timeline.take() else { return Ok(Vec::new()) };
+        let before = began.saturating_duration_since(host);
+        Ok(events.into_iter().map(|event| event.earlier_by(before)).collect())
     }
 
     /// Waits for the newest training step and counts its time too.
