@@ -253,7 +253,7 @@ fn run_directories_are_protected() {
     let lock = std::fs::File::options().write(true).open(place.path("run/lock")).unwrap();
     lock.lock().unwrap();
     place.fails(&["--resume", "run"], 4, &["in use"]);
-    drop(lock);
+    lock.unlock().unwrap();
     place.fails(&["--resume", "nowhere"], 4, &["nowhere"]);
     place.fails(&["eval", "data"], 4, &["no checkpoint"]);
     // A checkpoint of another network.

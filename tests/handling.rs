@@ -112,7 +112,7 @@ fn a_look_at_a_run_does_not_keep_it_from_starting() {
     lock.lock_shared().unwrap();
     let child = piped(place.command(&["--resume", "run", "--steps", "6"]));
     std::thread::sleep(Duration::from_millis(200));
-    drop(lock);
+    lock.unlock().unwrap();
     succeeded(child.wait_with_output().unwrap());
 }
 

@@ -144,7 +144,7 @@ fn a_page_tells_everything_about_a_run_in_whatever_state_its_files_are() {
         "step 50: went on, 2025-11-25 03:06:40 UTC",
         "conv&lt;1&gt;, forward, exchange: 0.900 ms, from 0.500 ms on",
         "400 ms a step: computing 380 ms (95.0%), waiting 4.00 ms (1.0%), other 16.0 ms; exchanging 8.00 ms, 75% of it hidden",
-        "At step 200 the means are 0.100 and 0.600, 0.500 apart.",
+        "At step 200 the means are 0.100 and 0.600, 0.500 apart, stream 1 the more colourful.",
         "The run has no checkpoint yet",
         "name = &quot;&lt;quick&gt;&quot;",
         "alexnet-split --out &#39;my run&#39;",
@@ -199,6 +199,75 @@ fn several_runs_are_laid_over_each_other() {
     assert!(!html.contains("train.epochs"), "the same in both");
     assert_eq!(html.matches("<polyline").count(), 6 * 2);
     assert_eq!(html.matches("src=\"data:image/png;base64,").count(), 2);
+}
+
+#[test]
+fn runs_of_one_name_and_many_runs_are_told_apart() {
+    let place = Place::new();
+    let paths: Vec<String> = ["a/run", "b/run", "c"].iter().map(|name| name.to_string()).collect();
+    let many: Vec<String> = (0..9).map(|number| format!("many/run-{number}")).collect();
+    paths.iter().chain(&many).for_each(|path| write_run(&place.path(path), 120, Some("finished")));
+    let args = |paths: &[String]| [vec!["report".to_owned()], paths.to_vec()].concat();
+    let report = |paths: &[String]| {
+        place.ok(&args(paths).iter().map(String::as_str).collect::<Vec<_>>());
+        page(&place, "runs-report.html")
+    };
+    let html = report(&paths);
+    assert!(html.contains("a/run · b/run · c</p>") && html.contains("data-name=\"b/run\""), "names");
+    // The same run twice is called the same, and the colours come again dashed.
+    assert!(report(&[paths[0].clone(), paths[0].clone()]).contains("run · run</p>"));
+    let html = report(&many);
+    assert!(html.contains("class=\"line run0 round1\"") && html.contains("class=\"line run7\""), "lines");
+    assert!(!html.contains("class=\"legend\""), "the key stands above");
+    assert_eq!(html.matches("</svg>run-").count(), 9);
+}
+
+#[test]
+fn updates_that_were_skipped_are_drawn_and_counted() {
+    let place = Place::new();
+    let run = place.path("run");
+    write_run(&run, 120, None);
+    let mut file = File::options().append(true).open(run.join("metrics.jsonl")).unwrap();
+    // Back from step 124 to 118, and then from 126.
+    for row in [
+        json!({"kind": "skipped", "step": 124, "steps": 6, "loss": "NaN", "why": "NaN; back to the weights of step 118"}),
+        json!({"kind": "step", "step": 125, "epoch": 1, "loss": 0.5}),
+        json!({"kind": "skipped", "step": 126, "steps": 8, "loss": "NaN", "why": "NaN; back to the weights of step 118"}),
+        json!({"kind": "eval", "step": 126, "epoch": 2, "loss": 12.5, "top1_error": 0.3, "top5_error": 0.1}),
+        json!({"kind": "eval", "step": 127, "epoch": 2, "loss": 5.9e26, "top1_error": 0.3, "top5_error": 0.1}),
+        json!({"kind": "filters", "step": 127, "colourfulness": [[0.6], [0.3]], "means": [0.6, 0.3], "gap": -0.3}),
+    ] {
+        writeln!(file, "\n{row}").unwrap();
+    }
+    place.ok(&["report", "run"]);
+    let html = page(&place, "run/report.html");
+    // One at 77, and 119 to 126.
+    assert!(html.contains("9 updates were skipped."), "count");
+    assert_eq!(html.matches("class=\"skipped\"").count(), 3 * 5 + 1, "marks in five charts, and in the legend");
+    assert!(html.contains("<dd>127<small> of 400</small></dd>"), "the step");
+    assert!(!html.contains("18,446"), "a number that is none");
+    // The evaluation that would flatten the chart is told of at its edge.
+    assert!(html.contains("class=\"beyond held\"") && html.contains("step 127: held-out 5.90e26"));
+    assert!(html.contains("0.600 and 0.300, 0.300 apart, stream 0 the more colourful."));
+    let low = |title: &str| -> f64 {
+        let chart = &html[html.find(&format!("aria-label=\"{title}\"")).unwrap()..];
+        let numbers = &chart[chart.find("data-y=\"").unwrap() + 8..];
+        numbers.split(' ').nth(2).unwrap().parse().unwrap()
+    };
+    assert!(low("Mean colourfulness") <= -0.3, "the gap is inside");
+    let listed: Value = serde_json::from_str(&place.ok(&["runs", ".", "--json"])).unwrap();
+    assert_eq!(listed["step"], 127);
+}
+
+#[test]
+fn one_stream_is_not_spoken_of_as_two() {
+    let place = Place::new();
+    succeeded(place.train(&["--out", "run", "--steps", "2", "--set", "net.streams=1"]));
+    place.ok(&["report", "run"]);
+    let html = page(&place, "run/report.html");
+    for part in ["between the streams", "stream 1", "nothing was exchanged", "class=\"waiting\"></i>waiting"] {
+        assert!(!html.contains(part), "{part:?}");
+    }
 }
 
 #[test]
@@ -273,7 +342,7 @@ fn runs_are_listed_with_their_states_and_left_as_they_are() {
     assert!(page(&place, "runs/running/report.html").contains("state running"));
     let second = File::open(place.path("runs/running/lock")).unwrap();
     assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
-    drop(lock);
+    lock.unlock().unwrap();
     second.try_lock().unwrap();
     File::open(place.path("runs/killed/lock")).unwrap().try_lock().unwrap();
 

@@ -6,7 +6,7 @@ use alexnet_split::disk::write_whole;
 use alexnet_split::error::{Error, NO_SPACE, Result};
 use alexnet_split::report::page::heldout::{self, HeldOut};
 use alexnet_split::report::page::{self, HeldOutPart};
-use alexnet_split::report::run::Run;
+use alexnet_split::report::run::{Run, tell_apart};
 use alexnet_split::train::checkpoint;
 
 use super::on_run;
@@ -14,7 +14,8 @@ use crate::cli::{DeviceArgs, ReportArgs, RunArgs, TransportArg};
 
 pub fn report(args: &ReportArgs) -> Result<()> {
     let runs: Vec<PathBuf> = args.runs.iter().map(|path| checkpoint::run_of(path)).collect();
-    let read: Vec<Run> = runs.iter().map(|path| Run::read(path)).collect::<Result<_>>()?;
+    let mut read: Vec<Run> = runs.iter().map(|path| Run::read(path)).collect::<Result<_>>()?;
+    tell_apart(&mut read);
     let (html, default) = match &read[..] {
         [run] => (page::of_one(run, &held_out(args)), runs[0].join("report.html")),
         several => (page::of_several(several), PathBuf::from("runs-report.html")),

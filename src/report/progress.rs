@@ -51,6 +51,11 @@ impl Average {
     }
 }
 
+/// A loss as people read it.
+pub fn loss_text(loss: f64) -> String {
+    if loss.abs() < 1e6 || !loss.is_finite() { format!("{loss:.3}") } else { format!("{loss:.3e}") }
+}
+
 impl Progress {
     /// For a run at this batch size.
     pub fn new(json: bool, batch_size: usize) -> Progress {
@@ -119,9 +124,9 @@ impl Observer for Progress {
             return;
         }
         let state = format!(
-            "{:.0} images/s, loss {:.3}, accuracy {:.0}%, {} left",
+            "{:.0} images/s, loss {}, accuracy {:.0}%, {} left",
             self.images_per_s.value(),
-            self.loss.value(),
+            loss_text(self.loss.value()),
             100. * self.accuracy.value(),
             self.time_left(report.step)
         );
@@ -159,9 +164,9 @@ impl Observer for Progress {
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));
         self.say(&format!(
-            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {:.3} ({} images)",
+            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {} ({} images)",
             report.step,
-            result.loss(),
+            loss_text(result.loss()),
             result.images
         ));
         if let (Some(bar), true) = (&self.bar, report.step >= self.total) {

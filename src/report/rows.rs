@@ -112,11 +112,14 @@ pub struct Filters {
     pub gap: f64,
 }
 
-/// An update that was not made.
+/// Updates that were not made, or were taken back.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Skipped {
-    /// The step.
+    /// The last of their steps.
     pub step: u64,
+    /// How many they are.
+    #[serde(default = "one")]
+    pub steps: u64,
     /// The loss, mostly NaN.
     #[serde(default = "nan", deserialize_with = "number")]
     pub loss: f64,
@@ -210,6 +213,10 @@ pub struct Info {
     pub data: String,
     /// Class names by label.
     pub classes: Vec<String>,
+}
+
+fn one() -> u64 {
+    1
 }
 
 fn nan() -> f64 {

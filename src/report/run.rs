@@ -69,7 +69,7 @@ pub struct Run {
     pub times: Vec<Times>,
     /// The first layer's kernels in numbers.
     pub filters: Vec<Filters>,
-    /// Updates that were not made.
+    /// Updates that were not made, or were taken back.
     pub skipped: Vec<Skipped>,
     /// `journal.jsonl`; empty for runs of older versions.
     pub journal: Vec<Event>,
@@ -119,7 +119,12 @@ impl Run {
                 Row::Eval(row) => put(&mut run.evals, row, |row| row.step),
                 Row::Times(row) => put(&mut run.times, row, |row| row.step),
                 Row::Filters(row) => put(&mut run.filters, row, |row| row.step),
-                Row::Skipped(row) => put(&mut run.skipped, row, |row| row.step),
+                Row::Skipped(row) => {
+                    // What was learned in them is undone.
+                    let undone = row.step.saturating_sub(row.steps)..row.step;
+                    run.steps.retain(|step| !undone.contains(&step.step.saturating_sub(1)));
+                    put(&mut run.skipped, row, |row| row.step);
+                }
                 Row::Other => {}
             }
         }
@@ -147,11 +152,32 @@ impl Run {
         }
     }
 
+    /// How many streams the network has; 2 where nothing tells.
+    pub fn streams(&self) -> usize {
+        let times = self.times.last().map(|row| row.streams.len());
+        times.or(self.timeline.as_ref().map(|timeline| timeline.streams.len())).unwrap_or(2)
+    }
+
+    /// Updates that were left out or taken back, in all.
+    pub fn skipped_updates(&self) -> u64 {
+        // Where a run goes back to a checkpoint twice, the second time leaves out those of the first again.
+        let mut spans: Vec<(u64, u64)> =
+            self.skipped.iter().map(|row| (row.step.saturating_sub(row.steps), row.step)).collect();
+        spans.sort_unstable();
+        let mut reached = 0;
+        spans.into_iter().fold(0, |count, (from, to)| {
+            let new = to.saturating_sub(from.max(reached));
+            reached = reached.max(to);
+            count + new
+        })
+    }
+
     /// Training steps done, as far as the files tell.
     pub fn step(&self) -> u64 {
         // One that goes on from a checkpoint has done its steps before the first line of its metrics.
         let begun = self.starts().last().map(|start| start.step);
-        let rows = [self.steps.last().map(|row| row.step), self.evals.last().map(|row| row.step), begun];
+        let skipped = self.skipped.last().map(|row| row.step);
+        let rows = [self.steps.last().map(|row| row.step), self.evals.last().map(|row| row.step), skipped, begun];
         rows.into_iter().flatten().max().unwrap_or(0)
     }
 
@@ -282,6 +308,28 @@ pub fn list(folder: &Path) -> Result<(Vec<Run>, Vec<Error>)> {
     let started = |run: &Run| run.starts().next().map_or(f64::NEG_INFINITY, |start| start.unix_s);
     runs.sort_by(|a, b| started(a).total_cmp(&started(b)));
     Ok((runs, errors))
+}
+
+/// Names that tell runs apart: with as much of their paths as it takes.
+pub fn tell_apart(runs: &mut [Run]) {
+    let paths: Vec<Vec<String>> = runs
+        .iter()
+        .map(|run| std::path::absolute(&run.path).unwrap_or_else(|_| run.path.clone()))
+        .map(|path| path.components().rev().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect())
+        .collect();
+    for number in 0..runs.len() {
+        let same = |parts: usize| {
+            let own = paths[number].iter().take(parts);
+            paths.iter().filter(|path| path.iter().take(parts).eq(own.clone())).count()
+        };
+        // A run that is named twice stays what it is.
+        let equal = paths.iter().filter(|path| **path == paths[number]).count();
+        let parts = (1..paths[number].len()).find(|&parts| same(parts) <= equal).unwrap_or(1);
+        if parts > 1 {
+            let named: Vec<&str> = paths[number].iter().take(parts).rev().map(String::as_str).collect();
+            runs[number].name = named.join("/");
+        }
+    }
 }
 
 /// Whether a process trains the run: tried with a shared lock that is given back at once.

@@ -11,6 +11,7 @@ use crate::data::Batch;
 use crate::disk::{self, faults};
 use crate::error::{Error, Result};
 use crate::recipe::{OnBadLoss, Recipe};
+use crate::report::progress::loss_text;
 
 /// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
 const MOST_IN_A_ROW: u32 = 10;
@@ -27,7 +28,7 @@ pub fn why(recipe: &Recipe, mean: Option<f64>, classes: usize, loss: f64) -> Opt
     // Below chance a loss may well be several times the mean.
     let usual = mean.max((classes as f64).ln());
     (spike > 0. && loss > spike * usual)
-        .then(|| format!("the loss jumped to {loss:.3}, the mean of the steps before is {mean:.3}"))
+        .then(|| format!("the loss jumped to {}, the mean of the steps before is {}", loss_text(loss), loss_text(mean)))
 }
 
 /// The mean with one more loss.

@@ -34,6 +34,27 @@ impl Axis {
         Axis::exact(0., (most / step).ceil() * step)
     }
 
+    /// The same over `few` values, too, all of them, unless those would flatten the `many`.
+    pub fn from_zero_with(many: &[f64], few: &[f64]) -> Axis {
+        /// Times the axis of the many.
+        const MOST: f64 = 10.;
+        let axis = Axis::from_zero(many.iter().copied());
+        let most = few.iter().copied().filter(|v| v.is_finite() && (many.is_empty() || *v <= MOST * axis.high));
+        let most = most.fold(0., f64::max);
+        if many.is_empty() || most > axis.high { Axis::from_zero([most].into_iter()) } else { axis }
+    }
+
+    /// The same where values may be below 0, from a round number below the least.
+    pub fn around_zero(values: impl Iterator<Item = f64> + Clone) -> Axis {
+        let least = values.clone().filter(|v| v.is_finite()).fold(0., f64::min);
+        let axis = Axis::from_zero(values);
+        if least == 0. {
+            return axis;
+        }
+        let step = nice_step((axis.high - least) / 4.);
+        Axis::exact((least * 1.02 / step).floor() * step, axis.high)
+    }
+
     /// Over `values` above 0, with equal distances for equal factors.
     pub fn logarithmic(values: impl Iterator<Item = f64>) -> Axis {
         let (low, high) = values
@@ -102,6 +123,14 @@ pub fn nice_step(least: f64) -> f64 {
 
 /// A tick's value with the decimals that its neighbours need.
 fn label(value: f64, step: f64) -> String {
+    if value.abs() >= 1e7 {
+        let power = value.abs().log10().floor() as i32;
+        let mantissa = format!("{:.2}", value.abs() / 10f64.powi(power));
+        let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
+        let ten = power_label(1, power);
+        let size = if mantissa == "1" { ten } else { format!("{mantissa}·{ten}") };
+        return if value < 0. { format!("−{size}") } else { size };
+    }
     if value.abs() >= 1000. && step >= 1. {
         return format!("{}{}", if value < 0. { "−" } else { "" }, grouped(value.abs().round() as u64));
     }
@@ -117,7 +146,7 @@ fn label(value: f64, step: f64) -> String {
 fn power_label(mantissa: i32, power: i32) -> String {
     if (-4..=5).contains(&power) {
         let value = f64::from(mantissa) * 10f64.powi(power);
-        return format!("{value:.*}", (-power).max(0) as usize);
+        return if power > 2 { grouped(value as u64) } else { format!("{value:.*}", (-power).max(0) as usize) };
     }
     const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
     let power = power.to_string();
@@ -161,6 +190,31 @@ mod tests {
         for empty in [vec![], vec![f64::NAN], vec![0.], vec![-3.]] {
             assert_eq!(Axis::from_zero(empty.into_iter()), Axis::exact(0., 1.));
         }
+    }
+
+    #[test]
+    fn few_values_are_held_in_unless_they_would_flatten_the_many() {
+        let many: Vec<f64> = (0..1000).map(|i| f64::from(i) / 200.).collect();
+        assert_eq!(Axis::from_zero_with(&many, &[1., 2.]).high, Axis::from_zero(many.iter().copied()).high);
+        assert_eq!(Axis::from_zero_with(&many, &[12.5]).high, 15.);
+        assert_eq!(Axis::from_zero_with(&many, &[12.5, 5e26]).high, 15.);
+        assert_eq!(Axis::from_zero_with(&[], &[f64::NAN, 0.7]).high, Axis::from_zero([0.7].into_iter()).high);
+    }
+
+    #[test]
+    fn an_axis_around_zero_reaches_the_least() {
+        assert_eq!(Axis::around_zero([0.3, 0.6].into_iter()), Axis::from_zero([0.3, 0.6].into_iter()));
+        let axis = Axis::around_zero([0.6, 0.3, -0.3].into_iter());
+        assert!(axis.low <= -0.3 && axis.low >= -0.5 && axis.high >= 0.6, "{axis:?}");
+        assert!(axis.ticks(4).iter().any(|(value, _)| value.abs() < 1e-12), "{:?}", axis.ticks(4));
+        assert!(Axis::around_zero([-1., -2.].into_iter()).low <= -2.);
+    }
+
+    #[test]
+    fn large_numbers_are_powers() {
+        assert_eq!(labels(Axis::exact(0., 6e26).ticks(3)), ["0", "2·10²⁶", "4·10²⁶", "6·10²⁶"]);
+        assert_eq!(labels(Axis::exact(0., 5e7).ticks(2)), ["0", "2.5·10⁷", "5·10⁷"]);
+        assert_eq!(power_label(5, 5), "500,000");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::axis::{Axis, nice_step};
-use super::html::escape;
+use super::html::{escape, short};
 
 /// The drawing's size in its own units; it is scaled to the place that the page has. On a phone to about 0.62, so the
 /// style sheet makes text larger there, and the margins leave room for that.
@@ -83,6 +83,8 @@ pub struct Chart<'a> {
     pub marks: &'a [Mark],
     /// Whether the legend explains the marks.
     pub explains_marks: bool,
+    /// Whether there is a legend.
+    pub legend: bool,
 }
 
 impl Chart<'_> {
@@ -212,6 +214,17 @@ impl Chart<'_> {
         if *style == Style::Joined || places.len() == 1 {
             let _ = write!(out, "<path class=\"dots {class}\" d=\"{}\"/>", dots());
         }
+        // Those above the drawing are told of at its edge.
+        let beyond = points.iter().filter(|point| *style == Style::Joined && self.y.place(point.1) > 1. + 1e-9);
+        for (step, value) in beyond {
+            let (x, y, value) = (self.at_x(*step), TOP + 2., short(*value));
+            let _ = write!(
+                out,
+                "<path class=\"beyond {class}\" d=\"M{:.1} {}l5 -8l5 8z\"><title>step {step}: {name} {value}</title></path>",
+                x - 5.,
+                y + 8.
+            );
+        }
     }
 
     fn draw_marks(&self, out: &mut String) {
@@ -250,8 +263,8 @@ impl Chart<'_> {
         if self.explains_marks && self.marks.iter().any(|mark| !mark.skipped) {
             entries.push(("went on after a stop", "", "restart"));
         }
-        if entries.len() < 2 {
-            return; // the title says it
+        if entries.len() < 2 || !self.legend {
+            return; // the title says it, or the page
         }
         let longest = entries.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);
         let size = [longest as f64 * 9. + 40., entries.len() as f64 * LINE + 8.];
@@ -341,8 +354,19 @@ mod tests {
             Series::new("a<b", "held", Style::Joined, points),
         ];
         let (x, y) = (Axis::exact(0., 100.), Axis::from_zero([0., 3.].into_iter()));
-        Chart { id: "t", title: "T&T", unit: "", x, y, series, epochs: &[(50, 1)], marks: &[], explains_marks: false }
-            .figure()
+        Chart {
+            id: "t",
+            title: "T&T",
+            unit: "",
+            x,
+            y,
+            series,
+            epochs: &[(50, 1)],
+            marks: &[],
+            explains_marks: false,
+            legend: true,
+        }
+        .figure()
     }
 
     #[test]

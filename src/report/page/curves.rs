@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::chart::{Chart, Mark, Series, Style};
-use super::html::{duration, utc};
+use super::html::{duration, escape, utc};
 use super::smooth::{CLOUD, smoothed, thinned};
 use crate::report::rows::{Eval, Step};
 use crate::report::run::Run;
@@ -92,7 +92,7 @@ pub fn of_one(run: &Run) -> String {
         for (name, class, of) in topic.evals {
             series.push(Series::new(name, class, Style::Joined, eval_values(run, *of)));
         }
-        chart(topic, series, run.step(), &epochs, &marks)
+        chart(topic, series, run.step(), &epochs, &marks).figure()
     };
     let wide: String = [LOSS, ERROR].iter().map(figure).collect();
     let small: String = [RATE, SPEED, WAIT].iter().map(figure).collect();
@@ -104,7 +104,7 @@ pub fn of_several(runs: &[Run]) -> String {
     let last = runs.iter().map(Run::step).max().unwrap_or(0);
     let figure = |id: &'static str, title: &'static str, topic: &Topic, held_out: bool| {
         let series = runs.iter().enumerate().map(|(number, run)| {
-            let class = format!("run{}", number % COLOURS);
+            let class = run_class(number);
             let (style, points) = match (held_out, topic.step) {
                 (true, _) => (Style::Joined, topic.evals.first().map(|(.., of)| eval_values(run, *of))),
                 (_, Some(of)) if topic.axis == Scale::Logarithmic => {
@@ -114,7 +114,8 @@ pub fn of_several(runs: &[Run]) -> String {
             };
             Series::new(&run.name, &class, style, points.unwrap_or_default())
         });
-        chart(&Topic { id, title, ..*topic }, series.collect(), last, &[], &[])
+        let series: Vec<Series> = series.collect();
+        Chart { legend: false, ..chart(&Topic { id, title, ..*topic }, series, last, &[], &[]) }.figure()
     };
     let wide = [
         figure("loss", "Training loss, smoothed", &LOSS, false),
@@ -124,24 +125,44 @@ pub fn of_several(runs: &[Run]) -> String {
         figure("lr", "Learning rate", &RATE, false),
         figure("speed", "Throughput", &Topic { unit: "images/s, smoothed", ..SPEED }, false),
     ];
-    format!("<div class=\"charts two\">{}</div>", wide.concat())
+    let key = |(number, run): (usize, &Run)| {
+        let sample = "<svg viewBox=\"0 0 24 10\"><path class=\"line";
+        format!("<span>{sample} {}\" d=\"M1 5H23\"/></svg>{}</span>", run_class(number), escape(&run.name))
+    };
+    let keys: String = runs.iter().enumerate().map(key).collect();
+    format!("<p class=\"key runs\">{keys}</p><div class=\"charts two\">{}</div>", wide.concat())
 }
 
-/// Colours of runs that the style sheet has; then they come again.
-pub const COLOURS: usize = 8;
+/// Colours of runs that the style sheet has; then they come again, dashed.
+const COLOURS: usize = 8;
 
-fn chart(topic: &Topic, series: Vec<Series>, last: u64, epochs: &[(u64, u64)], marks: &[Mark]) -> String {
-    let values = series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
+/// What gives a run its colour, and its dashes.
+pub fn run_class(number: usize) -> String {
+    let round = number / COLOURS;
+    format!(
+        "run{}{}",
+        number % COLOURS,
+        if round > 0 { format!(" round{}", (round - 1) % 2 + 1) } else { String::new() }
+    )
+}
+
+fn chart<'a>(topic: &Topic, series: Vec<Series>, last: u64, epochs: &'a [(u64, u64)], marks: &'a [Mark]) -> Chart<'a> {
+    // A step's value in a hundred may be left outside, an evaluation of many images only where it would flatten all.
+    let of = |joined: bool| {
+        let series = series.iter().filter(move |series| (series.style == Style::Joined) == joined);
+        series.flat_map(|series| series.points.iter().map(|point| point.1)).collect::<Vec<f64>>()
+    };
+    let (steps, evals) = (of(false), of(true));
     let y = match topic.axis {
-        Scale::FromZero => Axis::from_zero(values),
-        Scale::Percent => Axis::from_zero(values).in_percent(),
-        Scale::Logarithmic => Axis::logarithmic(values),
+        Scale::FromZero => Axis::from_zero_with(&steps, &evals),
+        Scale::Percent => Axis::from_zero_with(&steps, &evals).in_percent(),
+        Scale::Logarithmic => Axis::logarithmic(steps.into_iter().chain(evals)),
     };
     let x = Axis::exact(0., last.max(1) as f64);
     let (id, title, unit) = (topic.id, topic.title, topic.unit);
     // Once is enough.
     let explains_marks = id == LOSS.id;
-    Chart { id, title, unit, x, y, series, epochs, marks, explains_marks }.figure()
+    Chart { id, title, unit, x, y, series, epochs, marks, explains_marks, legend: true }
 }
 
 fn step_values(run: &Run, of: fn(&Step) -> f64) -> Vec<(f64, f64)> {
@@ -174,11 +195,11 @@ fn epoch_ends(run: &Run) -> Vec<(u64, u64)> {
     ends
 }
 
-/// Skipped updates, and where the run went on after a stop.
+/// Updates that were skipped, and where the run went on after a stop.
 fn marks(run: &Run) -> Vec<Mark> {
     let skipped = run.skipped.iter().map(|row| {
-        let title =
-            format!("step {}: update skipped, {}", row.step, if row.why.is_empty() { "loss" } else { &row.why });
+        let what = if row.steps > 1 { format!("{} updates skipped", row.steps) } else { "update skipped".into() };
+        let title = format!("step {}: {what}, {}", row.step, if row.why.is_empty() { "loss" } else { &row.why });
         Mark { step: row.step as f64, skipped: true, title }
     });
     let mut before: Option<f64> = None;

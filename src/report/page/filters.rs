@@ -14,8 +14,9 @@ pub fn section(run: &Run) -> String {
         _ => return "<p class=\"none\">No picture of the filters has been made yet.</p>".into(),
     };
     let figures: String = paths.iter().map(|path| figure(path, "")).collect();
+    let whose = if run.streams() == 1 { "" } else { ", stream 0's above stream 1's" };
     format!(
-        "<p>The kernels of the first layer, stream 0's above stream 1's. One minimum and maximum for all, as in the paper's figure 3.</p>\
+        "<p>The kernels of the first layer{whose}. One minimum and maximum for all, as in the paper's figure 3.</p>\
          <div class=\"filters\">{figures}</div>"
     )
 }

@@ -56,7 +56,7 @@ fn quoted(word: &str) -> String {
 /// Every warning.
 pub fn warnings(run: &Run) -> String {
     let items: String = run.warnings().map(|(at, text)| format!("<li>{} {}</li>", time(at), escape(text))).collect();
-    let skipped = match run.skipped.len() {
+    let skipped = match run.skipped_updates() {
         0 => String::new(),
         1 => "<li>One update was skipped.</li>".into(),
         count => format!("<li>{count} updates were skipped.</li>"),

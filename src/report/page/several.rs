@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::curves::{self, COLOURS};
+use super::curves;
 use super::html::{duration, escape, percent, short, table};
 use super::{Page, filters, state_chip};
 use crate::report::run::Run;
@@ -20,7 +20,7 @@ pub fn page(runs: &[Run]) -> String {
 }
 
 fn swatch(number: usize, run: &Run) -> String {
-    format!("<i class=\"swatch run{}\"></i>{}", number % COLOURS, escape(&run.name))
+    format!("<i class=\"swatch {}\"></i>{}", curves::run_class(number), escape(&run.name))
 }
 
 fn numbers(runs: &[Run]) -> String {

@@ -18,15 +18,25 @@ pub fn section(rows: &[Filters], last_step: u64) -> String {
     };
     let mean = |stream: usize| newest.means.get(stream).map_or_else(|| "–".into(), |&mean| short(mean));
     let words = match newest.means.len() {
-        2 => format!("At step {} the means are {} and {}, {} apart.", newest.step, mean(0), mean(1), short(newest.gap)),
+        2 => {
+            let (gap, more) = (short(newest.gap.abs()), usize::from(newest.gap > 0.));
+            let apart = format!("{} and {}, {gap} apart, stream {more} the more colourful", mean(0), mean(1));
+            format!("At step {} the means are {apart}.", newest.step)
+        }
         _ => format!("At step {} the mean is {}.", newest.step, mean(0)),
     };
+    let one = newest.means.len() < 2;
+    let shown = format!("<div class=\"charts two\">{}{}</div>", histogram(newest), course(rows, last_step));
+    if one {
+        return format!(
+            "<p>Colourfulness is 0 for a grey kernel and 1 for one without any grey; the two streams of the paper (6.1) \
+             differ in it, here there is one. {words}</p>{shown}"
+        );
+    }
     format!(
         "<p>In the paper (6.1) the kernels of one stream become grey edges and those of the other blobs of colour, in \
          every run anew, because the streams cannot see each other before conv3; colourfulness is 0 for a grey kernel \
-         and 1 for one without any grey. {words}</p><div class=\"charts two\">{}{}</div>",
-        histogram(newest),
-        course(rows, last_step)
+         and 1 for one without any grey. {words}</p>{shown}"
     )
 }
 
@@ -39,12 +49,15 @@ fn course(rows: &[Filters], last_step: u64) -> String {
             Series::new(&format!("stream {stream}"), &format!("stream{}", stream.min(1)), Style::Joined, points)
         })
         .collect();
-    series.push(Series::new("gap", "ink", Style::Dashed, rows.iter().map(|row| (at(row), row.gap)).collect()));
+    if streams > 1 {
+        series.push(Series::new("gap", "ink", Style::Dashed, rows.iter().map(|row| (at(row), row.gap)).collect()));
+    }
     let values = series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
-    let y = Axis::from_zero(values).of_shares();
+    let y = Axis::around_zero(values).of_shares();
     let x = Axis::exact(0., last_step.max(1) as f64);
     let (title, unit) = ("Mean colourfulness", "of a stream's kernels");
-    Chart { id: "colour", title, unit, x, y, series, epochs: &[], marks: &[], explains_marks: false }.figure()
+    Chart { id: "colour", title, unit, x, y, series, epochs: &[], marks: &[], explains_marks: false, legend: true }
+        .figure()
 }
 
 /// Kernels by colourfulness, the streams' bars beside each other.

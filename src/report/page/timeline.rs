@@ -21,9 +21,13 @@ pub fn section(timeline: Option<&Timeline>, times: &[Times]) -> String {
         None => "<p class=\"none\">No step has been sampled yet.</p>".to_owned(),
         Some(timeline) => {
             let step = timeline.step;
+            let (thin, key) = match timeline.streams.len() {
+                1 => ("", [KEY, ""]),
+                _ => (" The thin lane is what was on its way between the streams.", [KEY, EXCHANGE_KEY]),
+            };
+            let key = key.concat();
             format!(
-                "<p>Step {step}, from the first operation of either stream. The thin lane is what was on its way \
-                 between the streams.</p>{KEY}<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
+                "<p>Step {step}, from its beginning.{thin}</p><p class=\"key\">{key}</p><div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
                 drawing(timeline, "w", 1080., NAMES),
                 drawing(timeline, "n", 358., 0.)
             )
@@ -32,8 +36,10 @@ pub fn section(timeline: Option<&Timeline>, times: &[Times]) -> String {
     format!("{drawing}{}", means(times))
 }
 
-const KEY: &str = "<p class=\"key\"><span><i class=\"forward\"></i>forward</span><span><i class=\"backward\"></i>backward</span>\
-<span><i class=\"update\"></i>update</span><span><i class=\"exchange\"></i>exchange</span><span><i class=\"waiting\"></i>waiting</span></p>";
+const KEY: &str = "<span><i class=\"forward\"></i>forward</span><span><i class=\"backward\"></i>backward</span>\
+<span><i class=\"update\"></i>update</span>";
+const EXCHANGE_KEY: &str =
+    "<span><i class=\"exchange\"></i>exchange</span><span><i class=\"waiting\"></i>waiting</span>";
 
 fn drawing(timeline: &Timeline, id: &str, width: f64, names: f64) -> String {
     let all = || timeline.streams.iter().flat_map(|lane| &lane.events);
@@ -103,12 +109,13 @@ fn draw_span(span: &Event, id: &str, [x, width]: [f64; 2], top: f64, out: &mut S
     );
     let (middle_x, middle_y, long) = (x + width / 2., y + LANE / 2., span.layer.chars().count() as f64 * 7. + 6.);
     if height == LANE && long < width {
-        let _ = write!(out, "<text class=\"inside\" x=\"{middle_x:.1}\" y=\"{:.1}\">{layer}</text>", middle_y + 4.);
+        let _ =
+            write!(out, "<text class=\"inside {class}\" x=\"{middle_x:.1}\" y=\"{:.1}\">{layer}</text>", middle_y + 4.);
     } else if height == LANE && long < LANE && width > 13. {
         // Upwards.
         let _ = write!(
             out,
-            "<text class=\"inside\" transform=\"translate({:.1} {middle_y:.1}) rotate(-90)\">{layer}</text>",
+            "<text class=\"inside {class}\" transform=\"translate({:.1} {middle_y:.1}) rotate(-90)\">{layer}</text>",
             middle_x + 4.
         );
     }
@@ -133,24 +140,25 @@ fn means(times: &[Times]) -> String {
         let (total, compute, waiting) = (mean(|m| m.total_ms), mean(|m| m.compute_ms), mean(|m| m.waiting_ms));
         let (exchange, hidden) = (mean(|m| m.exchange_ms), mean(|m| m.hidden_ms));
         let share = |part: f64, whole: f64| if whole > 0. { 100. * (part / whole).clamp(0., 1.) } else { 0. };
-        let hidden_words = match exchange > 0. {
-            true => format!("{:.0}% of it hidden behind computing", share(hidden, exchange)),
-            false => "nothing was exchanged".into(),
+        let waits = format!("waiting {} ms ({:.1}%), ", short(waiting), share(waiting, total));
+        let (waits, hides) = match exchange > 0. {
+            true => {
+                let hides = share(hidden, exchange);
+                (waits, format!("; exchanging {} ms, {hides:.0}% of it hidden behind computing", short(exchange)))
+            }
+            false => (String::new(), String::new()),
         };
         let _ = write!(
             body,
             "<div class=\"means\"><b class=\"stream{class}\">stream {stream}</b>\
              <div class=\"bar\"><i class=\"stream{class}\" style=\"width:{:.1}%\"></i><i class=\"waiting\" style=\"width:{:.1}%\"></i></div>\
-             <p>{} ms a step: computing {} ms ({:.1}%), waiting {} ms ({:.1}%), other {} ms; exchanging {} ms, {hidden_words}.</p></div>",
+             <p>{} ms a step: computing {} ms ({:.1}%), {waits}other {} ms{hides}.</p></div>",
             share(compute, total),
             share(waiting, total),
             short(total),
             short(compute),
             share(compute, total),
-            short(waiting),
-            share(waiting, total),
             short((total - compute - waiting).max(0.)),
-            short(exchange),
             class = stream.min(1),
         );
     }
