@@ -357,6 +357,17 @@ fn output_that_nobody_reads_ends_nothing() {
 }
 
 #[test]
+fn hints_can_be_followed_and_failed_starts_leave_no_run() {
+    let place = Place::new();
+    assert!(!succeeded(place.train(&["--out", "none", "--steps", "0"])).contains("Next:"), "there is no checkpoint");
+    let text = succeeded(place.train(&["--out", "my run", "--steps", "1"]));
+    assert!(text.contains("Next: alexnet-split predict 'my run'"), "{text}");
+    assert!(place.ok(&["runs", "."]).contains("Next: alexnet-split report './my run'"));
+    failed(place.train(&["--out", "run", "--trace", "no/trace.json"]), 1, &["no/trace.json"]);
+    assert!(!place.path("run").exists());
+}
+
+#[test]
 fn a_network_that_computes_nothing_is_wrong() {
     let place = Place::new();
     place.train(&["--out", "run", "--steps", "2", "--lr", "1e10", "--set", "train.checkpoint_steps=1"]);

@@ -206,11 +206,18 @@ fn a_stream_that_fails_ends_the_other_and_restarts_go_on() {
 
     for fault in ["panic@4", "crash@5"] {
         let place = Place::new();
-        let mut command = place.train_command(&[&RUN[..], &["--restarts", "2"]].concat());
+        let mut command = place.train_command(&[&RUN[..], &["--restarts", "2", "--trace", "t.json"]].concat());
         let output = output_within(command.env("ALEXNET_SPLIT_FAULT", fault), PATIENCE);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && text.contains("restart 1 of 2 from step "), "{text}");
         is_whole(&place, &expected, fault);
+        // What was seen before stays, and the run remembers.
+        let tracks = ["t.json", "t.1.json"].map(|file| std::fs::read_to_string(place.path(file)).unwrap());
+        assert!(tracks[0].contains("\"step 2\"") && tracks[1].contains("\"step 6\""), "{fault}");
+        for file in ["log.txt", "journal.jsonl"] {
+            let text = std::fs::read_to_string(place.path("run").join(file)).unwrap();
+            assert!(text.contains("restart 1 of 2, after "), "{text}");
+        }
         // The same command again finds nothing left to do; another recipe is not gone on with.
         let again = succeeded(place.train(&[&RUN[..], &["--restarts", "2"]].concat()));
         assert!(again.contains("nothing to do"), "{again}");

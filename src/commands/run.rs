@@ -69,6 +69,7 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         let data = session.data();
         let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
+        let shown = |class: usize| name(class).replace(char::is_control, "?");
         let top: Vec<_> = order.iter().take(5).map(|&class| (class, probabilities[class])).collect();
         let label = number.map(|number| data.test.labels[number as usize] as usize);
         if args.json {
@@ -81,13 +82,13 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
             continue;
         }
         match label {
-            Some(label) => outln!("\nheld-out image {index}, labelled {}", name(label)),
+            Some(label) => outln!("\nheld-out image {index}, labelled {}", shown(label)),
             None => outln!("\n{}", file.display()),
         }
         out!("{}", seen.unwrap_or_default());
         for (class, probability) in top {
             let mark = if Some(class) == label { "<- label" } else { "" };
-            outln!("  {:5.1}%  {:<16} {mark}", 100. * probability, name(class));
+            outln!("  {:5.1}%  {:<16} {mark}", 100. * probability, shown(class));
         }
     }
     Ok(())

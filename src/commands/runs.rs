@@ -2,6 +2,7 @@
 
 use alexnet_split::error::{Error, Result};
 use alexnet_split::report::page::html::{ago, percent, short, shortened};
+use alexnet_split::report::page::quoted;
 use alexnet_split::report::rows::Event;
 use alexnet_split::report::run::{self, Run};
 use serde_json::{Value, json};
@@ -10,6 +11,9 @@ use crate::cli::RunsArgs;
 
 /// Columns where the output is no terminal.
 const WIDTH: usize = 160;
+
+/// Room for how a run ended, at least.
+const LEAST_WORDS: usize = 14;
 
 pub fn runs(args: &RunsArgs) -> Result<()> {
     let folder = &args.folder;
@@ -31,7 +35,7 @@ pub fn runs(args: &RunsArgs) -> Result<()> {
     }
     let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0.into());
     out!("{}", table(&runs, width));
-    outln!("Next: alexnet-split report {}", runs[runs.len() - 1].path.display());
+    outln!("Next: alexnet-split report {}", quoted(&runs[runs.len() - 1].path.to_string_lossy()));
     Ok(())
 }
 
@@ -74,7 +78,7 @@ fn table(runs: &[Run], width: usize) -> String {
     let of = |done: u64, total: Option<u64>| total.map_or_else(|| done.to_string(), |total| format!("{done}/{total}"));
     let cells = |run: &Run| -> [String; 9] {
         [
-            run.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+            shortened(&run.name.replace(char::is_control, "?"), (width / 4).max(16)),
             run.state.name().into(),
             of(run.epoch(), run.epochs()),
             of(run.step(), run.total_steps()),
@@ -86,17 +90,23 @@ fn table(runs: &[Run], width: usize) -> String {
         ]
     };
     let rows: Vec<[String; 9]> = [HEADS.map(str::to_owned)].into_iter().chain(runs.iter().map(cells)).collect();
-    let columns: Vec<usize> =
-        (0..8).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut columns: Vec<(usize, usize)> =
+        (0..8).map(|column| (column, rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))).collect();
+    // What a narrow terminal does without, first what is missed least; --json has it all.
+    for least in [6, 7, 2, 5] {
+        if columns.iter().map(|(_, wide)| wide + 2).sum::<usize>() + LEAST_WORDS > width {
+            columns.retain(|(column, _)| *column != least);
+        }
+    }
     let mut out = String::new();
     for row in &rows {
         let mut line = String::new();
-        for (column, &wide) in columns.iter().enumerate() {
+        for &(column, wide) in &columns {
             // Words to the left, numbers to the right.
             let cell = &row[column];
             line += &if matches!(column, 0 | 1 | 7) { format!("{cell:<wide$}  ") } else { format!("{cell:>wide$}  ") };
         }
-        let left = width.saturating_sub(line.chars().count()).max(12);
+        let left = width.saturating_sub(line.chars().count()).max(LEAST_WORDS);
         line += &shortened(&row[8], left);
         out += line.trim_end();
         out.push('\n');

@@ -16,6 +16,9 @@ use crate::cli::TrainArgs;
 /// Tells the child whose it is.
 const PARENT: &str = "ALEXNET_SPLIT_PARENT";
 
+/// Tells the child which try after the first it is, and why: "1 of 5, after signal: 9 (SIGKILL)".
+const RESTART: &str = "ALEXNET_SPLIT_RESTART";
+
 /// Time between two looks at signals and at the child.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -33,18 +36,26 @@ pub fn is_supervised() -> Result<bool> {
     Ok(true)
 }
 
+/// Which try after the first this is, and what the run is to remember of it; `None` in the first one.
+pub fn restart() -> Option<(u32, String)> {
+    let text = std::env::var(RESTART).ok()?;
+    Some((text.split(' ').next()?.parse().ok()?, format!("restart {text}")))
+}
+
 /// Runs this command in a child, again and again until it ends for good or `--restarts` are used up. Returns its exit
 /// code.
 pub fn supervise(args: &TrainArgs, run: &Path) -> Result<i32> {
     let stop = Stop::on_signals()?;
     let (mut restarts, mut pause, mut newest) = (0, 0, newest_step(run));
+    let mut again = None;
     loop {
-        let status = wait(start(args, run, restarts > 0)?, &stop)?;
+        let status = wait(start(args, run, again.as_deref())?, &stop)?;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
         if !may_pass(status) || stop.asked().is_some() || restarts == args.restarts {
             return Ok(code);
         }
         restarts += 1;
+        again = Some(format!("{restarts} of {}, after {status}", args.restarts));
         let step = newest_step(run);
         pause = if step > newest { 0 } else { (2 * pause).clamp(1, MOST_SECONDS) };
         newest = step;
@@ -62,7 +73,7 @@ pub fn supervise(args: &TrainArgs, run: &Path) -> Result<i32> {
 }
 
 /// The same command line, with the directory that the run has.
-fn start(args: &TrainArgs, run: &Path, again: bool) -> Result<Child> {
+fn start(args: &TrainArgs, run: &Path, again: Option<&str>) -> Result<Child> {
     let failed = |error: std::io::Error| Error::Device(format!("cannot start the run's process: {error}"));
     let mut line: Vec<OsString> = std::env::args_os().skip(1).collect();
     if args.resume.is_none() && args.out.is_none() {
@@ -72,7 +83,9 @@ fn start(args: &TrainArgs, run: &Path, again: bool) -> Result<Child> {
     command.args(line).env(PARENT, std::process::id().to_string());
     // A process group of its own: Ctrl-C comes to this process, which passes it on, once.
     command.process_group(0);
-    if again {
+    command.env_remove(RESTART);
+    if let Some(again) = again {
+        command.env(RESTART, again);
         // A fault that a test has asked for strikes once.
         command.env_remove("ALEXNET_SPLIT_FAULT");
     }

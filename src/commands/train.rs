@@ -12,6 +12,7 @@ use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
 use alexnet_split::recipe::{OptimizerKind, Recipe};
 use alexnet_split::report::host::Host;
+use alexnet_split::report::page::quoted;
 use alexnet_split::report::progress::Progress;
 use alexnet_split::report::{logs, times, trace};
 use alexnet_split::train::checkpoint;
@@ -185,6 +186,14 @@ fn run<B: Backend>(
         run_dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
     }
     let recipe = resolve(job.recipe.clone(), &data)?;
+    let restart = supervise::restart();
+    let tracing = |path: &PathBuf| match (&restart, path.extension()) {
+        // What was seen before the run ended stays.
+        (Some((number, _)), Some(kind)) => trace::start(&path.with_extension(format!("{number}.{}", kind.display()))),
+        (Some((number, _)), None) => trace::start(&path.with_extension(number.to_string())),
+        (None, _) => trace::start(path),
+    };
+    let _tracing = args.trace.as_ref().filter(|_| leads).map(tracing).transpose()?;
     // The directory before the network: nobody wants to learn after minutes that it cannot be used.
     let step = job.start.step();
     let mut run = match hold {
@@ -207,6 +216,9 @@ fn run<B: Backend>(
     };
     if leads {
         logs::keep(&job.run.join("log.txt"))?;
+        if let Some((_, text)) = restart {
+            logs::keep_warning(&text);
+        }
     }
     let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
     let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
@@ -235,7 +247,10 @@ fn run<B: Backend>(
             (how, error.exit_code(), error.to_string())
         }
     };
-    let step = trained.as_ref().ok().copied();
+    let step = match &trained {
+        Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
+        Err(_) => None,
+    };
     let ended = run.journal("end", &json!({"step": step, "how": how, "exit_code": code, "message": message}));
     // What ended the run goes before what its journal met.
     trained.and(ended)
@@ -255,7 +270,6 @@ fn train_in<B: Backend>(
     run: &mut RunDir,
 ) -> Result<u64> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    let _tracing = args.trace.as_ref().filter(|_| leads).map(|path| trace::start(path)).transpose()?;
     let options = TrainOptions { max_steps: job.steps, keep: args.keep.get(), histograms: job.histograms };
     let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
     let mut session = Session::new(recipe.clone(), data, seats, link)?;
@@ -293,8 +307,8 @@ fn train_in<B: Backend>(
         logs::say(&format!("\n{}", times::table(&names, &times)));
         logs::say(&format!("loader: {:.1} ms a step waited for batches", session.loader_wait().as_secs_f64() * 1e3));
     }
-    if !args.json {
-        outln!("Next: alexnet-split predict {}", run.path().display());
+    if !args.json && !checkpoint::list(run.path())?.is_empty() {
+        outln!("Next: alexnet-split predict {}", quoted(&run.path().to_string_lossy()));
     }
     Ok(session.step())
 }

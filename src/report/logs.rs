@@ -64,6 +64,12 @@ pub fn note(text: &str) {
     }
 }
 
+/// Keeps a warning that the terminal has shown already.
+pub fn keep_warning(text: &str) {
+    note(&format!("warning: {text}"));
+    kept().1.push(text.to_owned());
+}
+
 /// Warnings since the last call.
 pub fn take_warnings() -> Vec<String> {
     std::mem::take(&mut kept().1)
@@ -89,8 +95,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
         if *event.metadata().level() <= Level::WARN {
             let mut message = Message(String::new());
             event.record(&mut message);
-            note(&format!("warning: {}", message.0));
-            kept().1.push(message.0);
+            keep_warning(&message.0);
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn environment(run: &Run) -> String {
 }
 
 /// A word of a command line as a shell wants it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%[]".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),

@@ -14,6 +14,8 @@ mod timeline;
 
 use std::fmt::Write;
 
+pub use self::journal::quoted;
+
 use self::heldout::HeldOut;
 use self::html::{duration, escape, percent, short, time};
 use super::run::{Run, State};
