@@ -223,9 +223,9 @@ pub struct TrainArgs {
     /// Go on with a run from its newest whole checkpoint; what the recipe says may not be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set", "batch_size", "seed", "lr"])]
     pub resume: Option<PathBuf>,
-    /// Checkpoints that are kept: the newest N, and the one of the least held-out error.
-    #[arg(long, value_name = "N", default_value = "2")]
-    pub keep: NonZeroUsize,
+    /// Checkpoints that are kept: the newest N, and the one of the least held-out error [default: 2, or as before].
+    #[arg(long, value_name = "N")]
+    pub keep: Option<NonZeroUsize>,
     /// Where the loss is NaN, infinite or jumps: end the run, leave the step out, or go back to the newest checkpoint
     /// and leave out all steps since [recipe: train.on_bad_loss].
     #[arg(long, value_enum, value_name = "stop|skip|rollback", hide_possible_values = true)]

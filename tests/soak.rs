@@ -16,12 +16,17 @@ use alexnet_split::rng::{Philox, Purpose};
 use serde_json::Value;
 use support::place::{Place, checkpoint, metrics, succeeded};
 
-/// Four epochs with everything that is drawn at random, and checkpoints within and after them.
+/// Four epochs with everything that is drawn at random, checkpoints within and after them, and a step whose loss makes
+/// the run go back.
 #[rustfmt::skip]
-const RUN: [&str; 17] = [
+const RUN: [&str; 19] = [
     "--out", "run", "--epochs", "4", "--keep", "3", "--set", "input.resize=72", "--set", "input.crop=random",
-    "--set", "input.flip=true", "--set", "train.checkpoint_steps=2", "--set", "schedule.drops=2", "--json",
+    "--set", "input.flip=true", "--set", "train.checkpoint_steps=2", "--set", "schedule.drops=2", "--json", "--on-nan", "rollback",
 ];
+const BAD_LOSS: &str = "nan@10";
+
+/// Faults that the program is asked for.
+const FAULT: &str = "ALEXNET_SPLIT_FAULT";
 
 /// The run's length, and about how many operations on the disk belong to a step of it.
 const STEPS: u32 = 20;
@@ -48,9 +53,9 @@ fn whatever_happens_the_bits_are_those_of_a_run_left_alone() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (seconds, seed) = (number("ALEXNET_SPLIT_SOAK_SECONDS", 20), number("ALEXNET_SPLIT_SOAK_SEED", 1));
     let alone = Place::new();
-    succeeded(alone.train(&RUN));
+    succeeded(alone.train_command(&RUN).env(FAULT, BAD_LOSS).output().unwrap());
     let (expected, losses) = (checkpoint(&alone.path("run")), losses(&alone));
-    assert_eq!(losses.len(), STEPS as usize);
+    assert_eq!(losses.len(), STEPS as usize - 1);
 
     let (mut dice, mut counts) = (Dice(Philox::new(seed, Purpose::Check, 9), 0), Counts::new());
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -92,7 +97,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
         };
         *counts.entry("resumes").or_default() += u32::from(resumed);
         if disturbance >= 6 {
-            succeeded(command.output().unwrap());
+            succeeded(command.env(FAULT, BAD_LOSS).output().unwrap());
             return;
         }
         let damaged = resumed && dice.below(4) == 0 && damage(place, dice, counts);
@@ -128,7 +133,7 @@ fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static s
         6 => ("SIGINT", String::new()),
         _ => ("SIGKILL", String::new()),
     };
-    let child = command.env("ALEXNET_SPLIT_FAULT", &fault).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.env(FAULT, format!("{BAD_LOSS},{fault}")).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = child.spawn().unwrap();
     if let Some(signal) = what.strip_prefix("SIG") {
         // One in four comes while it starts, the others within a step, an evaluation or a checkpoint.

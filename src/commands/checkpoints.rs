@@ -54,7 +54,7 @@ fn list(args: &CheckpointArgs) -> Result<()> {
 fn verify(args: &CheckpointArgs) -> Result<()> {
     let mut first = None;
     for generation in generations(&args.path)? {
-        let found = checkpoint::verify(&generation.path);
+        let found = checkpoint::verify_named(&generation);
         let problem = found.as_ref().err().map(Error::to_string);
         if args.json {
             outln!(
@@ -74,12 +74,14 @@ fn verify(args: &CheckpointArgs) -> Result<()> {
 /// Those of a run, or the one that `path` is itself.
 fn generations(path: &Path) -> Result<Vec<Generation>> {
     if checkpoint::is_generation(path) {
-        return Ok(vec![Generation { path: path.to_owned(), step: 0 }]);
+        // Whatever it is called: it is asked for by name.
+        let step = checkpoint::load_state(path).map_or(0, |state| state.step);
+        return Ok(vec![Generation { path: path.to_owned(), step }]);
     }
     if !path.is_dir() {
         return Err(Error::run(path, "no such run directory or checkpoint"));
     }
-    let found = checkpoint::list(path)?;
+    let found = checkpoint::list_all(path)?;
     if found.is_empty() {
         return Err(Error::run(path, "holds no checkpoint"));
     }

@@ -1,6 +1,9 @@
 //! `convert`: the same network in one stream in place of two, or in two in place of one.
 
+use std::path::{Path, PathBuf};
+
 use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::disk;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::merge::{fill_groups, merge, split, take_groups};
 use alexnet_split::net::pair::Pair;
@@ -8,7 +11,7 @@ use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Net;
 use alexnet_split::net::stream::Tensor;
 use alexnet_split::recipe::Recipe;
-use alexnet_split::train::checkpoint;
+use alexnet_split::train::checkpoint::{self, Keep};
 use alexnet_split::train::run_dir::{self, RunDir};
 use serde_json::json;
 
@@ -41,13 +44,30 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     state.streams = 3 - state.streams;
     state.files.clear();
     let step = state.step;
-    // The checkpoint first: without it the new run would begin with random weights.
+    if args.out.is_file() || args.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::run(&args.out, "is there already; give another name"));
+    }
+    // Beside it first: a conversion that does not come to its end is no run.
+    let mut unfinished = args.out.clone().into_os_string();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    remove(&unfinished)?;
     let snapshot = checkpoint::snapshot(state, &mut to, converted.state_names(), &mean)?;
-    let written = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(&args.out, 1).map(drop));
-    let mut made = RunDir::create(&args.out, &converted, &info, written)?;
     let what = format!("{} of step {step}, converted from {}", streams(to.plans().len()), path.display());
-    made.journal("start", &json!({"step": step, "command": ["convert"], "version": env!("CARGO_PKG_VERSION")}))?;
-    made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))?;
+    let made = (|| {
+        let keep = Keep { newest: 1, good: None };
+        let write = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(&unfinished, keep).map(drop));
+        let mut made = RunDir::create(&unfinished, &converted, &info, write)?;
+        made.journal("start", &json!({"step": step, "command": ["convert"], "version": env!("CARGO_PKG_VERSION")}))?;
+        made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))?;
+        drop(made);
+        disk::rename(&unfinished, &args.out)
+    })();
+    if made.is_err() {
+        // What room there is, the user needs now.
+        let _ = remove(&unfinished);
+    }
+    made?;
     outln!("wrote {}: {what}", args.out.display());
     if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {
         outln!(
@@ -55,6 +75,10 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() { std::fs::remove_dir_all(folder).map_err(Error::io("remove", folder)) } else { Ok(()) }
 }
 
 fn network(recipe: &Recipe) -> Result<Pair<CpuBackend>> {

@@ -103,7 +103,7 @@ macro_rules! on_run {
         let options = $crate::commands::place::gpu_options(&$args.device, fp32);
         $crate::commands::place::on_place!(place, options, streams, |seats, _about| {
             let mut $session = alexnet_split::train::session::Session::new(recipe, data, seats, None)?;
-            $session.restore(&checkpoint)?;
+            $session.restore_or_newest(&checkpoint, &$args.run)?;
             $body
         })
     }};

@@ -1,5 +1,6 @@
 //! `train`: a new run, or an old one continued; in one process or as one of two.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use alexnet_split::backend::Backend;
@@ -25,6 +26,9 @@ use serde_json::json;
 use super::place::{self, on_place};
 use super::supervise;
 use crate::cli::TrainArgs;
+
+/// Checkpoints that are kept, besides the best.
+const DEFAULT_KEEP: usize = 2;
 
 /// What is to be trained: the same in every process of a run.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -161,7 +165,7 @@ fn begun_at(run: &Path) -> Result<Start> {
         return Ok(Start::Checkpoint { path, step: state.step, evaluation_due: state.evaluation_due });
     }
     // Damaged checkpoints are no reason to lose all that was trained: that is for the run's owner to decide.
-    match checkpoint::set_aside(run)? {
+    match checkpoint::left_over(run)? {
         Some(path) => {
             let problem =
                 format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
@@ -182,9 +186,9 @@ fn run<B: Backend>(
 ) -> Result<()> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
     let data = DataSet::load(&job.data)?;
-    if let Some(Hold::Claim(_)) = hold {
-        run_dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
-    }
+    let begun = matches!(hold, Some(Hold::Claim(_))).then(|| run_dir::load_info(&job.run)).transpose()?;
+    begun.as_ref().map_or(Ok(()), |info| info.goes_on_with(&data, &job.data))?;
+    let keep = args.keep.map_or_else(|| begun.as_ref().map_or(DEFAULT_KEEP, |info| info.keep), NonZeroUsize::get);
     let recipe = resolve(job.recipe.clone(), &data)?;
     let restart = supervise::restart();
     let tracing = |path: &PathBuf| match (&restart, path.extension()) {
@@ -202,12 +206,22 @@ fn run<B: Backend>(
             Net::from_options(&recipe.net).and_then(|net| Plan::all(&net))?;
             let (version, commit) = (env!("CARGO_PKG_VERSION").into(), commit());
             let images = Some(data.train.len());
-            let info =
-                RunInfo { version, commit, data: lasting_path(&job.data)?, images, classes: data.classes.clone() };
+            let info = RunInfo {
+                version,
+                commit,
+                data: lasting_path(&job.data)?,
+                images,
+                classes: data.classes.clone(),
+                keep,
+            };
             RunDir::create(&job.run, &recipe, &info, || Ok(()))?
         }
         Some(Hold::Claim(claim)) => {
             same_recipe(&job.run, &recipe)?;
+            // What was changed on the way stays so.
+            if let Some(info) = begun.filter(|info| info.keep != keep) {
+                run_dir::store_info(&job.run, &RunInfo { keep, ..info })?;
+            }
             let evaluation_due = matches!(job.start, Start::Checkpoint { evaluation_due: true, .. });
             let run = RunDir::resume(claim, step, evaluation_due)?;
             checkpoint::set_aside_after(&job.run, step)?;
@@ -231,7 +245,7 @@ fn run<B: Backend>(
             "epochs": recipe.train.epochs, "total_steps": total_steps, "process": std::process::id(),
         }),
     )?;
-    let trained = train_in(args, job, recipe, data, seats, link, device, stop, &mut run);
+    let trained = train_in(args, job, keep, recipe, data, seats, link, device, stop, &mut run);
     for text in logs::take_warnings() {
         run.journal("warning", &json!({"text": text}))?;
     }
@@ -261,6 +275,7 @@ fn run<B: Backend>(
 fn train_in<B: Backend>(
     args: &TrainArgs,
     job: &Job,
+    keep: usize,
     recipe: Recipe,
     data: DataSet,
     seats: Vec<Seat<B>>,
@@ -270,7 +285,7 @@ fn train_in<B: Backend>(
     run: &mut RunDir,
 ) -> Result<u64> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    let options = TrainOptions { max_steps: job.steps, keep: args.keep.get(), histograms: job.histograms };
+    let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
     let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
     let mut session = Session::new(recipe.clone(), data, seats, link)?;
     session.end_on(stop.clone());
@@ -313,17 +328,17 @@ fn train_in<B: Backend>(
     Ok(session.step())
 }
 
-/// Fails where the run in `path` is of another recipe than the one asked for.
+/// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
 fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
-    let mut stored = run_dir::load_recipe(path)?;
-    // These may change on the way.
+    let before = run_dir::load_recipe(path)?;
+    let mut stored = before.clone();
     stored.train.epochs = recipe.train.epochs;
     stored.train.on_bad_loss = recipe.train.on_bad_loss;
     if stored != *recipe {
         let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
         return Err(Error::run(path, problem));
     }
-    Ok(())
+    if stored == before { Ok(()) } else { run_dir::store_recipe(path, recipe) }
 }
 
 /// The commit that this program was built from.

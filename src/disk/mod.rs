@@ -106,12 +106,7 @@ pub fn append_line(file: &mut File, path: &Path, line: &str) -> Result<()> {
 /// Renames within a folder, durably.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     faults::before(Operation::Rename).and_then(|_| std::fs::rename(from, to)).map_err(Error::io("rename to", to))?;
-    match to.parent() {
-        // A bare name is in the working folder.
-        Some(folder) if folder.as_os_str().is_empty() => sync_folder(Path::new(".")),
-        Some(folder) => sync_folder(folder),
-        None => Ok(()),
-    }
+    sync_parent(to)
 }
 
 /// Makes the names in a folder durable.
@@ -120,9 +115,20 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     faults::before(Operation::Flush).and_then(|_| folder_file.sync_all()).map_err(Error::io("flush", folder))
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder and those above it, durably.
 pub fn create_folder(path: &Path) -> Result<()> {
-    faults::before(Operation::Create).and_then(|_| std::fs::create_dir_all(path)).map_err(Error::io("create", path))
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+    faults::before(Operation::Create).and_then(|_| std::fs::create_dir_all(path)).map_err(Error::io("create", path))?;
+    missing.iter().rev().try_for_each(|made| sync_parent(made))
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        // A bare name is in the working folder.
+        Some(folder) if folder.as_os_str().is_empty() => sync_folder(Path::new(".")),
+        Some(folder) => sync_folder(folder),
+        None => Ok(()),
+    }
 }
 
 /// Removes a folder and the files in it, `first` before all others; nothing where it is not there.

@@ -44,12 +44,12 @@ impl<B: Backend> Session<B> {
         self.pair.training_loss(batch, self.recipe.train.seed, self.state.step)?;
         let details = self.write_details(step, batch.len(), self.next_indices(), loss, why, to)?;
         let policy = self.recipe.train.on_bad_loss;
-        self.bad_in_a_row += 1;
-        if policy == OnBadLoss::Stop || self.bad_in_a_row > MOST_IN_A_ROW {
+        self.state.bad_in_a_row += 1;
+        if policy == OnBadLoss::Stop || self.state.bad_in_a_row > MOST_IN_A_ROW {
             return Err(self.diverged(step, &format!("{why}; stopped before the update"), &details, to)?);
         }
         let rolls_back = policy == OnBadLoss::Rollback;
-        let from = if rolls_back { self.roll_back(to)? } else { step - 1 };
+        let from = if rolls_back { self.roll_back(self.state.went_back_to, to)? } else { step - 1 };
         self.go_on_at(step, from, loss, why, to)?;
         Ok(rolls_back)
     }
@@ -60,11 +60,13 @@ impl<B: Backend> Session<B> {
         let (step, why) = (self.state.step, format!("the held-out loss after it is {loss}"));
         let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
         let details = self.write_details(step, (count - 1) % size + 1, Vec::new(), loss, &why, to)?;
-        self.bad_in_a_row += 1;
-        if self.recipe.train.on_bad_loss != OnBadLoss::Rollback || self.bad_in_a_row > MOST_IN_A_ROW {
+        self.state.bad_in_a_row += 1;
+        if self.recipe.train.on_bad_loss != OnBadLoss::Rollback || self.state.bad_in_a_row > MOST_IN_A_ROW {
             return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, to)?);
         }
-        let from = self.roll_back(to)?;
+        // One of this very step has these weights.
+        let before = self.state.went_back_to.map_or(step, |bad| bad.min(step));
+        let from = self.roll_back(Some(before), to)?;
         self.go_on_at(step, from, loss, &why, to)
     }
 
@@ -72,7 +74,16 @@ impl<B: Backend> Session<B> {
     fn diverged(&mut self, step: u64, why: &str, details: &str, to: &mut Outputs) -> Result<Error> {
         // What is being written may be the last good state.
         to.settle()?;
-        let good = match self.pair.told(|| Ok(checkpoint::find(to.run.path()).ok()))? {
+        let run = to.run.path();
+        let newest = self.pair.told(|| Ok(checkpoint::find(run).ok()))?;
+        let good = match newest {
+            // No good step was made from it.
+            Some((path, state)) if state.step == self.state.step || Some(state.step) == self.state.went_back_to => {
+                let before = self.pair.told(|| Ok(checkpoint::find_to_go_back(run, Some(state.step)).ok()))?;
+                let before =
+                    before.map_or(String::new(), |(path, _)| format!(", the one before is {}", path.display()));
+                format!("the newest checkpoint, {}, has the weights that gave it{before}", path.display())
+            }
             Some((path, _)) => format!("the last good checkpoint is {}", path.display()),
             None => "no checkpoint had been written yet".into(),
         };
@@ -85,11 +96,13 @@ impl<B: Backend> Session<B> {
         Ok(Error::Diverged { step, why: why.into(), advice: format!("{good}{details}. {advice}") })
     }
 
-    /// Goes back to the newest checkpoint; returns its step.
-    fn roll_back(&mut self, to: &mut Outputs) -> Result<u64> {
+    /// Goes back to the newest checkpoint that is older than `before`; returns its step.
+    fn roll_back(&mut self, before: Option<u64>, to: &mut Outputs) -> Result<u64> {
         to.settle()?;
-        let (checkpoint, state) = self.pair.told(|| checkpoint::find(to.run.path()))?;
+        let (checkpoint, state) = self.pair.told(|| checkpoint::find_to_go_back(to.run.path(), before))?;
+        let bad_in_a_row = self.state.bad_in_a_row;
         self.restore(&checkpoint)?;
+        (self.state.bad_in_a_row, self.state.went_back_to) = (bad_in_a_row, Some(state.step));
         Ok(state.step)
     }
 

@@ -49,6 +49,13 @@ pub struct RunInfo {
     pub images: Option<usize>,
     /// Class names by label.
     pub classes: Vec<String>,
+    /// Checkpoints that are kept, besides the best.
+    #[serde(default = "two")]
+    pub keep: usize,
+}
+
+fn two() -> usize {
+    2
 }
 
 impl RunInfo {
@@ -156,11 +163,9 @@ impl RunDir {
                 format!("already holds a run; continue it with --resume {}, or choose another --out", path.display());
             return Err(Error::run(path, problem));
         }
-        let text = serde_json::to_string_pretty(info)
-            .map_err(|error| Error::run(path, format!("run.json cannot be written: {error}")))?;
-        write_whole(&path.join("run.json"), text.as_bytes())?;
+        store_info(path, info)?;
         fill()?;
-        write_whole(&path.join("recipe.toml"), recipe.to_toml().as_bytes())?;
+        store_recipe(path, recipe)?;
         RunDir::open(claim, None)
     }
 
@@ -287,6 +292,18 @@ pub fn load_recipe(run: &Path) -> Result<Recipe> {
         // Not what the user asks for now.
         wrong => Error::run(path, format!("damaged: {wrong}")),
     })
+}
+
+/// Writes `run.json`.
+pub fn store_info(run: &Path, info: &RunInfo) -> Result<()> {
+    let text = serde_json::to_string_pretty(info)
+        .map_err(|error| Error::run(run, format!("run.json cannot be written: {error}")))?;
+    write_whole(&run.join("run.json"), text.as_bytes())
+}
+
+/// Writes `recipe.toml`, which makes a folder a run.
+pub fn store_recipe(run: &Path, recipe: &Recipe) -> Result<()> {
+    write_whole(&run.join("recipe.toml"), recipe.to_toml().as_bytes())
 }
 
 /// What an existing run was started with.

@@ -79,8 +79,9 @@ pub struct Session<B: Backend> {
     pub(super) stop: Stop,
     /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
     pub(super) waited: Option<(Duration, u32)>,
-    /// Bad losses since the last good one.
-    pub(super) bad_in_a_row: u32,
+    /// The newest checkpoint, and the newest one from which a good step was made, by their steps.
+    pub(super) saved: Option<u64>,
+    pub(super) good: Option<u64>,
     /// The streams' times when they were last looked at.
     pub(super) observed: Vec<StreamTimes>,
 }
@@ -128,7 +129,8 @@ impl<B: Backend> Session<B> {
             state,
             stop: Stop::default(),
             waited: None,
-            bad_in_a_row: 0,
+            saved: None,
+            good: None,
             observed: Vec::new(),
         })
     }
@@ -146,8 +148,26 @@ impl<B: Backend> Session<B> {
         let input = Preprocessor::with_mean(&self.recipe.input, image, &self.data, mean)?;
         self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
         self.pair.set_input(self.input.shape(), self.input.mean())?;
-        self.state = state;
+        self.saved = Some(state.step);
+        self.state = State { on_signal: false, ..state };
         Ok(())
+    }
+
+    /// The same with the checkpoint found at `path`, or the newest one of the run there if that has been removed since:
+    /// the run may go on meanwhile.
+    pub fn restore_or_newest(&mut self, checkpoint: &Path, path: &Path) -> Result<()> {
+        /// Checkpoints that come and go while one is read.
+        const PATIENCE: u32 = 20;
+        let mut restored = self.restore(checkpoint);
+        let mut tried = checkpoint.to_owned();
+        for _ in 0..PATIENCE {
+            if restored.is_ok() || checkpoint::is_generation(&tried) {
+                break;
+            }
+            tried = checkpoint::find(path)?.0;
+            restored = self.restore(&tried);
+        }
+        restored
     }
 
     /// The network.

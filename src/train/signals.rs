@@ -1,12 +1,16 @@
-//! SIGINT and SIGTERM: the first one ends the run after the step under way, saved; the second one at once.
+//! SIGINT and SIGTERM: the first one ends the run after the step under way, saved; one that comes later at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::low_level;
 
 use crate::error::{Error, Result, Signal};
+
+/// Signals within this time are one request: `timeout`, batch systems and terminals send to a process and to its group.
+const ONE_REQUEST_MS: u64 = 1000;
 
 /// Tells whether the run is to end.
 #[derive(Clone, Debug, Default)]
@@ -15,12 +19,20 @@ pub struct Stop(Arc<AtomicUsize>);
 impl Stop {
     /// Ends it when a signal comes; from now on signals do nothing else the first time.
     pub fn on_signals() -> Result<Stop> {
-        let (stop, once) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+        // Milliseconds from here to the first one; 0 before it.
+        let (stop, began, first) = (Stop::default(), Instant::now(), Arc::new(AtomicU64::new(0)));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds `once` unset and sets it.
-            let registered = flag::register_conditional_shutdown(signal, 128 + signal, once.clone())
-                .and_then(|_| flag::register(signal, once.clone()))
-                .and_then(|_| flag::register_usize(signal, stop.0.clone(), signal as usize));
+            let (asked, first) = (stop.0.clone(), first.clone());
+            let action = move || {
+                let now = began.elapsed().as_millis() as u64 + 1;
+                match first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => asked.store(signal as usize, Ordering::Relaxed),
+                    Err(first) if now - first.min(now) < ONE_REQUEST_MS => {}
+                    Err(_) => low_level::exit(128 + signal),
+                }
+            };
+            // SAFETY: reads a clock, sets numbers and ends the process, all of which may be done in a handler.
+            let registered = unsafe { low_level::register(signal, action) };
             registered.map_err(|error| Error::Device(format!("cannot watch for signals: {error}")))?;
         }
         Ok(stop)

@@ -201,7 +201,8 @@ impl<B: Backend> Session<B> {
         self.pair.update(|param| recipe.update(param, epoch, lr, update))?;
         self.state.step += 1;
         self.state.heldout_error = None;
-        self.bad_in_a_row = 0;
+        (self.state.bad_in_a_row, self.state.went_back_to) = (0, None);
+        self.good = self.saved;
         self.state.loss_mean = Some(bad_loss::mean_with(self.state.loss_mean, result.loss()));
         let report = StepReport { step: self.state.step, epoch, lr, result, time: start.elapsed(), waited };
         Ok((Stepped::Done(report), began))
@@ -246,6 +247,9 @@ impl<B: Backend> Session<B> {
     }
 
     fn save_and_end(&mut self, to: &mut Outputs) -> Result<Option<Signal>> {
+        // Within an epoch it would not be there otherwise, unless one is due.
+        let (step, every) = (self.state.step, self.recipe.train.checkpoint_steps);
+        self.state.on_signal = every == 0 || !step.is_multiple_of(every) || step.is_multiple_of(self.steps_per_epoch());
         self.save(to)?;
         // Where the signal came to the other process alone, this one ends as if it had come to it.
         Ok(Some(self.stop.asked().unwrap_or(Signal::Term)))
@@ -256,7 +260,9 @@ impl<B: Backend> Session<B> {
         let _span = tracing::info_span!("checkpoint", step = self.state.step).entered();
         let (state, names) = (self.state.clone(), self.recipe.state_names());
         let snapshot = checkpoint::snapshot(state, &mut self.pair, names, self.input.mean())?;
-        if let Some(written) = snapshot.map(|snapshot| to.writer.start(snapshot)).transpose()?.flatten() {
+        let good = self.good;
+        self.saved = Some(self.state.step);
+        if let Some(written) = snapshot.map(|snapshot| to.writer.start(snapshot, good)).transpose()?.flatten() {
             to.saved(written)?;
         }
         Ok(())

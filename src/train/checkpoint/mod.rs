@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use load::{load, open};
-pub use save::{Snapshot, Writer, check_space, generation_bytes, snapshot};
+pub use save::{Keep, Snapshot, Writer, check_space, generation_bytes, snapshot};
 
 use super::run_dir;
 use super::schedule::Schedule;
@@ -51,6 +51,15 @@ pub struct State {
     pub loss_mean: Option<f64>,
     /// Steps whose update was left out.
     pub skipped_steps: u64,
+    /// Bad losses since the last good one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bad_in_a_row: u32,
+    /// The step of the checkpoint that they made the run go back to: its weights are no better.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub went_back_to: Option<u64>,
+    /// Whether it is there because the run was told to end: a run that was not told would not have it to go back to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_signal: bool,
     /// The other files, by name.
     pub files: BTreeMap<String, tensors::Seal>,
 }
@@ -67,9 +76,16 @@ impl State {
             heldout_error: None,
             loss_mean: None,
             skipped_steps: 0,
+            bad_in_a_row: 0,
+            went_back_to: None,
+            on_signal: false,
             files: BTreeMap::new(),
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// `checkpoint.json`: the state and the hash of its JSON.
@@ -91,7 +107,7 @@ impl Marker {
 }
 
 /// A generation in a run's folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
     /// Its folder.
     pub path: PathBuf,
@@ -101,14 +117,30 @@ pub struct Generation {
 
 /// All generations of a run, oldest first, whole or damaged; unfinished ones are none.
 pub fn list(run: &Path) -> Result<Vec<Generation>> {
+    Ok(folders(run)?.into_iter().filter(|generation| is_generation(&generation.path)).collect())
+}
+
+/// The same, and those newer than all of them that have lost their marker.
+pub fn list_all(run: &Path) -> Result<Vec<Generation>> {
+    let mut found = folders(run)?;
+    // Older ones without it are being removed, or were when a process died.
+    let newest = found.iter().rposition(|generation| is_generation(&generation.path));
+    let mut place = 0..;
+    found.retain(|generation| place.next() > newest || is_generation(&generation.path));
+    Ok(found)
+}
+
+/// Folders that are called like generations, oldest first.
+fn folders(run: &Path) -> Result<Vec<Generation>> {
     let folder = folder(run);
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
     let generation = |path: PathBuf| {
-        let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
-        path.join(MARKER).is_file().then_some(Generation { path, step })
+        let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
+        let step = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+        path.is_dir().then_some(Generation { path, step })
     };
     let mut found: Vec<_> = entries.flatten().filter_map(|entry| generation(entry.path())).collect();
     found.sort_by_key(|generation| generation.step);
@@ -126,22 +158,38 @@ pub fn find(path: &Path) -> Result<(PathBuf, State)> {
     if !path.is_dir() {
         return Err(Error::run(path, "no such run directory or checkpoint"));
     }
-    let mut first = None;
-    for generation in list(path)?.into_iter().rev() {
-        let found = verify(&generation.path).and_then(|state| match state.step {
-            step if step == generation.step => Ok(state),
-            step => Err(Error::damaged(&generation.path, format!("{MARKER} is of step {step}, its name says another"))),
-        });
-        match found {
-            Ok(state) => return Ok((generation.path, state)),
-            Err(error @ Error::DamagedCheckpoint { .. }) => {
-                tracing::warn!("{error}; looking for the one before");
-                first.get_or_insert(error);
+    find_newest(path, &|_| true)
+}
+
+/// The newest whole generation of a run that a run told by no signal has, too, and that is older than `before`.
+pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, State)> {
+    find_newest(run, &|state| !state.on_signal && before.is_none_or(|before| state.step < before))
+}
+
+fn find_newest(run: &Path, wanted: &dyn Fn(&State) -> bool) -> Result<(PathBuf, State)> {
+    /// Times that a run which goes on may remove what has been listed before it is read.
+    const PATIENCE: u32 = 20;
+    let mut again = 0;
+    'again: loop {
+        let (listed, mut first) = (list_all(run)?, None);
+        for generation in listed.iter().rev() {
+            let error = match verify_named(generation) {
+                Ok(state) if wanted(&state) => return Ok((generation.path.clone(), state)),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            if again < PATIENCE && list_all(run)? != listed {
+                again += 1;
+                continue 'again;
             }
-            Err(error) => return Err(error),
+            if !matches!(error, Error::DamagedCheckpoint { .. }) {
+                return Err(error);
+            }
+            tracing::warn!("{error}; looking for the one before");
+            first.get_or_insert(error);
         }
+        return Err(first.unwrap_or_else(|| Error::run(run, "holds no checkpoint yet")));
     }
-    Err(first.unwrap_or_else(|| Error::run(path, "holds no checkpoint yet")))
 }
 
 /// Whether a path given by the user is a checkpoint's.
@@ -160,6 +208,16 @@ pub fn run_of(path: &Path) -> PathBuf {
     said.or_else(|| above(&path.canonicalize().ok()?)).unwrap_or_else(|| path.to_owned())
 }
 
+/// [`verify`], and that it is of the step that its name says.
+pub fn verify_named(generation: &Generation) -> Result<State> {
+    match verify(&generation.path)? {
+        state if state.step == generation.step => Ok(state),
+        State { step, .. } => {
+            Err(Error::damaged(&generation.path, format!("{MARKER} is of step {step}, its name says another")))
+        }
+    }
+}
+
 /// Reads and hashes all files of a generation.
 ///
 /// Fails with [`Error::DamagedCheckpoint`] where one is missing or not as it was written, and with [`Error::Run`] where
@@ -170,11 +228,11 @@ pub fn verify(generation: &Path) -> Result<State> {
         let damaged = |problem: String| Error::damaged(generation, format!("{name}: {problem}"));
         let path = generation.join(name);
         // The length first: what is no file may have no end.
-        let about = std::fs::metadata(&path).map_err(|error| damaged(error.to_string()))?;
+        let about = std::fs::metadata(&path).map_err(|error| unreadable(generation, &path, error))?;
         if !about.is_file() || about.len() != expected.bytes {
             return Err(damaged(format!("{} bytes, {MARKER} says {}", about.len(), expected.bytes)));
         }
-        let found = tensors::seal_of(&path).map_err(|error| damaged(error.to_string()))?;
+        let found = tensors::seal_of(&path).map_err(|error| unreadable(generation, &path, error))?;
         if found.sha256 != expected.sha256 {
             let (found, expected) = (&found.sha256[..12], expected.sha256.get(..12).unwrap_or_default());
             let problem = format!("SHA-256 {found}..., {MARKER} says {expected}...: altered, or of another generation");
@@ -190,11 +248,12 @@ pub fn load_state(generation: &Path) -> Result<State> {
     const MAX_BYTES: u64 = 1 << 20;
     let damaged = |problem: String| Error::damaged(generation, format!("{MARKER}: {problem}"));
     let path = generation.join(MARKER);
-    let length = std::fs::metadata(&path).map_err(|error| damaged(error.to_string()))?.len();
-    if length > MAX_BYTES {
-        return Err(damaged(format!("{length} bytes, expected at most {MAX_BYTES}")));
+    let about = std::fs::metadata(&path).map_err(|error| unreadable(generation, &path, error))?;
+    // The length first: what is no file may have no end.
+    if !about.is_file() || about.len() > MAX_BYTES {
+        return Err(damaged(format!("{} bytes, expected a file of at most {MAX_BYTES}", about.len())));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| damaged(error.to_string()))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(generation, &path, error))?;
     // The version first: another one may have other fields.
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     let version = value.pointer("/state/format").or(value.get("format")).and_then(serde_json::Value::as_u64);
@@ -224,26 +283,48 @@ pub fn load_state(generation: &Path) -> Result<State> {
     Ok(marker.state)
 }
 
+/// The error of a generation's file that cannot be read: damaged, unless it may be whole for another user or at another
+/// time.
+fn unreadable(generation: &Path, file: &Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{OutOfMemory, PermissionDenied, StaleNetworkFileHandle, TimedOut};
+    /// ENFILE and EMFILE: too many open files.
+    const OPEN_FILES: [i32; 2] = [23, 24];
+    let passes = [OutOfMemory, PermissionDenied, StaleNetworkFileHandle, TimedOut].contains(&error.kind());
+    if passes || error.raw_os_error().is_some_and(|code| OPEN_FILES.contains(&code)) {
+        return Error::io("read", file)(error);
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Error::damaged(generation, format!("{name}: {error}"))
+}
+
 /// Whether a marker has the seal of this version, and so is one of this version whose number is damaged.
 fn altered_version(value: serde_json::Value) -> bool {
     serde_json::from_value(value)
         .is_ok_and(|marker: Marker| Marker::of(&State { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
 }
 
-/// One of those that were taken out of the way, if there are any.
-pub fn set_aside(run: &Path) -> Result<Option<PathBuf>> {
+/// What is left of a run's generations where none is whole enough to be listed.
+pub fn left_over(run: &Path) -> Result<Option<PathBuf>> {
     let folder = folder(run);
     if !folder.is_dir() {
         return Ok(None);
     }
     let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
-    let mut paths = entries.flatten().map(|entry| entry.path());
-    Ok(paths.find(|path| path.as_os_str().to_string_lossy().ends_with(DAMAGED)))
+    let damaged = entries.flatten().map(|entry| entry.path()).find(|path| ours(path) == Some(DAMAGED));
+    Ok(damaged.or(folders(run)?.pop().map(|generation| generation.path)))
+}
+
+/// What the name of a generation's folder ends in; `None` of everything that this program has not made.
+fn ours(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?.to_str()?.strip_prefix("step-")?;
+    let ending = [UNFINISHED, DAMAGED].into_iter().find(|ending| name.ends_with(ending)).unwrap_or_default();
+    let digits = name.strip_suffix(ending)?;
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && path.is_dir()).then_some(ending)
 }
 
 /// Takes generations after `step` out of the way: they are damaged, and will be written anew.
 pub fn set_aside_after(run: &Path, step: u64) -> Result<()> {
-    for generation in list(run)?.into_iter().filter(|generation| generation.step > step) {
+    for generation in folders(run)?.into_iter().filter(|generation| generation.step > step) {
         let mut name = generation.path.clone().into_os_string();
         name.push(DAMAGED);
         disk::remove_folder(Path::new(&name), MARKER)?;
@@ -258,4 +339,22 @@ fn folder(run: &Path) -> PathBuf {
 
 fn file_name(stream: usize) -> String {
     format!("stream{stream}.safetensors")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error as IoError, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_whole_for_another_user_is_not_damaged() {
+        let error = |error: IoError| unreadable(Path::new("run/step-1"), Path::new("run/step-1/a"), error);
+        for passes in [ErrorKind::PermissionDenied.into(), IoError::from_raw_os_error(24)] {
+            assert!(matches!(error(passes), Error::Io { .. }));
+        }
+        for stays in [ErrorKind::NotFound.into(), ErrorKind::InvalidData.into(), IoError::from_raw_os_error(5)] {
+            assert!(matches!(error(stays), Error::DamagedCheckpoint { .. }));
+        }
+    }
 }

@@ -4,14 +4,17 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use super::{DAMAGED, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state};
+use super::{Generation, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state, ours};
 use crate::backend::Backend;
 use crate::disk::tensors::{self, NamedTensor};
 use crate::disk::{self, Draft};
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_SPACE, Result};
 use crate::net::pair::Pair;
 use crate::net::plan::Plan;
 use crate::net::stream::Tensor;
+
+/// Room for metrics, pictures and logs, at least.
+const OTHER_FILES: u64 = 1_000_000;
 
 /// A generation that is to be written.
 pub struct Snapshot {
@@ -30,18 +33,16 @@ pub fn generation_bytes(plans: &[Plan], states: usize, mean_values: usize) -> u6
 /// folder, beside those that are there already.
 pub fn check_space(run: &Path, keep: usize, generation: u64) -> Result<()> {
     let there = list(run)?.len() as u64;
-    let needed = generation.saturating_mul((keep as u64).saturating_add(2).saturating_sub(there));
+    // The new one is written before an old one goes.
+    let count = (keep as u64).saturating_add(2).saturating_sub(there).max(1);
+    let needed = generation.saturating_mul(count).saturating_add(OTHER_FILES);
     match disk::free_bytes(run) {
-        Some(free) if free < needed => Err(Error::NoSpace {
-            path: run.to_owned(),
-            problem: format!(
-                "{} are free, {} checkpoints of {} need {}; make room, or keep fewer with --keep 1",
-                disk::show_bytes(free),
-                needed / generation.max(1),
-                disk::show_bytes(generation),
-                disk::show_bytes(needed)
-            ),
-        }),
+        Some(free) if free < needed => {
+            let [free, each, needed] = [free, generation, needed].map(disk::show_bytes);
+            let advice = if keep > 1 { "make room, or keep fewer with --keep 1" } else { "make room" };
+            let problem = format!("{free} are free, {count} checkpoints of {each} and metrics need {needed}; {advice}");
+            Err(Error::NoSpace { path: run.to_owned(), problem })
+        }
         _ => Ok(()),
     }
 }
@@ -78,15 +79,18 @@ pub fn snapshot<B: Backend>(
 }
 
 impl Snapshot {
-    /// Writes the generation and removes older ones, but for the newest `keep` and the one of the least held-out error.
+    /// Writes the generation and removes older ones, but for those to be kept.
     ///
     /// Where it fails, those that were there are there still.
-    pub fn write(self, run: &Path, keep: usize) -> Result<PathBuf> {
+    pub fn write(self, run: &Path, keep: Keep) -> Result<PathBuf> {
         let _span = tracing::info_span!("write checkpoint", step = self.state.step).entered();
         let whole = folder(run).join(format!("step-{:08}", self.state.step));
-        if let Ok(there) = load_state(&whole) {
+        let there = load_state(&whole).ok();
+        // Unless steps were left out: the run may have gone back and come here again.
+        if let Some(there) = there.filter(|there| there.skipped_steps == self.state.skipped_steps) {
             // The same step of the same run, and so the same weights; an evaluation may have come since.
-            let state = State { files: there.files, ..self.state };
+            let on_signal = there.on_signal && self.state.on_signal;
+            let state = State { files: there.files, on_signal, ..self.state };
             disk::write_whole(&whole.join(MARKER), &Marker::of(&state).to_json())?;
             return Ok(whole);
         }
@@ -95,15 +99,24 @@ impl Snapshot {
         let unfinished = PathBuf::from(unfinished);
         // What processes that died have left.
         disk::remove_folder(&unfinished, MARKER)?;
-        disk::remove_folder(&whole, MARKER)?;
-        let written = self.write_into(&unfinished).and_then(|()| disk::rename(&unfinished, &whole));
+        let written = self
+            .write_into(&unfinished)
+            .and_then(|()| disk::remove_folder(&whole, MARKER))
+            .and_then(|()| disk::rename(&unfinished, &whole));
         if written.is_err() {
             // What room there is, the run's owner needs now.
             let _ = std::fs::remove_dir_all(&unfinished);
         }
         written?;
-        prune(run, keep)?;
-        Ok(whole)
+        match prune(run, keep) {
+            Err(error) if error.exit_code() == NO_SPACE => Err(error),
+            Err(error) => {
+                // The new one is whole, whatever lies about.
+                tracing::warn!("old checkpoints are left: {error}");
+                Ok(whole)
+            }
+            Ok(()) => Ok(whole),
+        }
     }
 
     fn write_into(mut self, unfinished: &Path) -> Result<()> {
@@ -120,22 +133,41 @@ impl Snapshot {
     }
 }
 
+/// Which generations are kept, besides the one of the least held-out error.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// The newest so many; those that are there because of a signal do not count, and go with the next one.
+    pub newest: usize,
+    /// The newest one from which a good step was made, as long as no kept one is known to be good.
+    pub good: Option<u64>,
+}
+
 /// Removes what is not to be kept, and what processes that died have left.
-fn prune(run: &Path, keep: usize) -> Result<()> {
-    let generations = list(run)?;
-    let error = |path: &Path| load_state(path).ok().and_then(|state| state.heldout_error);
-    let errors = generations.iter().filter_map(|generation| Some((error(&generation.path)?, generation)));
+fn prune(run: &Path, keep: Keep) -> Result<()> {
+    let states = list(run)?.into_iter().map(|generation| (load_state(&generation.path).ok(), generation));
+    let (signalled, regular): (Vec<_>, Vec<_>) =
+        states.partition(|(state, _)| state.as_ref().is_some_and(|state| state.on_signal));
+    let error = |state: &Option<State>| state.as_ref()?.heldout_error;
     // Of equals the earliest.
-    let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, generation)| generation.step);
-    let newest = generations.len().saturating_sub(keep.max(1));
-    for old in generations[..newest].iter().filter(|old| Some(old.step) != best) {
+    let errors = regular.iter().filter_map(|(state, generation)| Some((error(state)?, generation.step)));
+    let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step);
+    let (old, kept) = regular.split_at(regular.len().saturating_sub(keep.newest.max(1)));
+    let is_good = |(state, generation): &(Option<State>, Generation)| {
+        error(state).is_some() || keep.good.is_some_and(|good| generation.step == good)
+    };
+    let good = keep.good.filter(|_| !kept.iter().any(is_good));
+    for (_, generation) in old.iter().filter(|(_, old)| Some(old.step) != best && Some(old.step) != good) {
+        disk::remove_folder(&generation.path, MARKER)?;
+    }
+    let newest = kept.last().map(|(_, generation)| generation.step);
+    let last = signalled.last().map(|(_, generation)| generation.step);
+    for (_, old) in signalled.iter().filter(|(_, old)| Some(old.step) < newest || Some(old.step) < last) {
         disk::remove_folder(&old.path, MARKER)?;
     }
     let folder = folder(run);
     for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?.flatten() {
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        let without_marker = name.starts_with("step-") && !path.join(MARKER).exists();
-        if without_marker || name.ends_with(UNFINISHED) || name.ends_with(DAMAGED) {
+        let path = entry.path();
+        if ours(&path).is_some_and(|ending| !ending.is_empty() || !path.join(MARKER).exists()) {
             disk::remove_folder(&path, MARKER)?;
         }
     }
@@ -155,10 +187,11 @@ impl Writer {
         Writer { run: run.to_owned(), keep, writing: None }
     }
 
-    /// Starts to write; waits first for the one that is being written, and returns where it is.
-    pub fn start(&mut self, snapshot: Snapshot) -> Result<Option<PathBuf>> {
+    /// Starts to write; waits first for the one that is being written, and returns where it is. From the generation of
+    /// step `good` a good step was made.
+    pub fn start(&mut self, snapshot: Snapshot, good: Option<u64>) -> Result<Option<PathBuf>> {
         let earlier = self.finish()?;
-        let (run, keep) = (self.run.clone(), self.keep);
+        let (run, keep) = (self.run.clone(), Keep { newest: self.keep, good });
         let thread = std::thread::Builder::new().name("checkpoint".into());
         let thread = thread.spawn(move || snapshot.write(&run, keep));
         self.writing = Some(thread.map_err(|error| Error::Device(format!("cannot start a thread: {error}")))?);
@@ -175,5 +208,23 @@ impl Writer {
         let panicked =
             || Err(Error::run(&self.run, "writing a checkpoint stopped at an internal error; please report it"));
         self.writing.take().map(|thread| thread.join().unwrap_or_else(|_| panicked())).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_the_one_that_is_written_before_an_old_one_goes() {
+        let run = tempfile::tempdir().unwrap();
+        for step in 1..=9 {
+            let generation = folder(run.path()).join(format!("step-{step:08}"));
+            std::fs::create_dir_all(&generation).unwrap();
+            std::fs::write(generation.join(MARKER), "").unwrap();
+        }
+        check_space(run.path(), 2, 1).unwrap();
+        let error = check_space(run.path(), 1, u64::MAX / 4).unwrap_err().to_string();
+        assert!(error.contains("1 checkpoints") && !error.contains("--keep"), "{error}");
     }
 }
