@@ -9,8 +9,8 @@ use signal_hook::low_level;
 
 use crate::error::{Error, Result, Signal};
 
-/// Signals within this time are one request: `timeout`, batch systems and terminals send to a process and to its group.
-const ONE_REQUEST_MS: u64 = 1000;
+/// Signals within this time are one request: `timeout` and batch systems send to a process and to its group.
+const ONE_REQUEST_MS: u64 = 300;
 
 /// Tells whether the run is to end.
 #[derive(Clone, Debug, Default)]
