@@ -184,6 +184,12 @@ fn a_set_is_not_prepared_into_itself_and_a_begun_one_is_not_trained_on() {
     assert!(error.contains("lies within the source"), "{error}");
     assert!(!within.exists());
     let beside = TempDir::new().unwrap();
+    // Nor by two processes at once.
+    let other = std::fs::File::open(beside.path()).unwrap();
+    other.lock().unwrap();
+    let error = prepare(folder.path(), &found, beside.path(), &options(), &Quiet).unwrap_err().to_string();
+    assert!(error.contains("is being prepared by another process"), "{error}");
+    other.unlock().unwrap();
     prepare(folder.path(), &found, beside.path(), &options(), &Quiet).unwrap_err();
     let error = DataSet::load(beside.path()).unwrap_err().to_string();
     assert!(error.contains("not finished"), "{error}");

@@ -3,6 +3,7 @@
 //! Images are made in parallel, shards in order; after each, what has been done is written down, so that an interrupted
 //! preparation goes on where it was. Memory holds one shard.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,6 +87,7 @@ pub fn prepare(
             "lies within the source, and would be taken for a part of it; give one beside it",
         ));
     }
+    let _claim = claim(folder)?;
     let mut progress = begin(source, sources, folder, options)?;
     let parts = [("train", &sources.train), ("val", &sources.val)];
     let total = sources.train.len() + sources.val.len();
@@ -113,6 +115,16 @@ pub fn prepare(
         }
     }
     finish(source, sources, folder, options, progress)
+}
+
+/// Keeps other processes from preparing into the folder until it is dropped.
+fn claim(folder: &Path) -> Result<File> {
+    let claim = File::open(folder).map_err(Error::io("open", folder))?;
+    match claim.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::data(folder, "is being prepared by another process")),
+        // Where folders cannot be locked nobody is kept out.
+        _ => Ok(claim),
+    }
 }
 
 /// Whether a preparation into a folder was begun and not finished.

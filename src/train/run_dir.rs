@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `recipe.toml` | every hyper-parameter; a folder that has it is a run |
-//! | `run.json` | version, commit, data, classes |
+//! | `run.json` | version, commit, data, classes, how many checkpoints are kept |
 //! | `metrics.jsonl` | a line for each step, evaluation, and look at the streams; cut back when the run is resumed |
 //! | `journal.jsonl` | a line for each start, warning, checkpoint and end; never cut |
 //! | `log.txt` | what the terminal showed |
