@@ -5,13 +5,12 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use support::process::{PATIENCE, send, spawn, wait_for};
 
 /// Two epochs of five steps, a checkpoint after each step, all kept.
 const RUN: [&str; 8] = ["--out", "run", "--epochs", "2", "--keep", "99", "--set", "train.checkpoint_steps=1"];
@@ -36,22 +35,6 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn spawn(mut command: Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn send(signal: &str, child: &Child) {
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Lines of a kind in the run's metrics, which may be being written.
 fn count(place: &Place, kind: &str) -> usize {
     let text = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
@@ -63,7 +46,7 @@ fn one_request_to_end_may_come_as_several_signals_but_a_later_one_ends_at_once()
     let place = Place::new();
     let child = spawn(place.train_command(&["--out", "run", "--epochs", "4000"]));
     wait_for("two steps", || count(&place, "step") >= 2);
-    ["-STOP", "-TERM", "-INT", "-CONT"].iter().for_each(|signal| send(signal, &child));
+    ["STOP", "TERM", "INT", "CONT"].iter().for_each(|signal| send(signal, &child));
     let output = child.wait_with_output().unwrap();
     let code = output.status.code().unwrap();
     assert!([130, 143].contains(&code), "{output:?}");
@@ -76,9 +59,9 @@ fn one_request_to_end_may_come_as_several_signals_but_a_later_one_ends_at_once()
     command.current_dir(place.path(""));
     let child = spawn(command);
     wait_for("it starts", || place.path("run/journal.jsonl").exists());
-    send("-TERM", &child);
+    send("TERM", &child);
     std::thread::sleep(Duration::from_millis(1300));
-    send("-TERM", &child);
+    send("TERM", &child);
     let since = Instant::now();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143), "{output:?}");
@@ -118,7 +101,7 @@ fn a_run_goes_back_past_weights_that_turn_out_to_be_bad() {
     let (place, command) = evaluating("run");
     let child = spawn(command);
     wait_for("a step", || count(&place, "step") == 1);
-    send("-TERM", &child);
+    send("TERM", &child);
     failed(child.wait_with_output().unwrap(), 143, &["after step 1"]);
     place.ok(&["--resume", "run", "--steps", "1"]);
     let (whole, mut command) = evaluating("run");
@@ -142,7 +125,7 @@ fn a_checkpoint_made_for_a_signal_is_none_to_go_back_to() {
     let place = Place::new();
     let child = spawn(train(&place));
     wait_for("six steps", || count(&place, "step") >= 6);
-    send("-TERM", &child);
+    send("TERM", &child);
     child.wait_with_output().unwrap();
     let mut resume = place.command(&["--resume", "run"]);
     succeeded(resume.env("ALEXNET_SPLIT_FAULT", "nan@9").output().unwrap());
@@ -254,6 +237,6 @@ fn a_run_that_goes_on_can_be_looked_at() {
     for _ in 0..20 {
         place.ok(&["eval", "run", "--gpus", "0"]);
     }
-    send("-TERM", &child);
+    send("TERM", &child);
     child.wait_with_output().unwrap();
 }

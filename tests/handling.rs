@@ -9,33 +9,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::place::{Place, TINY, checkpoint, failed, metrics, output_within, succeeded};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use support::process::{PATIENCE, send, spawn, wait_for};
 
 /// A run of five steps, an epoch.
 const RUN: [&str; 4] = ["--out", "run", "--steps", "5"];
-
-fn signal(name: &str, child: &Child) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
-}
-
-/// Waits until something is so.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
-fn piped(mut command: Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
 
 #[test]
 fn of_two_processes_on_one_run_the_second_is_refused_before_it_looks() {
@@ -57,16 +39,16 @@ fn of_two_processes_on_one_run_the_second_is_refused_before_it_looks() {
     gz("t10k-images-idx3-ubyte.gz", &[0x803, count, 28, 28], 784 * count);
     gz("t10k-labels-idx1-ubyte.gz", &[0x801, count], count);
 
-    let first = piped(place.command(&["--resume", "run", "--steps", "5", "--data", "slow"]));
+    let first = spawn(place.command(&["--resume", "run", "--steps", "5", "--data", "slow"]));
     let files = format!("/proc/{}/fd", first.id());
     wait_for("it reads the data", || {
         let open = fs::read_dir(&files).into_iter().flatten().flatten();
         open.filter_map(|entry| fs::read_link(entry.path()).ok())
             .any(|file| file.ends_with("t10k-images-idx3-ubyte.gz"))
     });
-    signal("-STOP", &first);
+    send("STOP", &first);
     let second = place.run(&["--resume", "run", "--steps", "8"]);
-    signal("-CONT", &first);
+    send("CONT", &first);
     succeeded(first.wait_with_output().unwrap());
     failed(second, 4, &["in use by another run"]);
     place.ok(&["--resume", "run", "--steps", "8"]);
@@ -88,7 +70,7 @@ fn what_is_left_of_damaged_checkpoints_is_not_trained_over() {
 #[test]
 fn runs_that_start_together_get_a_folder_each() {
     let place = Place::new();
-    let children: Vec<Child> = (0..4).map(|_| piped(place.train_command(&["--steps", "1"]))).collect();
+    let children: Vec<Child> = (0..4).map(|_| spawn(place.train_command(&["--steps", "1"]))).collect();
     // Looking at them all the while disturbs none.
     let look = || drop(place.run(&["runs"]));
     (0..20).for_each(|_| look());
@@ -110,7 +92,7 @@ fn a_look_at_a_run_does_not_keep_it_from_starting() {
     // As `runs` and `report` do, for as long as a busy machine may take.
     let lock = fs::File::open(place.path("run/lock")).unwrap();
     lock.lock_shared().unwrap();
-    let child = piped(place.command(&["--resume", "run", "--steps", "6"]));
+    let child = spawn(place.command(&["--resume", "run", "--steps", "6"]));
     std::thread::sleep(Duration::from_millis(200));
     lock.unlock().unwrap();
     succeeded(child.wait_with_output().unwrap());
@@ -253,12 +235,12 @@ fn a_signal_between_two_tries_ends_the_watching_process() {
     // What fails at once, each time, so that the pauses grow.
     fs::remove_dir_all(place.path("run/tensorboard")).unwrap();
     fs::write(place.path("run/tensorboard"), "").unwrap();
-    let mut watching = piped(place.command(&["--resume", "run", "--steps", "9", "--restarts", "9"]));
+    let mut watching = spawn(place.command(&["--resume", "run", "--steps", "9", "--restarts", "9"]));
     let mut lines = BufReader::new(watching.stderr.take().unwrap()).lines().map(|line| line.unwrap());
     let pause = lines.find(|line| line.ends_with("in 8 s")).unwrap();
     assert!(pause.contains("restart 4 of 9 from step 5"), "{pause}");
     let since = Instant::now();
-    signal("-TERM", &watching);
+    send("TERM", &watching);
     assert_eq!(watching.wait().unwrap().code(), Some(143));
     assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
     let said: Vec<String> = lines.collect();
@@ -301,13 +283,13 @@ fn an_evaluation_is_written_once() {
     let count = 30_000u32;
     let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
     place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
-    let child = piped(place.train_command(&RUN));
+    let child = spawn(place.train_command(&RUN));
     let steps = |kind: &str| {
         let text = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
         text.lines().filter(|line| line.contains(&format!("\"kind\":\"{kind}\""))).count()
     };
     wait_for("five steps", || steps("step") == 5);
-    signal("-TERM", &child);
+    send("TERM", &child);
     failed(child.wait_with_output().unwrap(), 143, &["SIGTERM"]);
     assert_eq!(steps("eval"), 0);
     for at in 3..10 {

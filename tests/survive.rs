@@ -6,7 +6,7 @@ mod support;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,10 @@ use alexnet_split::disk::tensors::sha256;
 use alexnet_split::train::checkpoint::State;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
+use support::process::{PATIENCE, send, wait_for};
 
 /// Six steps in two epochs (the second is cut short), a checkpoint after each.
 const RUN: [&str; 8] = ["--out", "run", "--epochs", "2", "--steps", "6", "--set", "train.checkpoint_steps=1"];
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The files of the run that is left alone.
 fn undisturbed() -> Vec<(String, Vec<u8>)> {
@@ -111,17 +110,9 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
 fn started(place: &Place, args: &[&str]) -> Child {
     let mut command = place.train_command(args);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + PATIENCE;
     let steps = || std::fs::read_to_string(place.path("run/metrics.jsonl")).map_or(0, |text| text.lines().count());
-    while steps() < 4 {
-        assert!(Instant::now() < until, "no steps");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_for("steps", || steps() >= 4);
     child
-}
-
-fn send(signal: &str, to: u32) {
-    assert!(Command::new("kill").args([&format!("-{signal}"), &to.to_string()]).status().unwrap().success());
 }
 
 #[test]
@@ -130,7 +121,7 @@ fn a_signal_saves_and_ends_and_a_second_one_ends_at_once() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let place = Place::new();
         let child = started(&place, &long);
-        send(signal, child.id());
+        send(signal, &child);
         let output = child.wait_with_output().unwrap();
         let name = format!("SIG{signal}");
         failed(output, code, &["ended by", &name, "--resume run"]);
@@ -155,10 +146,10 @@ fn a_signal_saves_and_ends_and_a_second_one_ends_at_once() {
     // Twice: whatever is being done, and nothing more is saved.
     let place = Place::new();
     let mut child = started(&place, &["--out", "run", "--epochs", "4000"]);
-    send("STOP", child.id());
-    send("TERM", child.id());
-    send("INT", child.id());
-    send("CONT", child.id());
+    send("STOP", &child);
+    send("TERM", &child);
+    send("INT", &child);
+    send("CONT", &child);
     let status = child.wait().unwrap();
     assert!([Some(130), Some(143)].contains(&status.code()), "{status}");
 }
@@ -180,7 +171,7 @@ fn a_signal_is_heard_in_an_evaluation_too() {
     while of_kind(&place, "step") < 5 {
         std::thread::sleep(Duration::from_millis(5));
     }
-    send("TERM", child.id());
+    send("TERM", &child);
     failed(child.wait_with_output().unwrap(), 143, &["SIGTERM", "after step 5"]);
     assert_eq!(of_kind(&place, "eval"), 0, "it was not waited for");
     let state: serde_json::Value = serde_json::from_slice(&checkpoint(&place.path("run"))[0].1).unwrap();
@@ -235,7 +226,7 @@ fn the_watching_process_passes_signals_on_and_leaves_no_orphan() {
     let long = ["--out", "run", "--epochs", "4000", "--restarts", "3"];
     let place = Place::new();
     let child = started(&place, &long);
-    send("TERM", child.id());
+    send("TERM", &child);
     failed(child.wait_with_output().unwrap(), 143, &["ended by SIGTERM", "--resume run"]);
 
     let place = Place::new();

@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::Value;
 use support::place::{Place, checkpoint, metrics, succeeded};
+use support::process::{send, spawn, wait_for};
 use support::trace::tracks;
 
 fn lines(place: &Place, name: &str) -> Vec<Value> {
@@ -125,18 +126,12 @@ fn a_run_is_looked_at_soon_after_each_start() {
     };
     // Of 10,000 steps one in 200 is looked at, besides.
     let args = ["--out", "run", "--epochs", "2000", "--steps", "10000"];
-    let end_after = |mut command: std::process::Command, steps: usize| {
-        let mut child =
-            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end_after = |command: std::process::Command, steps: usize| {
+        let child = spawn(command);
         let done = || std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
-        while done().lines().filter(|line| line.contains("\"kind\":\"step\"")).count() < steps {
-            assert!(std::time::Instant::now() < until, "not in time: {steps} steps");
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        let pid = child.id().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        child.wait().unwrap();
+        wait_for("steps", || done().lines().filter(|line| line.contains("\"kind\":\"step\"")).count() >= steps);
+        send("TERM", &child);
+        child.wait_with_output().unwrap();
         metrics(&place.path("run")).iter().filter(|row| row["kind"] == "step").count() as u64
     };
     let first = end_after(place.train_command(&args), 12);

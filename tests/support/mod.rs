@@ -5,6 +5,7 @@ pub mod forms;
 pub mod fuzzed;
 pub mod place;
 pub mod prepared;
+pub mod process;
 pub mod reference;
 pub mod softgpu;
 pub mod tolerance;
