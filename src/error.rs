@@ -90,10 +90,10 @@ pub enum Error {
         /// What happened, to what, and what to do.
         message: String,
     },
-    /// The loss is not finite, or jumped; the step was not applied.
+    /// The loss is not finite, or jumped: the step was not applied, or not saved.
     #[error("step {step}: {why}, {advice}")]
     Diverged {
-        /// The step that was not taken.
+        /// The step.
         step: u64,
         /// What is wrong with the loss.
         why: String,

@@ -55,7 +55,7 @@ fn one_request_to_end_may_come_as_several_signals_but_a_later_one_ends_at_once()
 
     // A network whose steps take seconds.
     let place = Place::new();
-    let mut command = place.command(&["--out", "run", "--batch-size", "256", "--gpus", "0"]);
+    let mut command = place.command(&["--out", "run", "--batch-size", "256", "--gpus", "0", "--threads", "1"]);
     command.current_dir(place.path(""));
     let child = spawn(command);
     wait_for("it starts", || place.path("run/journal.jsonl").exists());
@@ -121,17 +121,98 @@ fn a_checkpoint_made_for_a_signal_is_none_to_go_back_to() {
     };
     let whole = Place::new();
     succeeded(train(&whole).output().unwrap());
-    // Stopped after step 7 or so, which the undisturbed run has no checkpoint of.
-    let place = Place::new();
-    let child = spawn(train(&place));
-    wait_for("six steps", || count(&place, "step") >= 6);
-    send("TERM", &child);
-    child.wait_with_output().unwrap();
+    // Stopped after step 6, 7 or 8, of which the undisturbed run has no checkpoint.
+    let stopped = || {
+        let place = Place::new();
+        let child = spawn(train(&place));
+        wait_for("six steps", || count(&place, "step") >= 6);
+        send("TERM", &child);
+        let output = child.wait_with_output().unwrap();
+        let marker = |step: u32| fs::read_to_string(generation(&place, step).join("checkpoint.json")).ok();
+        let made = (6..9).filter_map(marker).any(|text| text.contains("\"on_signal\": true"));
+        (made && output.status.code() == Some(143)).then_some(place)
+    };
+    let place = (0..50).find_map(|_| stopped()).expect("the signal came too late fifty times");
     let mut resume = place.command(&["--resume", "run"]);
     succeeded(resume.env("ALEXNET_SPLIT_FAULT", "nan@9").output().unwrap());
     let skipped = |place: &Place| metrics(&place.path("run")).into_iter().find(|row| row["kind"] == "skipped");
     assert_eq!(skipped(&place), skipped(&whole));
     assert_eq!(checkpoint(&place.path("run")), checkpoint(&whole.path("run")));
+}
+
+#[test]
+fn going_back_ends_after_ten_times_not_where_there_is_nothing_older() {
+    let train = |place: &Place, args: &[&str], fault: &str| {
+        let base = ["--out", "run", "--epochs", "4", "--on-nan", "rollback"];
+        let mut command = place.train_command(&[&base[..], args].concat());
+        command.env("ALEXNET_SPLIT_FAULT", fault).output().unwrap()
+    };
+    for fault in ["nan@1,nan@2", "nan@11,nan@12,nan@13"] {
+        succeeded(train(&Place::new(), &[], fault));
+    }
+    let all: Vec<String> = (1..20).map(|step| format!("nan@{step}")).collect();
+    let place = Place::new();
+    place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &(0..320u32).map(|i| (i % 10) as u8).collect::<Vec<_>>());
+    failed(train(&place, &[], &all.join(",")), 6, &["step 11", "step-00000000"]);
+
+    // What is kept to go back to is the same after a crash.
+    let args = ["--keep", "1", "--set", "train.checkpoint_steps=1", "--epochs", "3"];
+    let bad = "nan@11,nan@12";
+    let (whole, crashed) = (Place::new(), Place::new());
+    let run = |place: &Place, args: &[&str], fault: &str| {
+        let mut command = place.train_command(&[&["--out", "run", "--on-nan", "rollback"], args].concat());
+        command.env("ALEXNET_SPLIT_FAULT", fault).output().unwrap()
+    };
+    succeeded(run(&whole, &args, bad));
+    assert_eq!(run(&crashed, &args, &format!("{bad},crash@11")).status.code(), None);
+    let mut resume = crashed.command(&["--resume", "run"]);
+    succeeded(resume.env("ALEXNET_SPLIT_FAULT", bad).output().unwrap());
+    assert_eq!(checkpoint(&crashed.path("run")), checkpoint(&whole.path("run")));
+}
+
+#[test]
+fn an_evaluation_that_is_made_again_is_not_forgotten() {
+    let with_much_to_evaluate = || {
+        let place = Place::new();
+        let count = 30_000u32;
+        let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+        place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
+        let command = place.train_command(&["--out", "run", "--steps", "1", "--lr", "1e30", "--on-nan", "rollback"]);
+        (place, command)
+    };
+    let (place, command) = with_much_to_evaluate();
+    let child = spawn(command);
+    wait_for("it goes back", || count(&place, "skipped") == 1);
+    send("TERM", &child);
+    failed(child.wait_with_output().unwrap(), 143, &["after step 1"]);
+    assert_eq!(count(&place, "eval"), 0);
+    place.ok(&["--resume", "run", "--steps", "1"]);
+    assert_eq!(count(&place, "eval"), 1);
+    let (whole, mut command) = with_much_to_evaluate();
+    succeeded(command.output().unwrap());
+    assert_eq!(checkpoint(&place.path("run")), checkpoint(&whole.path("run")));
+}
+
+#[test]
+fn a_checkpoint_made_for_a_signal_serves_where_there_is_no_other() {
+    let place = Place::new();
+    let child = spawn(place.train_command(&["--out", "run", "--epochs", "40", "--set", "train.loss_spike=0"]));
+    wait_for("three steps", || count(&place, "step") >= 3);
+    send("TERM", &child);
+    child.wait_with_output().unwrap();
+    let next = count(&place, "step") + 1;
+    let mut resume = place.command(&["--resume", "run", "--on-nan", "rollback"]);
+    let steps = (next + 1).to_string();
+    succeeded(resume.args(["--steps", &steps]).env("ALEXNET_SPLIT_FAULT", format!("nan@{next}")).output().unwrap());
+    // A converted run has a checkpoint like any other.
+    place.ok(&["convert", "run", "one/"]);
+    let mut resume = place.command(&["--resume", "one", "--on-nan", "rollback", "--epochs", "41"]);
+    let (bad, steps) = (format!("nan@{}", next + 2), (next + 2).to_string());
+    succeeded(resume.args(["--steps", &steps]).env("ALEXNET_SPLIT_FAULT", bad).output().unwrap());
+    place.fails(&["convert", "run", "."], 4, &["is there already"]);
+    fs::create_dir(place.path("two.unfinished")).unwrap();
+    place.fails(&["convert", "run", "two"], 4, &["two.unfinished", "is in the way"]);
+    assert!(place.path("two.unfinished").exists());
 }
 
 #[test]
@@ -220,6 +301,8 @@ fn what_was_asked_for_on_the_way_is_remembered() {
     let text = place.ok(&["--resume", "run"]);
     assert!(text.contains("step 25: held-out"), "{text}");
     assert!(steps(&place).len() <= 3, "{:?}", steps(&place));
+    // The command that began it, with a word for restarts, takes nothing back.
+    succeeded(place.train(&[&RUN[..2], &RUN[6..], &["--restarts", "1"]].concat()));
     let recipe = fs::read_to_string(place.path("run/recipe.toml")).unwrap();
     assert!(recipe.contains("epochs = 5") && recipe.contains("on_bad_loss = \"skip\""), "{recipe}");
 }

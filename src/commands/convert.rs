@@ -28,46 +28,23 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
 
     let states = (0..recipe.state_names().len()).map(Tensor::State);
     for tensor in [Tensor::Value].into_iter().chain(states) {
-        let merged = merge(&mut from, tensor)?;
-        if state.streams == 2 {
-            split(&mut to, tensor, &fill_groups(merged, from.plans()))?;
-        } else {
-            let halves = take_groups(merged.clone(), to.plans());
-            split(&mut to, tensor, &halves)?;
-            let kept = fill_groups(merge(&mut to, tensor)?, to.plans());
-            if let Some(name) = merged.iter().find_map(|(name, all)| (kept.get(name) != Some(all)).then_some(name)) {
-                let problem = format!("{name} connects the halves, which two streams do not: it was trained as one");
-                return Err(Error::run(&path, problem));
-            }
-        }
+        transfer(&path, &mut from, &mut to, tensor)?;
     }
     state.streams = 3 - state.streams;
+    // The one checkpoint of a new run.
+    (state.on_signal, state.bad_in_a_row, state.went_back_to, state.saved, state.good) = Default::default();
     state.files.clear();
     let step = state.step;
-    if args.out.is_file() || args.out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::run(&args.out, "is there already; give another name"));
-    }
-    // Beside it first: a conversion that does not come to its end is no run.
-    let mut unfinished = args.out.clone().into_os_string();
-    unfinished.push(".unfinished");
-    let unfinished = PathBuf::from(unfinished);
-    remove(&unfinished)?;
     let snapshot = checkpoint::snapshot(state, &mut to, converted.state_names(), &mean)?;
     let what = format!("{} of step {step}, converted from {}", streams(to.plans().len()), path.display());
-    let made = (|| {
+    write(&args.out, |unfinished| {
         let keep = Keep { newest: 1, good: None };
-        let write = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(&unfinished, keep).map(drop));
-        let mut made = RunDir::create(&unfinished, &converted, &info, write)?;
-        made.journal("start", &json!({"step": step, "command": ["convert"], "version": env!("CARGO_PKG_VERSION")}))?;
-        made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))?;
-        drop(made);
-        disk::rename(&unfinished, &args.out)
-    })();
-    if made.is_err() {
-        // What room there is, the user needs now.
-        let _ = remove(&unfinished);
-    }
-    made?;
+        let write = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(unfinished, keep).map(drop));
+        let mut made = RunDir::create(unfinished, &converted, &info, write)?;
+        let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
+        made.journal("start", &json!({"step": step, "command": command, "version": env!("CARGO_PKG_VERSION")}))?;
+        made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))
+    })?;
     outln!("wrote {}: {what}", args.out.display());
     if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {
         outln!(
@@ -77,8 +54,55 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     Ok(())
 }
 
-fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() { std::fs::remove_dir_all(folder).map_err(Error::io("remove", folder)) } else { Ok(()) }
+/// Gives `to` what `from` has, which is of the checkpoint at `path`; one of them has two streams, the other one.
+fn transfer(path: &Path, from: &mut Pair<CpuBackend>, to: &mut Pair<CpuBackend>, tensor: Tensor) -> Result<()> {
+    let merged = merge(from, tensor)?;
+    if from.plans().len() == 2 {
+        return split(to, tensor, &fill_groups(merged, from.plans()));
+    }
+    let halves = take_groups(merged.clone(), to.plans());
+    split(to, tensor, &halves)?;
+    let kept = fill_groups(merge(to, tensor)?, to.plans());
+    match merged.iter().find(|(name, all)| kept.get(*name) != Some(all)) {
+        Some((name, _)) => {
+            let problem = format!("{name} connects the halves, which two streams do not: it was trained as one");
+            Err(Error::run(path, problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Has the folder `out` filled beside its name first: a conversion that does not come to its end is no run.
+fn write(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if out.is_file() || out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::run(out, "is there already; give another name"));
+    }
+    let unfinished = make_beside(out)?;
+    let written = fill(&unfinished).and_then(|()| disk::rename(&unfinished, out));
+    if written.is_err() {
+        // What room there is, the user needs now.
+        let _ = std::fs::remove_dir_all(&unfinished);
+    }
+    written
+}
+
+/// Makes the folder that the new run is in before it has its name.
+fn make_beside(out: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(out).map_err(Error::io("find", out))?;
+    let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name().filter(|_| !out.ends_with("."))) else {
+        return Err(Error::run(out, "is no name for a new folder"));
+    };
+    let mut name = name.to_owned();
+    name.push(".unfinished");
+    let unfinished = folder.join(name);
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    std::fs::create_dir(&unfinished).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Error::run(&unfinished, "is in the way: another conversion is at work, or was killed; if so, remove it")
+        }
+        _ => Error::io("create", &unfinished)(error),
+    })?;
+    Ok(unfinished)
 }
 
 fn network(recipe: &Recipe) -> Result<Pair<CpuBackend>> {

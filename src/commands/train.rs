@@ -85,10 +85,14 @@ impl Drop for NewFolder {
 }
 
 pub fn train(args: &TrainArgs) -> Result<()> {
+    let world = World::from_environment(|name| std::env::var(name).ok())?;
     if args.restarts > 0 && !supervise::is_supervised()? {
         let given = args.resume.clone().or(args.out.clone());
-        let made = given.is_none().then(|| next_run(&super::recipe(&args.recipe, "quick")?.name)).transpose()?;
-        let run = given.or(made.as_ref().map(|made| made.path.clone())).unwrap_or_default();
+        // Process 0 alone keeps the run's directory.
+        let leads = world.as_ref().is_none_or(|world| world.rank == 0);
+        let new = given.is_none() && leads;
+        let made = new.then(|| next_run(&super::recipe(&args.recipe, "quick")?.name)).transpose()?;
+        let run = given.or(made.as_ref().map(|made| made.path.clone())).unwrap_or("runs".into());
         let code = supervise::supervise(args, &run)?;
         drop(made);
         // The run's process has said why.
@@ -96,7 +100,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     }
     let stop = Stop::on_signals()?;
     let options = place::gpu_options(&args.device, None);
-    match World::from_environment(|name| std::env::var(name).ok())? {
+    match world {
         None => {
             let (job, hold) = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
@@ -141,8 +145,12 @@ fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             (recipe, args.data.data.clone().map_or_else(|| run_dir::load_info(run).map(|info| info.data), Ok)?)
         }
     };
-    recipe.train.epochs = args.epochs.unwrap_or(recipe.train.epochs);
-    recipe.train.on_bad_loss = args.on_nan.unwrap_or(recipe.train.on_bad_loss);
+    // The same command again does not take back what was asked for on the way.
+    let before = begun.map(run_dir::load_recipe).transpose()?;
+    let before = before.as_ref().unwrap_or(&recipe);
+    let (epochs, on_bad_loss) = (before.train.epochs, before.train.on_bad_loss);
+    recipe.train.epochs = args.epochs.unwrap_or(epochs);
+    recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
             // First: a process that trains there changes what there is to go on from.

@@ -1,9 +1,9 @@
-//! A loss that is none to learn from: not finite, or far above those before it. The update is not made; what is done
-//! then is the recipe's to say ([`OnBadLoss`]).
+//! A loss that is none to learn from: not finite, or far above those before it. The update is not made, or where held-out
+//! images tell of it afterwards, not saved; what is done then is the recipe's to say ([`OnBadLoss`]).
 
 use serde_json::json;
 
-use super::checkpoint;
+use super::checkpoint::{self, State};
 use super::session::Session;
 use super::training::Outputs;
 use crate::backend::Backend;
@@ -46,7 +46,9 @@ impl<B: Backend> Session<B> {
         let policy = self.recipe.train.on_bad_loss;
         self.state.bad_in_a_row += 1;
         if policy == OnBadLoss::Stop || self.state.bad_in_a_row > MOST_IN_A_ROW {
-            return Err(self.diverged(step, &format!("{why}; stopped before the update"), &details, to)?);
+            let skip = ", or leave such steps out with --on-nan skip or rollback";
+            let advice = if policy == OnBadLoss::Stop { skip } else { "" };
+            return Err(self.diverged(step, &format!("{why}; stopped before the update"), &details, advice, to)?);
         }
         let rolls_back = policy == OnBadLoss::Rollback;
         let from = if rolls_back { self.roll_back(self.state.went_back_to, to)? } else { step - 1 };
@@ -61,42 +63,42 @@ impl<B: Backend> Session<B> {
         let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
         let details = self.write_details(step, (count - 1) % size + 1, Vec::new(), loss, &why, to)?;
         self.state.bad_in_a_row += 1;
-        if self.recipe.train.on_bad_loss != OnBadLoss::Rollback || self.state.bad_in_a_row > MOST_IN_A_ROW {
-            return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, to)?);
+        let rolls_back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
+        if !rolls_back || self.state.bad_in_a_row > MOST_IN_A_ROW {
+            let advice = if rolls_back { "" } else { ", or leave such steps out with --on-nan rollback" };
+            return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, advice, to)?);
         }
         // One of this very step has these weights.
         let before = self.state.went_back_to.map_or(step, |bad| bad.min(step));
         let from = self.roll_back(Some(before), to)?;
-        self.go_on_at(step, from, loss, &why, to)
+        self.go_on_at(step, from, loss, &why, to)?;
+        self.state.evaluation_due = true;
+        Ok(())
     }
 
-    /// The error of a run that ends of it.
-    fn diverged(&mut self, step: u64, why: &str, details: &str, to: &mut Outputs) -> Result<Error> {
+    /// The error of a run that ends of it; `advice` is what else to try.
+    fn diverged(&mut self, step: u64, why: &str, details: &str, advice: &str, to: &mut Outputs) -> Result<Error> {
         // What is being written may be the last good state.
         to.settle()?;
         let run = to.run.path();
-        let newest = self.pair.told(|| Ok(checkpoint::find(run).ok()))?;
-        let good = match newest {
+        let at = (self.state.step, self.state.went_back_to);
+        let good = self.pair.told(|| {
+            let states = checkpoint::states(run)?;
             // No good step was made from it.
-            Some((path, state)) if state.step == self.state.step || Some(state.step) == self.state.went_back_to => {
-                let before = self.pair.told(|| Ok(checkpoint::find_to_go_back(run, Some(state.step)).ok()))?;
-                let before =
-                    before.map_or(String::new(), |(path, _)| format!(", the one before is {}", path.display()));
-                format!("the newest checkpoint, {}, has the weights that gave it{before}", path.display())
-            }
-            Some((path, _)) => format!("the last good checkpoint is {}", path.display()),
-            None => "no checkpoint had been written yet".into(),
-        };
-        let advice = match self.recipe.train.on_bad_loss {
-            OnBadLoss::Stop => {
-                "Lower the learning rate (--lr) and start again, or leave such steps out with --on-nan skip or rollback"
-            }
-            _ => "Lower the learning rate (--lr) and start again",
-        };
-        Ok(Error::Diverged { step, why: why.into(), advice: format!("{good}{details}. {advice}") })
+            let doubtful = |state: &State| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
+            let newest = states.last().map(|(generation, _)| generation.path.display());
+            let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
+            Ok(match (newest, good) {
+                (None, _) => "no checkpoint had been written yet".into(),
+                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave it"),
+                (_, Some(good)) => format!("the last good checkpoint is {good}"),
+            })
+        })?;
+        let advice = format!("{good}{details}. Lower the learning rate (--lr) and start again{advice}");
+        Ok(Error::Diverged { step, why: why.into(), advice })
     }
 
-    /// Goes back to the newest checkpoint that is older than `before`; returns its step.
+    /// Goes back to the newest checkpoint that is older than `before`, or to the oldest one; returns its step.
     fn roll_back(&mut self, before: Option<u64>, to: &mut Outputs) -> Result<u64> {
         to.settle()?;
         let (checkpoint, state) = self.pair.told(|| checkpoint::find_to_go_back(to.run.path(), before))?;

@@ -79,9 +79,6 @@ pub struct Session<B: Backend> {
     pub(super) stop: Stop,
     /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
     pub(super) waited: Option<(Duration, u32)>,
-    /// The newest checkpoint, and the newest one from which a good step was made, by their steps.
-    pub(super) saved: Option<u64>,
-    pub(super) good: Option<u64>,
     /// The streams' times when they were last looked at.
     pub(super) observed: Vec<StreamTimes>,
 }
@@ -129,8 +126,6 @@ impl<B: Backend> Session<B> {
             state,
             stop: Stop::default(),
             waited: None,
-            saved: None,
-            good: None,
             observed: Vec::new(),
         })
     }
@@ -148,8 +143,8 @@ impl<B: Backend> Session<B> {
         let input = Preprocessor::with_mean(&self.recipe.input, image, &self.data, mean)?;
         self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
         self.pair.set_input(self.input.shape(), self.input.mean())?;
-        self.saved = Some(state.step);
-        self.state = State { on_signal: false, ..state };
+        let saved = if state.on_signal { state.saved } else { Some(state.step) };
+        self.state = State { on_signal: false, saved, ..state };
         Ok(())
     }
 

@@ -202,7 +202,7 @@ impl<B: Backend> Session<B> {
         self.state.step += 1;
         self.state.heldout_error = None;
         (self.state.bad_in_a_row, self.state.went_back_to) = (0, None);
-        self.good = self.saved;
+        self.state.good = self.state.saved;
         self.state.loss_mean = Some(bad_loss::mean_with(self.state.loss_mean, result.loss()));
         let report = StepReport { step: self.state.step, epoch, lr, result, time: start.elapsed(), waited };
         Ok((Stepped::Done(report), began))
@@ -258,10 +258,17 @@ impl<B: Backend> Session<B> {
     /// Copies what a checkpoint holds and has it written.
     pub(super) fn save(&mut self, to: &mut Outputs) -> Result<()> {
         let _span = tracing::info_span!("checkpoint", step = self.state.step).entered();
-        let (state, names) = (self.state.clone(), self.recipe.state_names());
+        let names = self.recipe.state_names();
+        let mut state = self.state.clone();
+        let good = state.good;
+        if self.recipe.train.on_bad_loss != OnBadLoss::Rollback {
+            // Nobody asks for it: the same bits whether or not the run was ended and resumed.
+            (state.saved, state.good) = (None, None);
+        }
+        if !state.on_signal {
+            self.state.saved = Some(state.step);
+        }
         let snapshot = checkpoint::snapshot(state, &mut self.pair, names, self.input.mean())?;
-        let good = self.good;
-        self.saved = Some(self.state.step);
         if let Some(written) = snapshot.map(|snapshot| to.writer.start(snapshot, good)).transpose()?.flatten() {
             to.saved(written)?;
         }

@@ -60,6 +60,13 @@ pub struct State {
     /// Whether it is there because the run was told to end: a run that was not told would not have it to go back to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_signal: bool,
+    /// Of a run that may go back: the steps of the newest checkpoint before this one that is not there for a signal, and
+    /// of the newest from which a good step was made.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub saved: Option<u64>,
+    /// See `saved`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub good: Option<u64>,
     /// The other files, by name.
     pub files: BTreeMap<String, tensors::Seal>,
 }
@@ -79,6 +86,8 @@ impl State {
             bad_in_a_row: 0,
             went_back_to: None,
             on_signal: false,
+            saved: None,
+            good: None,
             files: BTreeMap::new(),
         }
     }
@@ -158,15 +167,10 @@ pub fn find(path: &Path) -> Result<(PathBuf, State)> {
     if !path.is_dir() {
         return Err(Error::run(path, "no such run directory or checkpoint"));
     }
-    find_newest(path, &|_| true)
+    find_newest(path)
 }
 
-/// The newest whole generation of a run that a run told by no signal has, too, and that is older than `before`.
-pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, State)> {
-    find_newest(run, &|state| !state.on_signal && before.is_none_or(|before| state.step < before))
-}
-
-fn find_newest(run: &Path, wanted: &dyn Fn(&State) -> bool) -> Result<(PathBuf, State)> {
+fn find_newest(run: &Path) -> Result<(PathBuf, State)> {
     /// Times that a run which goes on may remove what has been listed before it is read.
     const PATIENCE: u32 = 20;
     let mut again = 0;
@@ -174,8 +178,7 @@ fn find_newest(run: &Path, wanted: &dyn Fn(&State) -> bool) -> Result<(PathBuf, 
         let (listed, mut first) = (list_all(run)?, None);
         for generation in listed.iter().rev() {
             let error = match verify_named(generation) {
-                Ok(state) if wanted(&state) => return Ok((generation.path.clone(), state)),
-                Ok(_) => continue,
+                Ok(state) => return Ok((generation.path.clone(), state)),
                 Err(error) => error,
             };
             if again < PATIENCE && list_all(run)? != listed {
@@ -190,6 +193,30 @@ fn find_newest(run: &Path, wanted: &dyn Fn(&State) -> bool) -> Result<(PathBuf, 
         }
         return Err(first.unwrap_or_else(|| Error::run(run, "holds no checkpoint yet")));
     }
+}
+
+/// All generations whose markers are whole, oldest first, with what those say.
+pub fn states(run: &Path) -> Result<Vec<(Generation, State)>> {
+    let read = |generation: Generation| {
+        let state = load_state(&generation.path).ok().filter(|state| state.step == generation.step)?;
+        Some((generation, state))
+    };
+    Ok(list(run)?.into_iter().filter_map(read).collect())
+}
+
+/// The generation that a run goes back to: the newest one older than `before`; where there is none, the oldest one
+/// again. Those made for a signal, which a run that was not told to end would not have, only where there is no other.
+pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, State)> {
+    let (signalled, regular): (Vec<_>, Vec<_>) = states(run)?.into_iter().partition(|(_, state)| state.on_signal);
+    let older = regular.iter().rev().filter(|(_, state)| before.is_none_or(|before| state.step < before));
+    let others = regular.iter().filter(|(_, state)| before.is_some_and(|before| state.step >= before));
+    for (generation, _) in older.chain(others).chain(signalled.iter().rev()) {
+        match verify_named(generation) {
+            Ok(state) => return Ok((generation.path.clone(), state)),
+            Err(error) => tracing::warn!("{error}; looking for another one"),
+        }
+    }
+    Err(Error::run(run, "holds no checkpoint to go back to"))
 }
 
 /// Whether a path given by the user is a checkpoint's.

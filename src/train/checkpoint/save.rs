@@ -92,7 +92,7 @@ impl Snapshot {
             let on_signal = there.on_signal && self.state.on_signal;
             let state = State { files: there.files, on_signal, ..self.state };
             disk::write_whole(&whole.join(MARKER), &Marker::of(&state).to_json())?;
-            return Ok(whole);
+            return clean_up(run, keep).map(|()| whole);
         }
         let mut unfinished = whole.clone().into_os_string();
         unfinished.push(UNFINISHED);
@@ -108,15 +108,7 @@ impl Snapshot {
             let _ = std::fs::remove_dir_all(&unfinished);
         }
         written?;
-        match prune(run, keep) {
-            Err(error) if error.exit_code() == NO_SPACE => Err(error),
-            Err(error) => {
-                // The new one is whole, whatever lies about.
-                tracing::warn!("old checkpoints are left: {error}");
-                Ok(whole)
-            }
-            Ok(()) => Ok(whole),
-        }
+        clean_up(run, keep).map(|()| whole)
     }
 
     fn write_into(mut self, unfinished: &Path) -> Result<()> {
@@ -140,6 +132,17 @@ pub struct Keep {
     pub newest: usize,
     /// The newest one from which a good step was made, as long as no kept one is known to be good.
     pub good: Option<u64>,
+}
+
+/// [`prune`], whose failures are no reason to end: the new generation is whole, whatever lies about.
+fn clean_up(run: &Path, keep: Keep) -> Result<()> {
+    match prune(run, keep) {
+        Err(error) if error.exit_code() != NO_SPACE => {
+            tracing::warn!("old checkpoints are left: {error}");
+            Ok(())
+        }
+        pruned => pruned,
+    }
 }
 
 /// Removes what is not to be kept, and what processes that died have left.
