@@ -8,6 +8,7 @@ mod convert;
 mod describe;
 mod doctor;
 mod filters;
+mod job;
 mod kernels;
 mod peer;
 pub mod place;

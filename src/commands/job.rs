@@ -1,0 +1,212 @@
+//! What is to be trained, from which step, and in which directory; which nobody else may train in from then on.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use alexnet_split::data::DataSet;
+use alexnet_split::error::{Error, Result};
+use alexnet_split::net::plan::Plan;
+use alexnet_split::net::spec::Net;
+use alexnet_split::recipe::Recipe;
+use alexnet_split::train::checkpoint;
+use alexnet_split::train::run_dir::{self, Claim, RunDir, RunInfo};
+use serde::{Deserialize, Serialize};
+
+use super::supervise;
+use crate::cli::TrainArgs;
+
+/// Checkpoints that are kept, besides the best.
+const DEFAULT_KEEP: usize = 2;
+
+/// What is to be trained: the same in every process of a run.
+#[derive(Serialize, Deserialize)]
+pub struct Job {
+    pub recipe: Recipe,
+    pub data: PathBuf,
+    /// The run's directory.
+    pub run: PathBuf,
+    pub start: Start,
+    pub steps: Option<u64>,
+    pub histograms: bool,
+}
+
+/// Where a run begins.
+#[derive(Serialize, Deserialize)]
+pub enum Start {
+    /// It is a new one.
+    New,
+    /// It was begun, but nothing of it was saved.
+    Over,
+    /// From a checkpoint, after so many steps, perhaps before their evaluation.
+    Checkpoint { path: PathBuf, step: u64, evaluation_due: bool },
+}
+
+impl Start {
+    /// Steps done before.
+    pub fn step(&self) -> u64 {
+        if let Start::Checkpoint { step, .. } = self { *step } else { 0 }
+    }
+}
+
+/// What keeps other processes out of a run's directory until it is opened.
+pub enum Hold {
+    /// A new one's folder.
+    Folder(Option<NewFolder>),
+    /// The claim on one that was begun.
+    Claim(Claim),
+}
+
+/// A folder that this process has made, and perhaps the one that it is in; gone again where nothing came into them.
+pub struct NewFolder {
+    pub path: PathBuf,
+    parent: Option<PathBuf>,
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // Fails where there is anything in it.
+        let gone = std::fs::remove_dir(&self.path);
+        if let (Ok(()), Some(parent)) = (gone, &self.parent) {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+}
+
+/// What the flags ask for, in a directory that is this process' from now on.
+pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
+    let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && run_dir::is_run(run));
+    let resumed = args.resume.as_deref().or(begun);
+    let (mut recipe, data) = match &args.resume {
+        None => {
+            let mut recipe = super::recipe(&args.recipe, "quick")?;
+            if let Some(lr) = args.lr {
+                recipe = recipe.with(&format!("optimizer.lr={lr:?}"))?;
+            }
+            (recipe, super::data_folder(&args.data))
+        }
+        Some(path) if checkpoint::is_generation(path) => {
+            let run = checkpoint::run_of(path);
+            return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
+        }
+        Some(run) => {
+            let recipe = run_dir::load_recipe(run)?;
+            (recipe, args.data.data.clone().map_or_else(|| run_dir::load_info(run).map(|info| info.data), Ok)?)
+        }
+    };
+    // The same command again does not take back what was asked for on the way.
+    let before = begun.map(run_dir::load_recipe).transpose()?;
+    let before = before.as_ref().unwrap_or(&recipe);
+    let (epochs, on_bad_loss) = (before.train.epochs, before.train.on_bad_loss);
+    recipe.train.epochs = args.epochs.unwrap_or(epochs);
+    recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
+    let (run, start, hold) = match (resumed, &args.out) {
+        (Some(run), _) => {
+            // First: a process that trains there changes what there is to go on from.
+            let claim = Claim::new(run)?;
+            (run.to_owned(), begun_at(run)?, Hold::Claim(claim))
+        }
+        (None, Some(run)) => (run.clone(), Start::New, Hold::Folder(None)),
+        (None, None) => {
+            let folder = next_run(&recipe.name)?;
+            (folder.path.clone(), Start::New, Hold::Folder(Some(folder)))
+        }
+    };
+    Ok((Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms }, hold))
+}
+
+/// Where a run that was begun goes on.
+fn begun_at(run: &Path) -> Result<Start> {
+    if !checkpoint::list(run)?.is_empty() {
+        let (path, state) = checkpoint::find(run)?;
+        return Ok(Start::Checkpoint { path, step: state.step, evaluation_due: state.evaluation_due });
+    }
+    // Damaged checkpoints are no reason to lose all that was trained: that is for the run's owner to decide.
+    match checkpoint::left_over(run)? {
+        Some(path) => {
+            let problem =
+                format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
+            Err(Error::run(run, problem))
+        }
+        None => Ok(Start::Over),
+    }
+}
+
+impl Job {
+    /// Opens the run's directory; returns it, and how many checkpoints are kept in it besides the best.
+    pub fn open(
+        &self,
+        hold: Option<Hold>,
+        recipe: &Recipe,
+        data: &DataSet,
+        keep: Option<NonZeroUsize>,
+    ) -> Result<(RunDir, usize)> {
+        match hold {
+            None => Ok((RunDir::elsewhere(&self.run), DEFAULT_KEEP)),
+            Some(Hold::Folder(_made)) => {
+                Net::from_options(&recipe.net).and_then(|net| Plan::all(&net))?;
+                let info = RunInfo {
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    commit: commit(),
+                    data: lasting_path(&self.data)?,
+                    images: Some(data.train.len()),
+                    classes: data.classes.clone(),
+                    keep: keep.map_or(DEFAULT_KEEP, NonZeroUsize::get),
+                };
+                Ok((RunDir::create(&self.run, recipe, &info, || Ok(()))?, info.keep))
+            }
+            Some(Hold::Claim(claim)) => {
+                let info = run_dir::load_info(&self.run)?;
+                same_recipe(&self.run, recipe)?;
+                // What was changed on the way stays so.
+                let keep = keep.map_or(info.keep, NonZeroUsize::get);
+                if keep != info.keep {
+                    run_dir::store_info(&self.run, &RunInfo { keep, ..info })?;
+                }
+                let evaluation_due = matches!(self.start, Start::Checkpoint { evaluation_due: true, .. });
+                let run = RunDir::resume(claim, self.start.step(), evaluation_due)?;
+                checkpoint::set_aside_after(&self.run, self.start.step())?;
+                Ok((run, keep))
+            }
+        }
+    }
+}
+
+/// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
+fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
+    let before = run_dir::load_recipe(path)?;
+    let mut stored = before.clone();
+    stored.train.epochs = recipe.train.epochs;
+    stored.train.on_bad_loss = recipe.train.on_bad_loss;
+    if stored != *recipe {
+        let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
+        return Err(Error::run(path, problem));
+    }
+    if stored == before { Ok(()) } else { run_dir::store_recipe(path, recipe) }
+}
+
+/// The commit that this program was built from.
+pub fn commit() -> Option<String> {
+    option_env!("ALEXNET_SPLIT_COMMIT").map(str::to_owned)
+}
+
+/// The data folder as it can be found from other folders, as far as `run.json` can say it.
+fn lasting_path(data: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(data).map_err(Error::io("find", data))?;
+    let told = [absolute, data.to_owned()].into_iter().find(|path| path.to_str().is_some());
+    told.ok_or_else(|| Error::data(data, "its name is not UTF-8, as run.json needs it; give a link to it"))
+}
+
+/// Makes the first `runs/<recipe>-<n>` that is not there yet.
+pub fn next_run(recipe: &str) -> Result<NewFolder> {
+    let runs = Path::new("runs");
+    let parent = (!runs.exists()).then(|| runs.to_owned());
+    std::fs::create_dir_all(runs).map_err(Error::io("create", runs))?;
+    for path in (1..100_000).map(|n| runs.join(format!("{recipe}-{n}"))) {
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(NewFolder { path, parent }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("create", &path)(error)),
+        }
+    }
+    Err(Error::run(runs, "holds too many runs; give --out"))
+}
