@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -32,10 +33,49 @@ static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
 struct Trace {
     file: BufWriter<File>,
     began: Instant,
-    /// Names of the threads that have a track.
-    threads: Vec<String>,
+    threads: Tracks,
+    /// Those that have been given a name.
+    named: Vec<u64>,
     /// Nothing more is written after the first failure.
     failed: bool,
+}
+
+/// Tracks of the program's threads, by number from 1: 0 is the idle thread to viewers, which hide it, and 1, as the
+/// process, the main one.
+#[derive(Default)]
+struct Tracks(Vec<ThreadTrack>);
+
+struct ThreadTrack {
+    name: String,
+    number: u64,
+    /// The thread of the newest span, and the end of the last one.
+    thread: Option<ThreadId>,
+    end_us: f64,
+}
+
+impl Tracks {
+    /// The number and the name of the track for a span of `thread`. Threads of one name share a track as long as nothing
+    /// of one overlaps with what another has done, which viewers would drop.
+    fn place(&mut self, name: &str, thread: ThreadId, [from_us, to_us]: [f64; 2]) -> (u64, String) {
+        if self.0.is_empty() {
+            self.0.push(ThreadTrack { name: "main".into(), number: 1, thread: None, end_us: 0. });
+        }
+        let same = self.0.iter().filter(|track| track.name == name).count();
+        let free =
+            |track: &&mut ThreadTrack| track.name == name && (track.thread == Some(thread) || track.end_us <= from_us);
+        let next = self.0.len() as u64 + 1;
+        let number = match self.0.iter_mut().find(free) {
+            Some(track) => {
+                (track.thread, track.end_us) = (Some(thread), track.end_us.max(to_us));
+                track.number
+            }
+            None => {
+                self.0.push(ThreadTrack { name: name.into(), number: next, thread: Some(thread), end_us: to_us });
+                next
+            }
+        };
+        (number, if same > 0 && number == next { format!("{name} {}", same + 1) } else { name.into() })
+    }
 }
 
 /// As long as it is there, the trace is written; then the file gets its end.
@@ -45,7 +85,13 @@ pub struct Tracing(());
 /// Starts to write a trace to `path`. It can be opened at any time: viewers ask for no end, as of a run that was killed.
 pub fn start(path: &Path) -> Result<Tracing> {
     let file = File::create(path).map_err(Error::io("create", path))?;
-    let mut trace = Trace { file: BufWriter::new(file), began: Instant::now(), threads: Vec::new(), failed: false };
+    let mut trace = Trace {
+        file: BufWriter::new(file),
+        began: Instant::now(),
+        threads: Tracks::default(),
+        named: Vec::new(),
+        failed: false,
+    };
     let process = json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "alexnet-split"}});
     trace.write(&format!("[\n{process}"));
     *current() = Some(trace);
@@ -109,8 +155,8 @@ impl Trace {
     }
 
     fn name_track(&mut self, track: u64, name: &str) {
-        if !self.threads.iter().any(|known| known == name) {
-            self.threads.push(name.to_owned());
+        if !self.named.contains(&track) {
+            self.named.push(track);
             self.add(&json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": track, "args": {"name": name}}));
             self.add(
                 &json!({"ph": "M", "name": "thread_sort_index", "pid": 1, "tid": track, "args": {"sort_index": track}}),
@@ -196,13 +242,35 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         let mut current = current();
         let Some(trace) = current.as_mut() else { return };
         let thread = std::thread::current().name().unwrap_or("worker").to_owned();
-        let known = trace.threads.iter().position(|known| *known == thread);
-        let track = known.unwrap_or(trace.threads.len()) as u64;
-        trace.name_track(track, &thread);
         let span_us = [trace.us(began), trace.us(Instant::now())];
+        let (track, name_of_track) = trace.threads.place(&thread, std::thread::current().id(), span_us);
+        trace.name_track(track, &name_of_track);
         trace.add_span(track, &name, span_us);
         if span.name() != "batch" {
             trace.flush();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_one_name_share_a_track_unless_their_spans_overlap() {
+        let id = || std::thread::spawn(|| std::thread::current().id()).join().unwrap();
+        let (main, first, second, third) = (id(), id(), id(), id());
+        let mut tracks = Tracks::default();
+        let mut place = |name: &str, thread, span| tracks.place(name, thread, span);
+        assert_eq!(place("loader", first, [0., 10.]), (2, "loader".into()));
+        // What is around it, of the same thread.
+        assert_eq!(place("main", main, [4., 5.]), (1, "main".into()));
+        assert_eq!(place("main", main, [3., 6.]).0, 1);
+        assert_eq!(place("loader", second, [5., 12.]), (3, "loader 2".into()));
+        assert_eq!(place("loader", first, [11., 20.]).0, 2);
+        assert_eq!(place("loader", third, [13., 15.]).0, 3, "the second has ended");
+        assert_eq!(place("loader", second, [14., 30.]), (4, "loader 3".into()));
+        assert_eq!(place("checkpoint", id(), [14., 30.]), (5, "checkpoint".into()));
+        assert_eq!(place("loader", id(), [40., 50.]).0, 2);
     }
 }
