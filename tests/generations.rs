@@ -1,15 +1,14 @@
-//! Checkpoints as they are found: which one a run goes on from, goes back to, keeps, passes over and refuses, whatever
-//! lies beside them.
+//! Checkpoints as they are found: which one a run goes on from, keeps, passes over and refuses, whatever lies beside them.
 
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
+use support::place::{Place, checkpoint, count, failed, generation, output_within, succeeded};
 use support::process::{PATIENCE, send, spawn, wait_for};
 
 /// Two epochs of five steps, a checkpoint after each step, all kept.
@@ -21,10 +20,6 @@ fn begun() -> Place {
     place
 }
 
-fn generation(place: &Place, step: u32) -> PathBuf {
-    place.path(&format!("run/checkpoints/step-{step:08}"))
-}
-
 /// Steps of the run's checkpoints.
 fn steps(place: &Place) -> Vec<u64> {
     let list = place.ok(&["checkpoint", "list", "run", "--json"]);
@@ -33,12 +28,6 @@ fn steps(place: &Place) -> Vec<u64> {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Lines of a kind in the run's metrics, which may be being written.
-fn count(place: &Place, kind: &str) -> usize {
-    let text = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
-    text.lines().filter(|line| line.contains(&format!("\"kind\":\"{kind}\""))).count()
 }
 
 #[test]
@@ -68,163 +57,6 @@ fn one_request_to_end_may_come_as_several_signals_but_a_later_one_ends_at_once()
     assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
     assert!(!stderr(&output).contains("saved"), "{output:?}");
     assert_eq!(fs::read_dir(place.path("run/checkpoints")).unwrap().count(), 0);
-}
-
-#[test]
-fn a_run_goes_back_past_weights_that_turn_out_to_be_bad() {
-    // Every update is wild, so that every checkpoint within an epoch is of weights that give no loss.
-    let wild = ["--out", "run", "--lr", "1e20", "--set", "train.checkpoint_steps=1"];
-    for keep in ["1", "9"] {
-        let place = Place::new();
-        succeeded(place.train(&[&wild[..], &["--epochs", "3", "--keep", keep, "--on-nan", "rollback"]].concat()));
-        let eval: Value = serde_json::from_str(&place.ok(&["eval", "run", "--json"])).unwrap();
-        assert!(eval["loss"].as_f64().is_some_and(|loss| loss < 3.), "{eval}");
-    }
-    // Where there is none before, the message does not call it good.
-    let place = Place::new();
-    failed(
-        place.train(&wild),
-        6,
-        &["the newest checkpoint, run/checkpoints/step-00000001, has the weights that gave it"],
-    );
-
-    // Told to end in the evaluation of such weights, and resumed: as if it had not been.
-    let evaluating = |name: &str| {
-        let place = Place::new();
-        let count = 30_000u32;
-        let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-        place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
-        let args = ["--out", name, "--steps", "1", "--lr", "1e30", "--on-nan", "rollback"];
-        let command = place.train_command(&args);
-        (place, command)
-    };
-    let (place, command) = evaluating("run");
-    let child = spawn(command);
-    wait_for("a step", || count(&place, "step") == 1);
-    send("TERM", &child);
-    failed(child.wait_with_output().unwrap(), 143, &["after step 1"]);
-    place.ok(&["--resume", "run", "--steps", "1"]);
-    let (whole, mut command) = evaluating("run");
-    succeeded(command.output().unwrap());
-    let [found, expected] = [&place, &whole].map(|place| checkpoint(&place.path("run")));
-    assert_eq!(String::from_utf8_lossy(&found[0].1), String::from_utf8_lossy(&expected[0].1));
-    assert_eq!(found, expected);
-}
-
-#[test]
-fn a_checkpoint_made_for_a_signal_is_none_to_go_back_to() {
-    let args = ["--out", "run", "--epochs", "3", "--keep", "9", "--on-nan", "rollback"];
-    let train = |place: &Place| {
-        let mut command = place.train_command(&args);
-        command.env("ALEXNET_SPLIT_FAULT", "nan@9");
-        command
-    };
-    let whole = Place::new();
-    succeeded(train(&whole).output().unwrap());
-    // Stopped after step 6, 7 or 8, of which the undisturbed run has no checkpoint.
-    let stopped = || {
-        let place = Place::new();
-        let child = spawn(train(&place));
-        wait_for("six steps", || count(&place, "step") >= 6);
-        send("TERM", &child);
-        let output = child.wait_with_output().unwrap();
-        let marker = |step: u32| fs::read_to_string(generation(&place, step).join("checkpoint.json")).ok();
-        let made = (6..9).filter_map(marker).any(|text| text.contains("\"on_signal\": true"));
-        (made && output.status.code() == Some(143)).then_some(place)
-    };
-    let place = (0..50).find_map(|_| stopped()).expect("the signal came too late fifty times");
-    let mut resume = place.command(&["--resume", "run"]);
-    succeeded(resume.env("ALEXNET_SPLIT_FAULT", "nan@9").output().unwrap());
-    let skipped = |place: &Place| metrics(&place.path("run")).into_iter().find(|row| row["kind"] == "skipped");
-    assert_eq!(skipped(&place), skipped(&whole));
-    assert_eq!(checkpoint(&place.path("run")), checkpoint(&whole.path("run")));
-}
-
-#[test]
-fn going_back_ends_after_ten_times_not_where_there_is_nothing_older() {
-    let train = |place: &Place, args: &[&str], fault: &str| {
-        let base = ["--out", "run", "--epochs", "4", "--on-nan", "rollback"];
-        let mut command = place.train_command(&[&base[..], args].concat());
-        command.env("ALEXNET_SPLIT_FAULT", fault).output().unwrap()
-    };
-    for fault in ["nan@1,nan@2", "nan@11,nan@12,nan@13"] {
-        succeeded(train(&Place::new(), &[], fault));
-    }
-    let all: Vec<String> = (1..20).map(|step| format!("nan@{step}")).collect();
-    let place = Place::new();
-    place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &(0..320u32).map(|i| (i % 10) as u8).collect::<Vec<_>>());
-    failed(train(&place, &[], &all.join(",")), 6, &["step 11", "step-00000000"]);
-
-    // What is kept to go back to is the same after a crash.
-    let args = ["--keep", "1", "--set", "train.checkpoint_steps=1", "--epochs", "3"];
-    let bad = "nan@11,nan@12";
-    let (whole, crashed) = (Place::new(), Place::new());
-    let run = |place: &Place, args: &[&str], fault: &str| {
-        let mut command = place.train_command(&[&["--out", "run", "--on-nan", "rollback"], args].concat());
-        command.env("ALEXNET_SPLIT_FAULT", fault).output().unwrap()
-    };
-    succeeded(run(&whole, &args, bad));
-    assert_eq!(run(&crashed, &args, &format!("{bad},crash@11")).status.code(), None);
-    let mut resume = crashed.command(&["--resume", "run"]);
-    succeeded(resume.env("ALEXNET_SPLIT_FAULT", bad).output().unwrap());
-    assert_eq!(checkpoint(&crashed.path("run")), checkpoint(&whole.path("run")));
-}
-
-#[test]
-fn an_evaluation_that_is_made_again_is_not_forgotten() {
-    let with_much_to_evaluate = || {
-        let place = Place::new();
-        let count = 30_000u32;
-        let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-        place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
-        let command = place.train_command(&["--out", "run", "--steps", "1", "--lr", "1e30", "--on-nan", "rollback"]);
-        (place, command)
-    };
-    let (place, command) = with_much_to_evaluate();
-    let child = spawn(command);
-    wait_for("it goes back", || count(&place, "skipped") == 1);
-    send("TERM", &child);
-    failed(child.wait_with_output().unwrap(), 143, &["after step 1"]);
-    assert_eq!(count(&place, "eval"), 0);
-    place.ok(&["--resume", "run", "--steps", "1"]);
-    assert_eq!(count(&place, "eval"), 1);
-    let (whole, mut command) = with_much_to_evaluate();
-    succeeded(command.output().unwrap());
-    assert_eq!(checkpoint(&place.path("run")), checkpoint(&whole.path("run")));
-}
-
-#[test]
-fn a_checkpoint_made_for_a_signal_serves_where_there_is_no_other() {
-    let place = Place::new();
-    let child = spawn(place.train_command(&["--out", "run", "--epochs", "40", "--set", "train.loss_spike=0"]));
-    wait_for("three steps", || count(&place, "step") >= 3);
-    send("TERM", &child);
-    child.wait_with_output().unwrap();
-    let next = count(&place, "step") + 1;
-    let mut resume = place.command(&["--resume", "run", "--on-nan", "rollback"]);
-    let steps = (next + 1).to_string();
-    succeeded(resume.args(["--steps", &steps]).env("ALEXNET_SPLIT_FAULT", format!("nan@{next}")).output().unwrap());
-    // A converted run has a checkpoint like any other.
-    place.ok(&["convert", "run", "one/"]);
-    let mut resume = place.command(&["--resume", "one", "--on-nan", "rollback", "--epochs", "41"]);
-    let (bad, steps) = (format!("nan@{}", next + 2), (next + 2).to_string());
-    succeeded(resume.args(["--steps", &steps]).env("ALEXNET_SPLIT_FAULT", bad).output().unwrap());
-    place.fails(&["convert", "run", "."], 4, &["is there already"]);
-    fs::create_dir(place.path("two.unfinished")).unwrap();
-    place.fails(&["convert", "run", "two"], 4, &["two.unfinished", "is in the way"]);
-    assert!(place.path("two.unfinished").exists());
-}
-
-#[test]
-fn bad_losses_in_a_row_are_counted_over_a_resume() {
-    let faults: Vec<String> = (2..=15).map(|step| format!("nan@{step}")).collect();
-    let faulty = |mut command: Command| command.env("ALEXNET_SPLIT_FAULT", faults.join(",")).output().unwrap();
-    let place = Place::new();
-    let args = ["--out", "run", "--epochs", "4", "--on-nan", "skip"];
-    // An epoch of 20 steps.
-    place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &(0..320u32).map(|i| (i % 10) as u8).collect::<Vec<_>>());
-    succeeded(faulty(place.train_command(&[&args[..], &["--steps", "8"]].concat())));
-    failed(faulty(place.command(&["--resume", "run"])), 6, &["step 12"]);
 }
 
 #[test]

@@ -279,10 +279,7 @@ fn a_conversion_is_whole_or_no_run() {
 #[test]
 fn an_evaluation_is_written_once() {
     // Told to end in an evaluation, then killed at every operation of the process that makes up for it.
-    let place = Place::new();
-    let count = 30_000u32;
-    let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-    place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
+    let place = Place::with_much_to_evaluate();
     let child = spawn(place.train_command(&RUN));
     let steps = |kind: &str| {
         let text = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();

@@ -156,14 +156,7 @@ fn a_signal_saves_and_ends_and_a_second_one_ends_at_once() {
 
 #[test]
 fn a_signal_is_heard_in_an_evaluation_too() {
-    let with_much_to_evaluate = || {
-        let place = Place::new();
-        let count = 30_000u32;
-        let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-        place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
-        place
-    };
-    let (place, whole) = (with_much_to_evaluate(), with_much_to_evaluate());
+    let (place, whole) = (Place::with_much_to_evaluate(), Place::with_much_to_evaluate());
     let run = ["--out", "run", "--epochs", "2"];
     let child = started(&place, &run);
     let of_kind =
@@ -396,95 +389,6 @@ fn the_newest_and_the_best_are_kept() {
     // Room for what is asked for is looked for before anything is computed.
     failed(place.train(&["--out", "many", "--keep", "100000000000"]), 20, &["free", "checkpoints of", "--keep 1"]);
     assert!(metrics(&place.path("many")).is_empty());
-}
-
-#[test]
-fn a_bad_loss_can_be_left_out() {
-    let fault = "nan@8";
-    let train = |place: &Place, args: &[&str]| {
-        let base = ["--out", "run", "--epochs", "3", "--set", "train.checkpoint_steps=3", "--keep", "9"];
-        let mut command = place.train_command(&[&base[..], args].concat());
-        command.env("ALEXNET_SPLIT_FAULT", fault).output().unwrap()
-    };
-    for (policy, left_out, from) in [("skip", 1, 7), ("rollback", 2, 6)] {
-        let place = Place::new();
-        let text = succeeded(train(&place, &["--on-nan", policy]));
-        assert!(text.contains("step 8 left out: the loss is NaN"), "{text}");
-        let rows = metrics(&place.path("run"));
-        let skipped = rows.iter().find(|row| row["kind"] == "skipped").unwrap();
-        assert_eq!(
-            (&skipped["step"], &skipped["steps"], &skipped["loss"]),
-            (&8.into(), &left_out.into(), &"NaN".into())
-        );
-        assert!(place.path("run/bad-loss-step-00000008.json").exists());
-        // What comes after it: the batch of step 9 on the weights of step 7 or 6.
-        let plain = Place::new();
-        succeeded(plain.train(&["--out", "run", "--epochs", "3", "--steps", &from.to_string()]));
-        let first_after = rows.iter().find(|row| row["kind"] == "step" && row["step"] == 9).unwrap();
-        assert!(first_after["loss"].as_f64().unwrap().is_finite());
-        // Resumed in between or not: the same bits.
-        let parts = Place::new();
-        succeeded(train(&parts, &["--on-nan", policy, "--steps", "11"]));
-        parts.ok(&["--resume", "run"]);
-        assert_eq!(checkpoint(&parts.path("run")), checkpoint(&place.path("run")));
-        let state: serde_json::Value = serde_json::from_slice(&checkpoint(&parts.path("run"))[0].1).unwrap();
-        assert_eq!(state["state"]["skipped_steps"], left_out);
-    }
-    let place = Place::new();
-    failed(train(&place, &[]), 6, &["step 8", "loss is NaN", "step-00000006"]);
-    // A network that gives nothing else any more is not skipped for ever.
-    let place = Place::new();
-    // An epoch of more steps than that: two are good, ten are left out.
-    place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &[1; 320]);
-    failed(place.train(&["--out", "run", "--lr", "1e30", "--on-nan", "skip"]), 6, &["step 13"]);
-}
-
-#[test]
-fn steps_that_are_left_out_twice_count_once_and_every_checkpoint_is_told() {
-    let place = Place::new();
-    let run =
-        ["--out", "run", "--epochs", "3", "--set", "train.checkpoint_steps=3", "--keep", "9", "--on-nan", "rollback"];
-    let mut command = place.train_command(&run);
-    succeeded(command.env("ALEXNET_SPLIT_FAULT", "nan@8,nan@9").output().unwrap());
-    let rows = metrics(&place.path("run"));
-    let skipped: Vec<_> = rows.iter().filter(|row| row["kind"] == "skipped").map(|row| row["steps"].as_u64()).collect();
-    // Back from 8 to 6, and as no good step came after that, from 9 to 5.
-    assert_eq!(skipped, [Some(2), Some(4)], "steps 7 and 8, then 6 to 9");
-    let list = place.ok(&["checkpoint", "list", "run", "--json"]);
-    let there: Vec<serde_json::Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let state = |row: &serde_json::Value| -> serde_json::Value {
-        let marker = std::fs::read(place.path(row["path"].as_str().unwrap()).join("checkpoint.json")).unwrap();
-        serde_json::from_slice::<serde_json::Value>(&marker).unwrap()["state"].take()
-    };
-    let last = state(there.last().unwrap());
-    assert_eq!((&last["step"], &last["skipped_steps"]), (&15.into(), &4.into()));
-    let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
-    let events = journal.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let mut told: Vec<_> = events.filter(|row| row["kind"] == "checkpoint").map(|row| row["step"].clone()).collect();
-    told.dedup();
-    assert_eq!(told, there.iter().map(|row| row["step"].clone()).collect::<Vec<_>>());
-}
-
-#[test]
-fn weights_whose_evaluation_is_not_finite_are_not_saved() {
-    // The one step's loss is fine, what its update makes of the weights is not.
-    let wild = ["--out", "run", "--steps", "1", "--lr", "1e30"];
-    for policy in ["stop", "skip"] {
-        let place = Place::new();
-        let parts = ["step 1: the held-out loss after it is", "before it was saved", "no checkpoint", "--lr"];
-        failed(place.train(&[&wild[..], &["--on-nan", policy]].concat()), 6, &parts);
-        place.fails(&["checkpoint", "list", "run"], 4, &["holds no checkpoint"]);
-        let details = std::fs::read(place.path("run/bad-loss-step-00000001.json")).unwrap();
-        let details: serde_json::Value = serde_json::from_slice(&details).unwrap();
-        let tensors = details["streams"][1].as_array().unwrap();
-        assert!(tensors.iter().any(|tensor| tensor["not_finite"].as_u64() > Some(0)), "{details}");
-    }
-    let place = Place::new();
-    let text = succeeded(place.train(&[&wild[..], &["--on-nan", "rollback"]].concat()));
-    assert!(text.contains("step 1 left out: the held-out loss") && text.contains("weights of step 0"), "{text}");
-    let eval: serde_json::Value = serde_json::from_str(&place.ok(&["eval", "run", "--json"])).unwrap();
-    assert!(eval["step"] == 1 && eval["loss"].as_f64().is_some_and(|loss| loss < 3.), "{eval}");
-    assert!(metrics(&place.path("run")).iter().any(|row| row["kind"] == "eval" && row["step"] == 1));
 }
 
 #[test]

@@ -32,6 +32,14 @@ impl Place {
         place
     }
 
+    /// One whose evaluations last long enough for something to happen in them.
+    pub fn with_much_to_evaluate() -> Place {
+        let (place, count) = (Place::new(), 30_000u32);
+        let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+        place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
+        place
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -133,4 +141,15 @@ pub fn output_within(command: &mut Command, patience: Duration) -> Output {
     });
     let status = status.unwrap_or_else(|| panic!("{command:?} hangs: {}", String::from_utf8_lossy(&err)));
     Output { status, stdout: out, stderr: err }
+}
+
+/// A checkpoint of the run `run`.
+pub fn generation(place: &Place, step: u32) -> PathBuf {
+    place.path(&format!("run/checkpoints/step-{step:08}"))
+}
+
+/// Lines of a kind in the run's metrics, which may be being written.
+pub fn count(place: &Place, kind: &str) -> usize {
+    let text = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
+    text.lines().filter(|line| line.contains(&format!("\"kind\":\"{kind}\""))).count()
 }
