@@ -41,8 +41,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         let keep = Keep { newest: 1, good: None };
         let write = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(unfinished, keep).map(drop));
         let mut made = RunDir::create(unfinished, &converted, &info, write)?;
-        let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
-        made.journal("start", &json!({"step": step, "command": command, "version": env!("CARGO_PKG_VERSION")}))?;
+        let (command, version) = (super::command_line(), env!("CARGO_PKG_VERSION"));
+        made.journal("start", &json!({"step": step, "command": command, "version": version}))?;
         made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))
     })?;
     outln!("wrote {}: {what}", args.out.display());

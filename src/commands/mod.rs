@@ -52,6 +52,11 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// What the program was started with, for a run's journal.
+fn command_line() -> Vec<String> {
+    std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect()
+}
+
 /// The recipe named (or `default`) with the flags' overrides.
 fn recipe(args: &RecipeArgs, default: &str) -> Result<Recipe> {
     let mut recipe = Recipe::find(args.recipe.as_deref().unwrap_or(default))?;

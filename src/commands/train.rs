@@ -94,11 +94,10 @@ fn run<B: Backend>(
     }
     let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
     let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
-    let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
     run.journal(
         "start",
         &json!({
-            "step": step, "command": command, "version": env!("CARGO_PKG_VERSION"),
+            "step": step, "command": super::command_line(), "version": env!("CARGO_PKG_VERSION"),
             "commit": commit(), "device": device, "host": Host::this(), "seed": recipe.train.seed,
             "epochs": recipe.train.epochs, "total_steps": total_steps, "process": std::process::id(),
         }),

@@ -146,10 +146,9 @@ fn folders(run: &Path) -> Result<Vec<Generation>> {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
-    let generation = |path: PathBuf| {
-        let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
-        let step = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
-        path.is_dir().then_some(Generation { path, step })
+    let generation = |path: PathBuf| match ours(&path)? {
+        (step, "") => Some(Generation { path, step }),
+        _ => None,
     };
     let mut found: Vec<_> = entries.flatten().filter_map(|entry| generation(entry.path())).collect();
     found.sort_by_key(|generation| generation.step);
@@ -337,16 +336,19 @@ pub fn left_over(run: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
-    let damaged = entries.flatten().map(|entry| entry.path()).find(|path| ours(path) == Some(DAMAGED));
+    let is_damaged = |path: &PathBuf| ours(path).is_some_and(|(_, ending)| ending == DAMAGED);
+    let damaged = entries.flatten().map(|entry| entry.path()).find(is_damaged);
     Ok(damaged.or(folders(run)?.pop().map(|generation| generation.path)))
 }
 
-/// What the name of a generation's folder ends in; `None` of everything that this program has not made.
-fn ours(path: &Path) -> Option<&'static str> {
+/// The step in the name of a generation's folder, and what the name ends in; `None` of everything that this program has
+/// not made.
+fn ours(path: &Path) -> Option<(u64, &'static str)> {
     let name = path.file_name()?.to_str()?.strip_prefix("step-")?;
     let ending = [UNFINISHED, DAMAGED].into_iter().find(|ending| name.ends_with(ending)).unwrap_or_default();
     let digits = name.strip_suffix(ending)?;
-    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && path.is_dir()).then_some(ending)
+    let step = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    path.is_dir().then_some((step, ending))
 }
 
 /// Takes generations after `step` out of the way: they are damaged, and will be written anew.

@@ -170,7 +170,7 @@ fn prune(run: &Path, keep: Keep) -> Result<()> {
     let folder = folder(run);
     for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?.flatten() {
         let path = entry.path();
-        if ours(&path).is_some_and(|ending| !ending.is_empty() || !path.join(MARKER).exists()) {
+        if ours(&path).is_some_and(|(_, ending)| !ending.is_empty() || !path.join(MARKER).exists()) {
             disk::remove_folder(&path, MARKER)?;
         }
     }
