@@ -9,5 +9,6 @@ pub mod exchange;
 pub mod net;
 pub mod recipe;
 pub mod report;
-pub mod rng;
 pub mod train;
+
+pub use alexnet_split_cpu::rng;

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use alexnet_split::backend::cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 use alexnet_split::backend::{AugmentShape, Window};
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::error::{Error, Result};
@@ -11,6 +10,7 @@ use alexnet_split::net::plan::{Op, Plan, PlannedLayer};
 use alexnet_split::net::spec::Net;
 use alexnet_split::report::times::{Activity, Pass, StreamTimes};
 use alexnet_split::rng::{Philox, Purpose};
+use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 
 use super::bench_report::{LayerReport, PeerReport, Report};
 use super::peer::Peer;

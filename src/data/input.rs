@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::colours::{Colours, Sums};
 use super::decode::Rgb;
 use super::{Batch, DataSet, ImageSet, Images};
-use crate::backend::cpu::augment::scale_window;
 use crate::backend::{AugmentShape, Window};
 use crate::error::{Error, Result};
 use crate::rng::{Philox, Purpose};
+use alexnet_split_cpu::augment::scale_window;
 
 /// Where the network's window lies in the scaled image during training. At test time it is always the centre.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -235,7 +235,7 @@ mod tests {
         let batch = input.batch(&data.train, indices, augment).unwrap();
         let Images::Bytes(pixels, windows) = batch.images else { unreachable!() };
         let mut y = vec![0.; indices.len() * input.shape.channels * input.shape.size.pow(2)];
-        cpu::augment::augment(input.shape(), &pixels, &windows, input.mean(), &mut y);
+        augment(input.shape(), &pixels, &windows, input.mean(), &mut y);
         y
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Sizes are those of the whole network; with two streams each has half of them.
 
+pub use alexnet_split_cpu::shapes::Activation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -27,17 +28,6 @@ pub enum Placement {
     Split,
     /// All of them on stream 0, as the 2012 code did it.
     Stream0,
-}
-
-/// A neuron's non-linearity (paper 3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activation {
-    /// f(x) = max(0, x)
-    #[default]
-    Relu,
-    /// f(x) = tanh(x), what the paper compares with
-    Tanh,
 }
 
 /// A convolution: `out` filters of `kernel` x `kernel`.

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::{Square, clamped};
-use crate::backend::cpu::simd::dispatch;
+use alexnet_split_cpu::simd::dispatch;
 
 impl Square {
     /// Of rows of red, green, blue: `size` x `size` x 3. A colour difference is that of the mean of its pixels.

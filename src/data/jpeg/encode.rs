@@ -7,7 +7,7 @@ use super::emit::{Bits, TABLES};
 use super::fdct::{Coefficients, quantization, transform};
 use super::idct::{LANES, Scratch};
 use super::tables::{AC, CHROMINANCE, DC, LUMINANCE, ZIGZAG};
-use crate::backend::cpu::simd::dispatch;
+use alexnet_split_cpu::simd::dispatch;
 
 impl Square {
     /// A JPEG file; `quality` is 1 to 100, with the quantization that libjpeg has for it.

@@ -32,7 +32,7 @@ mod tables;
 
 pub use headers::Headers;
 
-use crate::backend::cpu::simd::dispatch;
+use alexnet_split_cpu::simd::dispatch;
 use scale::{Lowered, Narrow, Side};
 
 /// A square image in YCbCr (JFIF 1.02), with colour differences of half the size (4:2:0).

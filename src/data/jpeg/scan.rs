@@ -9,7 +9,7 @@ use super::bits::{Bits, Store};
 use super::headers::Headers;
 use super::huffman::Huffman;
 use super::idct::{Group, LANES, Scratch, dequantization};
-use crate::backend::cpu::simd::dispatch;
+use alexnet_split_cpu::simd::dispatch;
 
 /// Samples of a component: rows and columns.
 pub type Part = [Range<usize>; 2];

@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 
 use super::simd::dispatch;
-use crate::backend::Update;
+use crate::shapes::Update;
 
 /// Elements a block: enough to be worth a thread's while.
 const BLOCK: usize = 1 << 15;
 
-/// See [`crate::backend::Backend::update`].
+/// See `Backend::update`.
 pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]) {
     match (*update, state) {
         (Update::Sgd { lr, momentum, weight_decay }, [v]) => {

@@ -13,7 +13,7 @@ use super::lrn::{self, Scratch};
 use super::panels::first;
 use super::pool::overlapping::{self, Band};
 use super::simd::dispatch;
-use crate::backend::{LrnShape, PoolShape};
+use crate::shapes::{LrnShape, PoolShape};
 
 /// Numbers of all maps of a band, each of the three kinds.
 const BAND: usize = 512 * 1024 / 3 / size_of::<f32>();
@@ -40,7 +40,7 @@ impl Memory {
     }
 }
 
-/// See [`crate::backend::Backend::relu_lrn_max_pool_forward`].
+/// See `Backend::relu_lrn_max_pool_forward`.
 pub fn relu_lrn_max_pool_forward(lrn: &LrnShape, pool: &PoolShape, n: usize, x: &[f32], y: &mut [f32]) {
     let (ins, outs) = (pool.c * pool.h * pool.w, pool.c * pool.p * pool.q);
     let images = y[..n * outs].par_chunks_exact_mut(outs).zip(x.par_chunks_exact(ins));
@@ -50,7 +50,7 @@ pub fn relu_lrn_max_pool_forward(lrn: &LrnShape, pool: &PoolShape, n: usize, x: 
     );
 }
 
-/// See [`crate::backend::Backend::relu_lrn_max_pool_backward`].
+/// See `Backend::relu_lrn_max_pool_backward`.
 pub fn relu_lrn_max_pool_backward(lrn: &LrnShape, pool: &PoolShape, n: usize, x: &mut [f32], y: &[f32], dy: &[f32]) {
     let (ins, outs) = (pool.c * pool.h * pool.w, pool.c * pool.p * pool.q);
     let outputs = y.par_chunks_exact(outs).zip(dy.par_chunks_exact(outs));

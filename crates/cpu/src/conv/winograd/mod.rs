@@ -30,9 +30,9 @@ use rayon::prelude::*;
 use self::filters::{FilterGradients, Filters, TransformFilters};
 use self::points::{Evaluate, Inputs, PAIRS, POINTS};
 use self::tiles::{Source, transform_outputs, transform_tiles};
-use crate::backend::ConvShape;
-use crate::backend::cpu::factors::Factors;
-use crate::backend::cpu::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
+use crate::factors::Factors;
+use crate::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
+use crate::shapes::ConvShape;
 
 /// Tiles worked on together, about.
 const GROUP: usize = 32;
@@ -47,7 +47,7 @@ pub fn applies(s: &ConvShape) -> bool {
     s.stride == 1 && s.r == s.s && [3, 5].contains(&s.r) && s.pad < s.r && same(s.h, s.p) && same(s.w, s.q) && panels
 }
 
-/// See [`crate::backend::Backend::conv_forward`].
+/// See `Backend::conv_forward`.
 pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let finish = bias.map_or(Finish::Add, Finish::Bias);
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
@@ -59,7 +59,7 @@ pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], b
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_input`]: the convolution of dy with the filters turned by half a turn.
+/// See `Backend::conv_backward_input`: the convolution of dy with the filters turned by half a turn.
 pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad };
     let taps = s.r * s.r;
@@ -70,7 +70,7 @@ pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_weight`].
+/// See `Backend::conv_backward_weight`.
 pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     match s.r {

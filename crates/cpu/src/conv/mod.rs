@@ -15,13 +15,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::factors::Factors;
-use crate::backend::ConvShape;
+use crate::shapes::ConvShape;
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
 /// parts in order. A constant, so that the bits do not depend on the number of threads.
 const PARTS: usize = 16;
 
-/// See [`crate::backend::Backend::conv_forward`].
+/// See `Backend::conv_forward`.
 pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_forward::<F>(s, n, x, w, bias, y);
@@ -32,7 +32,7 @@ pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], b
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_input`].
+/// See `Backend::conv_backward_input`.
 pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_input::<F>(s, n, dy, w, dx);
@@ -42,7 +42,7 @@ pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_weight`].
+/// See `Backend::conv_backward_weight`.
 pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_weight::<F>(s, n, x, dy, dw);
@@ -53,7 +53,7 @@ pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: 
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_bias`].
+/// See `Backend::conv_backward_bias`.
 pub fn conv_backward_bias(shape: &ConvShape, n: usize, dy: &[f32], dbias: &mut [f32]) {
     let pixels = shape.p * shape.q;
     dbias[..shape.k].par_iter_mut().enumerate().for_each(|(k, dbias)| {

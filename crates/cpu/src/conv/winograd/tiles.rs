@@ -4,9 +4,9 @@ use pulp::Simd;
 
 use super::points::{Axis, Interpolate, PAIRS, POINTS, Tile, both};
 use super::{Group, Maps};
-use crate::backend::cpu::factors::Factors;
-use crate::backend::cpu::panels::{Finish, PANEL, first, from_lines, to_lines};
-use crate::backend::cpu::simd::store;
+use crate::factors::Factors;
+use crate::panels::{Finish, PANEL, first, from_lines, to_lines};
+use crate::simd::store;
 
 /// Maps that tiles are cut from: N x channels x h x w, with `pad` zeros around.
 pub struct Source<'a> {

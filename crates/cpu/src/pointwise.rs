@@ -3,14 +3,14 @@
 use rayon::prelude::*;
 
 use super::simd::dispatch;
-use crate::backend::{DropoutDraw, DropoutShape};
-use crate::net::spec::Activation;
 use crate::rng::Philox;
+use crate::shapes::Activation;
+use crate::shapes::{DropoutDraw, DropoutShape};
 
 /// Elements a block: enough to be worth a thread's while.
 const BLOCK: usize = 1 << 15;
 
-/// See [`crate::backend::Backend::activation_forward`].
+/// See `Backend::activation_forward`.
 pub fn activation_forward(kind: Activation, y: &mut [f32]) {
     y.par_chunks_mut(BLOCK).for_each(|y| {
         dispatch(|| match kind {
@@ -21,7 +21,7 @@ pub fn activation_forward(kind: Activation, y: &mut [f32]) {
     });
 }
 
-/// See [`crate::backend::Backend::activation_backward`].
+/// See `Backend::activation_backward`.
 pub fn activation_backward(kind: Activation, y: &[f32], dy: &mut [f32]) {
     dy.par_chunks_mut(BLOCK).zip(y.par_chunks(BLOCK)).for_each(|(dy, y)| {
         let pairs = dy.iter_mut().zip(y);
@@ -32,20 +32,20 @@ pub fn activation_backward(kind: Activation, y: &[f32], dy: &mut [f32]) {
     });
 }
 
-/// See [`crate::backend::Backend::add`].
+/// See `Backend::add`.
 pub fn add(x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(BLOCK)
         .zip(x.par_chunks(BLOCK))
         .for_each(|(y, x)| dispatch(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x)));
 }
 
-/// See [`crate::backend::Backend::dropout_forward`].
+/// See `Backend::dropout_forward`.
 pub fn dropout_forward(shape: &DropoutShape, n: usize, draw: &DropoutDraw, x: &[f32], y: &mut [f32]) {
     y[..n * shape.elems].copy_from_slice(&x[..n * shape.elems]);
     dropout_backward(shape, n, draw, y);
 }
 
-/// See [`crate::backend::Backend::dropout_backward`]: the operation is linear, so it serves both passes.
+/// See `Backend::dropout_backward`: the operation is linear, so it serves both passes.
 pub fn dropout_backward(shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut [f32]) {
     if shape.elems == 0 {
         return;

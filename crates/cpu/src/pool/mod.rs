@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use self::overlapping::Band;
 use super::simd::dispatch;
-use crate::backend::PoolShape;
+use crate::shapes::PoolShape;
 
-/// See [`crate::backend::Backend::max_pool_forward`].
+/// See `Backend::max_pool_forward`.
 pub fn max_pool_forward(s: &PoolShape, n: usize, x: &[f32], y: &mut [f32]) {
     let (ins, outs) = (s.c * s.h * s.w, s.c * s.p * s.q);
     let images = y[..n * outs].par_chunks_exact_mut(outs).zip(x.par_chunks_exact(ins));
@@ -37,7 +37,7 @@ pub fn max_pool_forward(s: &PoolShape, n: usize, x: &[f32], y: &mut [f32]) {
     );
 }
 
-/// See [`crate::backend::Backend::max_pool_backward`].
+/// See `Backend::max_pool_backward`.
 pub fn max_pool_backward(s: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
     let (ins, outs) = (s.c * s.h * s.w, s.c * s.p * s.q);
     let outputs = y.par_chunks_exact(outs).zip(dy.par_chunks_exact(outs));

@@ -7,8 +7,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{PARTS, part_of};
-use crate::backend::ConvShape;
-use crate::backend::cpu::gemm::{Mat, MatMut, gemm};
+use crate::gemm::{Mat, MatMut, gemm};
+use crate::shapes::ConvShape;
 
 thread_local! {
     /// Each thread's patches, kept between calls.
@@ -17,7 +17,7 @@ thread_local! {
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// See [`crate::backend::Backend::conv_forward`].
+/// See `Backend::conv_forward`.
 pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let x_images = x[..n * shape.c * shape.h * shape.w].par_chunks_exact(shape.c * shape.h * shape.w);
@@ -37,7 +37,7 @@ pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Opt
     });
 }
 
-/// See [`crate::backend::Backend::conv_backward_input`].
+/// See `Backend::conv_backward_input`.
 pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let dy_images = dy[..n * shape.k * pixels].par_chunks_exact(shape.k * pixels);
@@ -56,7 +56,7 @@ pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
     );
 }
 
-/// See [`crate::backend::Backend::conv_backward_weight`].
+/// See `Backend::conv_backward_weight`.
 pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let (taps, pixels) = (shape.c * shape.r * shape.s, shape.p * shape.q);
     let (x_elems, y_elems, w_elems) = (shape.c * shape.h * shape.w, shape.k * pixels, shape.k * taps);

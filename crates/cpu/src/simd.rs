@@ -1,21 +1,112 @@
-//! The vector instructions that are used: the widest that the processor has, or what the environment says.
+//! The vector instructions that are used: the widest that the processor has, or what the environment says. Everything
+//! that depends on it asks here.
 
 use std::sync::OnceLock;
 
-use pulp::{Arch, Scalar, Simd, WithSimd};
+use pulp::{Scalar, Simd, WithSimd};
 
-/// Environment variable that forces narrower instructions, for tests and for study: `avx2` (and
-/// FMA) or `plain`.
+/// Environment variable that forces narrower instructions, for tests and for study: the name of a [`Level`]. What the
+/// processor lacks is not taken.
 pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
+
+/// Sets of vector instructions, the narrowest first. Sums differ in their last bits from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What every processor of the architecture has, a number at a time.
+    Plain,
+    /// 64-bit ARM: vectors of 4 numbers, fused multiply-add.
+    Neon,
+    /// x86-64-v3: vectors of 8 numbers, fused multiply-add.
+    Avx2,
+    /// x86-64-v4: vectors of 16 numbers.
+    Avx512,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Level; 4] = [Level::Plain, Level::Neon, Level::Avx2, Level::Avx512];
+
+    /// Its name, in messages and in [`LEVEL`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Plain => "plain",
+            Level::Neon => "neon",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// The level of a name.
+    pub fn from_name(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// The widest that this processor has.
+    pub fn widest() -> Level {
+        static WIDEST: OnceLock<Level> = OnceLock::new();
+        *WIDEST.get_or_init(|| {
+            #[cfg(target_arch = "x86_64")]
+            return match (pulp::x86::V4::try_new(), pulp::x86::V3::try_new()) {
+                (Some(_), _) => Level::Avx512,
+                (None, Some(_)) => Level::Avx2,
+                (None, None) => Level::Plain,
+            };
+            #[cfg(target_arch = "aarch64")]
+            return if pulp::aarch64::Neon::try_new().is_some() { Level::Neon } else { Level::Plain };
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            Level::Plain
+        })
+    }
+
+    /// The one in use: the widest, or what [`LEVEL`] asks for, as far as the processor has it.
+    pub fn chosen() -> Level {
+        static CHOSEN: OnceLock<Level> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let asked = std::env::var(LEVEL).ok().and_then(|name| Level::from_name(&name));
+            // A level of another architecture is not below the widest of this one in any useful sense.
+            match (asked, Level::widest()) {
+                (Some(Level::Neon), widest) if widest != Level::Neon => widest,
+                (Some(asked), widest) => asked.min(widest),
+                (None, widest) => widest,
+            }
+        })
+    }
+}
+
+/// What is wrong with the value of [`LEVEL`], if anything: a name that is none, or instructions that this processor does
+/// not have.
+pub fn problem() -> Option<String> {
+    let asked = std::env::var(LEVEL).ok().filter(|name| !name.is_empty())?;
+    let names = Level::ALL.map(Level::name).join(", ");
+    match Level::from_name(&asked) {
+        None => Some(format!("{LEVEL} is {asked:?}, which names no instructions; expected one of {names}")),
+        Some(level) if level != Level::chosen() => {
+            Some(format!("{LEVEL} asks for {asked}, which this processor lacks; {} is used", describe()))
+        }
+        Some(_) => None,
+    }
+}
+
+/// The instructions in use, for people and for records: `avx512 with bf16`.
+pub fn describe() -> String {
+    let bf16 = if has_bf16() { " with bf16" } else { "" };
+    format!("{}{bf16}", Level::chosen().name())
+}
 
 /// Runs `op` with the instructions chosen.
 #[inline(always)]
 pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
-    match chosen() {
-        Level::Widest(arch) => arch.dispatch(op),
+    match Level::chosen() {
+        // SAFETY: a level is only chosen where the processor has its instructions.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(simd) => Simd::vectorize(simd, op),
-        Level::Plain => op.with_simd(Scalar),
+        Level::Avx512 => Simd::vectorize(unsafe { pulp::x86::V4::new_unchecked() }, op),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Simd::vectorize(unsafe { pulp::x86::V3::new_unchecked() }, op),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => Simd::vectorize(unsafe { pulp::aarch64::Neon::new_unchecked() }, op),
+        _ => op.with_simd(Scalar),
     }
 }
 
@@ -23,8 +114,7 @@ pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        let widest = matches!(chosen(), Level::Widest(_)) && pulp::x86::V4::try_new().is_some();
-        widest && std::arch::is_x86_feature_detected!("avx512bf16")
+        Level::chosen() == Level::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     false
@@ -46,25 +136,6 @@ pub fn dispatch_bf16<Op: WithSimd>(op: Op) -> Op::Output {
         Some(simd) => unsafe { with_bf16(simd, op) },
         None => unreachable!("bf16 asked of a processor without AVX512_BF16"),
     }
-}
-
-#[derive(Clone, Copy)]
-enum Level {
-    /// AVX-512, AVX2 or NEON.
-    Widest(Arch),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(pulp::x86::V3),
-    Plain,
-}
-
-fn chosen() -> Level {
-    static CHOSEN: OnceLock<Level> = OnceLock::new();
-    *CHOSEN.get_or_init(|| match std::env::var(LEVEL).as_deref() {
-        Ok("plain") => Level::Plain,
-        #[cfg(target_arch = "x86_64")]
-        Ok("avx2") => pulp::x86::V3::try_new().map_or(Level::Plain, Level::Avx2),
-        _ => Level::Widest(Arch::new()),
-    })
 }
 
 /// Writes one vector to the start of a slice of its length or longer.
@@ -127,6 +198,11 @@ pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2]
             [same(pick_avx512::<0, 2>(a, b)), same(pick_avx512::<1, 2>(a, b))]
         };
     }
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 8 {
+        // SAFETY: vectors of this width are those of AVX2.
+        return unsafe { split_pairs_avx2(same(first), same(second)).map(|vector| same(vector)) };
+    }
     let numbers = [first, second];
     let mut pairs = numbers;
     let (from, to) = (as_numbers::<S>(&numbers), pairs.as_mut_ptr().cast::<f32>());
@@ -150,6 +226,11 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
             let (a, b) = (same(even), same(odd));
             [same(zip_avx512::<0>(a, b)), same(zip_avx512::<8>(a, b))]
         };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 8 {
+        // SAFETY: as above.
+        return unsafe { join_pairs_avx2(same(even), same(odd)).map(|vector| same(vector)) };
     }
     let pairs = [even, odd];
     let mut numbers = pairs;
@@ -212,6 +293,26 @@ fn zip_avx512<const FIRST: usize>(
     };
     // SAFETY: as above.
     _mm512_permutex2var_ps(a, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }, b)
+}
+
+/// See [`split_pairs`]: shuffles stay within halves of vectors, so that quarters must then change places.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn split_pairs_avx2(a: std::arch::x86_64::__m256, b: std::arch::x86_64::__m256) -> [std::arch::x86_64::__m256; 2] {
+    use std::arch::x86_64::*;
+    [_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b)]
+        .map(|quarters| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(quarters))))
+}
+
+/// See [`join_pairs`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn join_pairs_avx2(even: std::arch::x86_64::__m256, odd: std::arch::x86_64::__m256) -> [std::arch::x86_64::__m256; 2] {
+    use std::arch::x86_64::*;
+    let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+    [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
 }
 
 /// x^-1/2, to about one unit in the last place, for positive finite x.

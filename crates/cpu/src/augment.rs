@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::simd::dispatch;
-use crate::backend::{AugmentShape, Window};
+use crate::shapes::{AugmentShape, Window};
 
 /// Two neighbours along an axis and the weight of the second.
 #[derive(Clone, Copy)]
@@ -78,7 +78,7 @@ impl WithSimd for Cropped<'_> {
     }
 }
 
-/// See [`crate::backend::Backend::augment`].
+/// See `Backend::augment`.
 pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32], y: &mut [f32]) {
     let (area, plane) = (s.size * s.size, s.h * s.w);
     let images = y.par_chunks_exact_mut(s.channels * area).zip(pixels.par_chunks_exact(s.c * plane));

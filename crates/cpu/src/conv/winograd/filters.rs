@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 
 use super::points::{Evaluate, Interpolate, PAIRS, POINTS, Tile, both};
-use crate::backend::cpu::factors::Factors;
-use crate::backend::cpu::panels::{Finish, PANEL, from_lines, to_lines};
-use crate::backend::cpu::simd::store;
+use crate::factors::Factors;
+use crate::panels::{Finish, PANEL, from_lines, to_lines};
+use crate::simd::store;
 
 /// Filters as a matrix of outputs and inputs, each R x R, wherever they lie.
 #[derive(Clone, Copy)]

@@ -58,9 +58,11 @@ impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
 /// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. b: a line for each
 /// number of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
 ///
-/// Loop nest: a block of 8 or 11 rows by two lines of columns stays in registers while the depth runs: 16 or 22 sums,
-/// for each depth two lines of b and 8 or 11 broadcast numbers of a (with 16 registers half a line of columns, 11 sums
-/// at most). The panels of b stay in the first or second cache while the blocks of rows pass by.
+/// Loop nest: a block of rows by one or two lines of columns stays in registers while the depth runs. With vectors of
+/// 16 numbers and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
+/// 8 or 11 broadcast numbers of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 numbers and 16 registers
+/// (AVX2) up to 12 sums, two vectors of b and one number of a; with 4 numbers and 32 registers (NEON) up to 24 sums. The
+/// panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
 /// # Safety
 /// All addresses that sizes and strides reach must be valid, those of c for this thread alone.
@@ -78,20 +80,23 @@ pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
     unsafe {
         match (S::F32_LANES, b) {
             (PANEL, &[b0, b1]) => {
-                blocks::<S, F, L, BLOCK, 2>(simd, rows, left, a, [b0, b1], [c[0], c[1]], accumulate);
+                for row in (0..rows).step_by(BLOCK) {
+                    block::<S, F, L, BLOCK, 2>(simd, row, left, a, [b0, b1], [c[0], c[1]], accumulate);
+                }
             }
-            // Vectors that are parts of a line: two of them where there are registers for their sums.
-            (lanes, _) => {
+            (PANEL, _) => {
+                for row in (0..rows).step_by(BLOCK) {
+                    block::<S, F, L, BLOCK, 1>(simd, row, left, a, [b[0]], [c[0]], accumulate);
+                }
+            }
+            _ => {
                 for (&b, &c) in b.iter().zip(c) {
-                    if lanes < PANEL && S::REGISTER_COUNT >= 32 {
-                        for lane in (0..PANEL).step_by(2 * lanes) {
-                            let (b, c) = ([0, lanes].map(|i| b.add(lane + i)), [0, lanes].map(|i| c.add(lane + i)));
-                            blocks::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate);
-                        }
-                    } else {
-                        for lane in (0..PANEL).step_by(lanes) {
-                            let (b, c) = ([b.add(lane)], [c.add(lane)]);
-                            blocks::<S, F, L, BLOCK, 1>(simd, rows, left, a, b, c, accumulate);
+                    match S::F32_LANES {
+                        8 => few_rows::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate),
+                        4 => few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate),
+                        _ => {
+                            few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
+                            few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
                         }
                     }
                 }
@@ -100,11 +105,48 @@ pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
     }
 }
 
-/// All rows by one vector or two.
+/// All rows, 4 to 6 at a time, by VECTORS vectors that lie side by side.
 #[inline(always)]
-unsafe fn blocks<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VECTORS: usize>(
+unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VECTORS: usize>(
     simd: S,
     rows: usize,
+    left: Left,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    accumulate: bool,
+) {
+    let (mut side_by_side_b, mut side_by_side_c) = ([b; VECTORS], [c; VECTORS]);
+    for vector in 0..VECTORS {
+        side_by_side_b[vector] = b.wrapping_add(vector * S::F32_LANES);
+        side_by_side_c[vector] = c.wrapping_add(vector * S::F32_LANES);
+    }
+    let (b, c) = (side_by_side_b, side_by_side_c);
+    let mut row = 0;
+    while row < rows {
+        // 55 is 5 times 6 and 5; of a multiple of 8 what is left is at last 8 or 10.
+        let rest = if BLOCK == ROWS_OF_55 { BLOCK - row % BLOCK } else { rows - row };
+        // SAFETY: by the caller's contract.
+        unsafe {
+            match rest {
+                4 | 8 => block::<S, F, L, 4, VECTORS>(simd, row, left, a, b, c, accumulate),
+                5 | 10 => block::<S, F, L, 5, VECTORS>(simd, row, left, a, b, c, accumulate),
+                _ => block::<S, F, L, 6, VECTORS>(simd, row, left, a, b, c, accumulate),
+            }
+        }
+        row += match rest {
+            4 | 8 => 4,
+            5 | 10 => 5,
+            _ => 6,
+        };
+    }
+}
+
+/// ROWS rows from `row` on by VECTORS vectors.
+#[inline(always)]
+unsafe fn block<S: Simd, F: Factors, L: Strides, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    row: usize,
     left: Left,
     a: *const f32,
     b: [*const f32; VECTORS],
@@ -112,34 +154,32 @@ unsafe fn blocks<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VECT
     accumulate: bool,
 ) {
     // Plain loops: iterators' closures are not always compiled for the wide instructions.
-    for row in (0..rows).step_by(BLOCK) {
-        let mut sums = [[simd.splat_f32s(0.); VECTORS]; BLOCK];
-        // SAFETY: rows, depths and lanes are within the sizes that the caller vouches for; unaligned access is allowed.
-        unsafe {
-            let mut line = 0;
-            for chunk in 0..left.chunks {
-                let a = a.add(chunk * left.chunk_stride + row * L::ROW);
-                for depth in 0..left.depth {
-                    let mut columns = [simd.splat_f32s(0.); VECTORS];
-                    for vector in 0..VECTORS {
-                        columns[vector] = b[vector].add(line).cast::<S::f32s>().read_unaligned();
-                    }
-                    for i in 0..BLOCK {
-                        let factor = simd.splat_f32s(*a.add(i * L::ROW + depth * L::DEPTH));
-                        for vector in 0..VECTORS {
-                            sums[i][vector] = F::multiply_add(simd, factor, columns[vector], sums[i][vector]);
-                        }
-                    }
-                    line += PANEL;
-                }
-            }
-            for i in 0..BLOCK {
+    let mut sums = [[simd.splat_f32s(0.); VECTORS]; ROWS];
+    // SAFETY: rows, depths and lanes are within the sizes that the caller vouches for; unaligned access is allowed.
+    unsafe {
+        let mut line = 0;
+        for chunk in 0..left.chunks {
+            let a = a.add(chunk * left.chunk_stride + row * L::ROW);
+            for depth in 0..left.depth {
+                let mut columns = [simd.splat_f32s(0.); VECTORS];
                 for vector in 0..VECTORS {
-                    let to = c[vector].add((row + i) * PANEL).cast::<S::f32s>();
-                    let sum = sums[i][vector];
-                    let sum = if accumulate { simd.add_f32s(to.read_unaligned(), sum) } else { sum };
-                    to.write_unaligned(sum);
+                    columns[vector] = b[vector].add(line).cast::<S::f32s>().read_unaligned();
                 }
+                for i in 0..ROWS {
+                    let factor = simd.splat_f32s(*a.add(i * L::ROW + depth * L::DEPTH));
+                    for vector in 0..VECTORS {
+                        sums[i][vector] = F::multiply_add(simd, factor, columns[vector], sums[i][vector]);
+                    }
+                }
+                line += PANEL;
+            }
+        }
+        for i in 0..ROWS {
+            for vector in 0..VECTORS {
+                let to = c[vector].add((row + i) * PANEL).cast::<S::f32s>();
+                let sum = sums[i][vector];
+                let sum = if accumulate { simd.add_f32s(to.read_unaligned(), sum) } else { sum };
+                to.write_unaligned(sum);
             }
         }
     }
@@ -242,9 +282,11 @@ pub fn from_lines<S: Simd>(
 #[inline(always)]
 fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
     #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES == PANEL {
-        // SAFETY: vectors of this width are those of AVX-512.
-        return unsafe { transpose_avx512(block) };
+    match S::F32_LANES {
+        // SAFETY: vectors of this width are those of AVX-512, or of AVX2.
+        PANEL => return unsafe { transpose_avx512(block) },
+        8 => return unsafe { transpose_avx2(block) },
+        _ => {}
     }
     // Rounds of exchanging halves, quarters, eighths and single numbers of pairs of rows.
     let mut half = PANEL / 2;
@@ -258,6 +300,53 @@ fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
         }
         half /= 2;
     }
+}
+
+/// Four squares of 8 x 8, each by 24 shuffles: pairs of rows by single numbers, pairs of those by two, and halves of
+/// vectors. The squares off the diagonal change places.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose_avx2(block: &mut [[f32; PANEL]; PANEL]) {
+    use std::arch::x86_64::*;
+    const SIDE: usize = PANEL / 2;
+    let square = |block: &[[f32; PANEL]; PANEL], row: usize, column: usize| {
+        let mut quads = [_mm256_setzero_pd(); SIDE];
+        for group in 0..2 {
+            let mut rows = [_mm256_setzero_ps(); 4];
+            for i in 0..4 {
+                // SAFETY: a row is two vectors long.
+                rows[i] = unsafe { _mm256_loadu_ps(block[row + 4 * group + i][column..].as_ptr()) };
+            }
+            let [a, b] = [0, 2].map(|i| _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1])));
+            let [c, d] = [0, 2].map(|i| _mm256_castps_pd(_mm256_unpackhi_ps(rows[i], rows[i + 1])));
+            quads[4 * group] = _mm256_unpacklo_pd(a, b);
+            quads[4 * group + 1] = _mm256_unpackhi_pd(a, b);
+            quads[4 * group + 2] = _mm256_unpacklo_pd(c, d);
+            quads[4 * group + 3] = _mm256_unpackhi_pd(c, d);
+        }
+        let mut columns = [_mm256_setzero_ps(); SIDE];
+        for i in 0..4 {
+            // Half h of quads[4 group + i] is column 4 h + i of the group's four rows.
+            let [upper, lower] = [quads[i], quads[4 + i]].map(|quad| _mm256_castpd_ps(quad));
+            columns[i] = _mm256_permute2f128_ps::<0x20>(upper, lower);
+            columns[4 + i] = _mm256_permute2f128_ps::<0x31>(upper, lower);
+        }
+        columns
+    };
+    let put = |row: usize, column: usize, rows: [__m256; SIDE], block: &mut [[f32; PANEL]; PANEL]| {
+        for (i, values) in rows.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_ps(block[row + i][column..].as_mut_ptr(), values) };
+        }
+    };
+    for at in [0, SIDE] {
+        let turned = square(block, at, at);
+        put(at, at, turned, block);
+    }
+    let (right, left) = (square(block, 0, SIDE), square(block, SIDE, 0));
+    put(SIDE, 0, right, block);
+    put(0, SIDE, left, block);
 }
 
 /// 64 shuffles: pairs of rows by single numbers, pairs of those by two, and quarters of vectors.

@@ -1,10 +1,10 @@
 //! Softmax and cross-entropy over classes that may live in two streams. Small: a batch of rows of logits.
 
-use crate::backend::SoftmaxShape;
+use crate::shapes::SoftmaxShape;
 
 const STATS: usize = SoftmaxShape::STATS;
 
-/// See [`crate::backend::Backend::softmax_stats`].
+/// See `Backend::softmax_stats`.
 pub fn softmax_stats(shape: &SoftmaxShape, n: usize, logits: &[f32], labels: &[u32], stats: &mut [f32]) {
     let rows = logits.chunks_exact(shape.classes).zip(&labels[..n]);
     for ((logits, &label), stats) in rows.zip(stats.chunks_exact_mut(STATS)) {
@@ -15,7 +15,7 @@ pub fn softmax_stats(shape: &SoftmaxShape, n: usize, logits: &[f32], labels: &[u
     }
 }
 
-/// See [`crate::backend::Backend::softmax_cross_entropy`].
+/// See `Backend::softmax_cross_entropy`.
 #[allow(clippy::too_many_arguments)] // the operation's contract
 pub fn softmax_cross_entropy(
     shape: &SoftmaxShape,

@@ -14,11 +14,11 @@ use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{PARTS, part_of};
-use crate::backend::ConvShape;
-use crate::backend::cpu::factors::Factors;
-use crate::backend::cpu::panels::{
+use crate::factors::Factors;
+use crate::panels::{
     AlongRows, Finish, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_factor_lines, to_lines,
 };
+use crate::shapes::ConvShape;
 
 /// The window's side and the distance between windows, fixed so that addresses are known when this is compiled.
 const WINDOW: usize = 11;
@@ -76,7 +76,7 @@ fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
     (0..WINDOW * s.c).map(|row| (row % s.c * WINDOW + row / s.c) * WINDOW)
 }
 
-/// See [`crate::backend::Backend::conv_forward`].
+/// See `Backend::conv_forward`.
 pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::numbers(WINDOW));
     let mut outer = SCRATCH.take();
@@ -167,7 +167,7 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
     }
 }
 
-/// See [`crate::backend::Backend::conv_backward_weight`]. Sums are made over fixed parts of the batch first.
+/// See `Backend::conv_backward_weight`. Sums are made over fixed parts of the batch first.
 pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let taps = s.c * WINDOW * WINDOW;
     let parts = PARTS.min(n);

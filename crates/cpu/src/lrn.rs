@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::panels::PANEL;
 use super::simd::{dispatch, inverse_sqrt, prefetch, read, store};
-use crate::backend::LrnShape;
+use crate::shapes::LrnShape;
 
 /// The paper's window, for which there is a fast way.
 const WINDOW: usize = 5;
@@ -31,7 +31,7 @@ pub fn is_fast(shape: &LrnShape) -> bool {
     shape.n == WINDOW && shape.pixels >= VECTORS * PANEL
 }
 
-/// See [`crate::backend::Backend::lrn_forward`].
+/// See `Backend::lrn_forward`.
 pub fn lrn_forward(shape: &LrnShape, n: usize, x: &[f32], y: &mut [f32]) {
     let elems = shape.c * shape.pixels;
     if is_fast(shape) {
@@ -50,7 +50,7 @@ pub fn lrn_forward(shape: &LrnShape, n: usize, x: &[f32], y: &mut [f32]) {
     );
 }
 
-/// See [`crate::backend::Backend::lrn_backward`].
+/// See `Backend::lrn_backward`.
 pub fn lrn_backward(shape: &LrnShape, n: usize, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     let elems = shape.c * shape.pixels;
     let images = x.par_chunks_exact(elems).zip(dy.par_chunks_exact(elems));
@@ -280,6 +280,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// For so many channels.
     pub fn new(channels: usize) -> Self {
         Scratch { terms: vec![[0.; BLOCK]; channels], powers: vec![[0.; BLOCK]; channels] }
     }

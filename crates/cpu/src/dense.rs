@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::factors::Factors;
 use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
-use crate::backend::DenseShape;
+use crate::shapes::DenseShape;
 
 /// Rows of a block of weights, and its depth.
 const BLOCK: usize = 128;
@@ -38,13 +38,13 @@ thread_local! {
         const { Cell::new(Scratch { shared: Vec::new(), piece: Vec::new(), sums: Vec::new() }) };
 }
 
-/// See [`crate::backend::Backend::dense_forward`].
+/// See `Backend::dense_forward`.
 pub fn dense_forward<F: Factors>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let y = Rows::new(y, n, s.outputs);
     by_images::<F, false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
 }
 
-/// See [`crate::backend::Backend::dense_backward_input`].
+/// See `Backend::dense_backward_input`.
 pub fn dense_backward_input<F: Factors>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let dx = Rows::new(dx, n, s.inputs);
     by_images::<F, true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
@@ -196,7 +196,7 @@ impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
     }
 }
 
-/// See [`crate::backend::Backend::dense_backward_weight`].
+/// See `Backend::dense_backward_weight`.
 pub fn dense_backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let DenseShape { inputs, outputs } = *s;
     let panel_elems = F::numbers(n) * PANEL;
@@ -297,7 +297,7 @@ impl<F: Factors> WithSimd for BlockOfWeights<'_, F> {
     }
 }
 
-/// See [`crate::backend::Backend::dense_backward_bias`].
+/// See `Backend::dense_backward_bias`.
 pub fn dense_backward_bias(shape: &DenseShape, n: usize, dy: &[f32], dbias: &mut [f32]) {
     let outputs = shape.outputs;
     for (unit, dbias) in dbias[..outputs].iter_mut().enumerate() {

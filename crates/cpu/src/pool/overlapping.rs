@@ -6,9 +6,9 @@
 
 use pulp::Simd;
 
-use crate::backend::PoolShape;
-use crate::backend::cpu::panels::first;
-use crate::backend::cpu::simd::{join_pairs, read, read_part, split_pairs, store, store_part};
+use crate::panels::first;
+use crate::shapes::PoolShape;
+use crate::simd::{join_pairs, read, read_part, split_pairs, store, store_part};
 
 /// Side of a window.
 const WINDOW: usize = 3;
@@ -33,11 +33,13 @@ fn taps<S: Simd>(simd: S, row: &[f32], at: usize) -> [S::f32s; WINDOW] {
 /// Rows of an image's maps. `shape` is the band's: its P rows of windows, and the H rows that hold what they read.
 #[derive(Clone, Copy)]
 pub struct Band {
+    /// The band's own.
     pub shape: PoolShape,
     /// Numbers from a map of maxima, and of their gradients, to the next one.
     pub outputs: usize,
-    /// Whether no rows of windows come before it, and whether none come after it.
+    /// Whether no rows of windows come before it.
     pub first: bool,
+    /// Whether none come after it.
     pub last: bool,
 }
 

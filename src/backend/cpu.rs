@@ -3,32 +3,15 @@
 //! Work is cut at points that depend on shapes alone and sums have a fixed order, so the same bits come out for any
 //! number of threads.
 
-pub mod augment;
-#[cfg(target_arch = "x86_64")]
-mod bf16;
-mod conv;
-mod dense;
-mod factors;
-mod gemm;
-mod lrn;
-mod panels;
-pub mod peak;
-mod pointwise;
-mod pool;
-mod relu_lrn_max_pool;
-pub mod simd;
-mod softmax;
-mod update;
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use alexnet_split_cpu::Bf16;
+use alexnet_split_cpu::{Fp32, augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, simd, softmax, update};
+
 use super::*;
 use crate::error::Error;
-
-#[cfg(target_arch = "x86_64")]
-use self::bf16::Bf16;
-use self::factors::Fp32;
 
 /// One stream's CPU. Cloning shares nothing but the permit.
 #[derive(Clone, Debug, Default)]

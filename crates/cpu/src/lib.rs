@@ -1,0 +1,28 @@
+//! The operations of alexnet-split on a CPU, parallel over the rayon pool that they are called in. What each one
+//! computes is told by its method of `Backend` in the main crate; the files here tell how.
+//!
+//! Work is cut at points that depend on shapes alone and sums have a fixed order, so the same bits come out for any
+//! number of threads.
+
+pub mod augment;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+pub mod conv;
+pub mod dense;
+mod factors;
+mod gemm;
+pub mod lrn;
+mod panels;
+pub mod peak;
+pub mod pointwise;
+pub mod pool;
+pub mod relu_lrn_max_pool;
+pub mod rng;
+pub mod shapes;
+pub mod simd;
+pub mod softmax;
+pub mod update;
+
+#[cfg(target_arch = "x86_64")]
+pub use bf16::Bf16;
+pub use factors::{Factors, Fp32};

@@ -1,0 +1,230 @@
+//! What the operations of the network are told besides their buffers: shapes and constants, the same for every device.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Philox;
+
+/// A neuron's non-linearity (paper 3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// f(x) = max(0, x)
+    #[default]
+    Relu,
+    /// f(x) = tanh(x), what the paper compares with
+    Tanh,
+}
+
+/// From the bytes of images to the network's input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AugmentShape {
+    /// Channels of the bytes.
+    pub c: usize,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+    /// Shorter side after scaling.
+    pub resize: usize,
+    /// Channels of the input: `c`, or any number where `c` is 1.
+    pub channels: usize,
+    /// Rows and columns of the input.
+    pub size: usize,
+    /// The bytes are the windows' alone, of the scaled image: H and W are the input's size.
+    pub cropped: bool,
+    /// What differences from the mean are multiplied by.
+    pub scale: f32,
+}
+
+/// Which part of a scaled image the network sees, and how it is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Window {
+    /// Its first row.
+    pub row: u32,
+    /// Its first column.
+    pub col: u32,
+    /// Left and right are exchanged.
+    pub mirrored: bool,
+    /// Added to every pixel of a channel (paper 4.1).
+    pub shift: [f32; 3],
+}
+
+/// One weight block of a convolution: K filters over C channels, in one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the field's standard letters, see the module's text
+pub struct ConvShape {
+    pub c: usize,
+    pub h: usize,
+    pub w: usize,
+    pub k: usize,
+    pub r: usize,
+    pub s: usize,
+    pub p: usize,
+    pub q: usize,
+    pub stride: usize,
+    /// Zeros before the first row and column. Whatever lies beyond the last ones reads as 0 too.
+    pub pad: usize,
+}
+
+/// One weight block of a dense layer, in one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DenseShape {
+    /// Values an image that the block reads.
+    pub inputs: usize,
+    /// Units.
+    pub outputs: usize,
+}
+
+/// Local response normalization of one stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LrnShape {
+    /// Channels.
+    pub c: usize,
+    /// Height times width.
+    pub pixels: usize,
+    /// Channels in the window, odd.
+    pub n: usize,
+    /// Additive constant.
+    pub k: f32,
+    /// Weight of the squares (not divided by n).
+    pub alpha: f32,
+    /// Exponent.
+    pub beta: f32,
+}
+
+/// Max pooling of one stream; windows lie within the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the field's standard letters, see the module's text
+pub struct PoolShape {
+    pub c: usize,
+    pub h: usize,
+    pub w: usize,
+    pub window: usize,
+    pub stride: usize,
+    pub p: usize,
+    pub q: usize,
+}
+
+/// Dropout of one stream's units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropoutShape {
+    /// Units an image in this stream.
+    pub elems: usize,
+    /// Number of the first of them in the whole layer: masks are drawn by that number.
+    pub first_unit: usize,
+    /// Probability of keeping a unit.
+    pub keep: f32,
+    /// The layer's index in the table, part of the random key.
+    pub layer: u32,
+}
+
+/// The part of the softmax that lives in one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoftmaxShape {
+    /// Classes in this stream.
+    pub classes: usize,
+    /// The first of them in the whole layer.
+    pub first: usize,
+    /// Whether the other stream has the rest.
+    pub split: bool,
+}
+
+impl DropoutShape {
+    /// Random words below it keep a unit: keep * 2^32, which is 2^32 at keep = 1.
+    pub fn threshold(&self) -> u64 {
+        (f64::from(self.keep) * 4_294_967_296.) as u64
+    }
+}
+
+impl SoftmaxShape {
+    /// Values an image that streams tell each other: maximum, sum of exponentials, logit of the label.
+    pub const STATS: usize = 3;
+}
+
+/// When dropout scales: the paper does it at test time, later practice in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DropoutScaling {
+    /// Outputs are multiplied by the keep probability at test time (paper 4.2).
+    Test,
+    /// Kept outputs are divided by the keep probability in training ("inverted"; PyTorch).
+    Train,
+}
+
+/// How dropout treats a batch.
+///
+/// The mask: unit u of sample i draws word u % 4 of the random block at counter (u / 4, i, step) and is kept where the
+/// word is below keep * 2^32.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutDraw {
+    /// In training, the generator keyed by seed, purpose and layer, and the step; `None` at test time.
+    pub mask: Option<(Philox, u64)>,
+    /// Who scales.
+    pub scaling: DropoutScaling,
+}
+
+impl DropoutDraw {
+    /// What kept units are multiplied by.
+    pub fn factor(&self, keep: f32) -> f32 {
+        match (self.scaling, self.mask) {
+            (DropoutScaling::Test, None) => keep,
+            (DropoutScaling::Train, Some(_)) => 1. / keep,
+            _ => 1.,
+        }
+    }
+}
+
+/// Hyper-parameters of one parameter's update at one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Update {
+    /// v <- momentum v - weight_decay lr w - lr dw;  w <- w + v (paper, section 5).
+    Sgd {
+        /// Learning rate of this step.
+        lr: f32,
+        /// Momentum.
+        momentum: f32,
+        /// Weight decay of this parameter.
+        weight_decay: f32,
+    },
+    /// Adam with bias correction (Kingma and Ba, 2015); `step` counts from 1. Weight decay is added to the gradient.
+    Adam {
+        /// Learning rate of this step.
+        lr: f32,
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the root of the second moment.
+        epsilon: f32,
+        /// Weight decay of this parameter.
+        weight_decay: f32,
+        /// Updates so far, this one included.
+        step: u64,
+    },
+}
+
+impl Update {
+    /// Adam's rate and the root of its second moment's, both corrected for their start at 0: w moves by
+    /// rate * m / (sqrt(v) / root + epsilon). 1 for others.
+    pub fn adam_factors(&self) -> [f32; 2] {
+        match *self {
+            Update::Adam { lr, beta1, beta2, step, .. } => {
+                let power = |beta: f32| 1. - f64::from(beta).powf(step as f64);
+                [(f64::from(lr) / power(beta1)) as f32, power(beta2).sqrt() as f32]
+            }
+            Update::Sgd { .. } => [1.; 2],
+        }
+    }
+}
+
+/// How matrix products are computed; everything else, and all that is stored, is fp32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Multiply-adds in fp32.
+    #[default]
+    Fp32 = 0,
+    /// Tensor cores: factors rounded to 10 bits of mantissa, sums in fp32.
+    Tf32 = 1,
+    /// Tensor cores, or AVX512_BF16: factors rounded to 7 bits of mantissa, sums in fp32.
+    Bf16 = 2,
+}
