@@ -24,7 +24,8 @@ pub struct CpuBackend {
 impl CpuBackend {
     /// Backends for `streams` streams on `threads` threads. With fewer threads than streams they take turns.
     ///
-    /// Fails where the processor cannot multiply in that precision.
+    /// Fails where the processor cannot multiply in that precision, or lacks the instructions that the environment asks
+    /// for ([`simd::LEVEL`]).
     pub fn for_streams(streams: usize, threads: usize, precision: Precision) -> Result<Vec<CpuBackend>> {
         let problem = match precision {
             Precision::Fp32 => None,
@@ -34,6 +35,9 @@ impl CpuBackend {
         };
         if let Some(problem) = problem {
             return Err(Error::Device(format!("--precision: {problem}; use fp32, or a GPU")));
+        }
+        if let Some(problem) = simd::problem() {
+            return Err(Error::Device(problem));
         }
         let permit = (threads < streams).then(|| Arc::new(Mutex::new(())));
         Ok(vec![CpuBackend { precision, permit }; streams])
@@ -61,6 +65,10 @@ impl Backend for CpuBackend {
     type Mark = Instant;
     type Read = Vec<f32>;
     const QUEUES: bool = false;
+
+    fn instructions(&self) -> String {
+        simd::Level::chosen().name().into()
+    }
 
     fn alloc(&self, elems: usize) -> Result<Vec<f32>> {
         Ok(vec![0.; elems])

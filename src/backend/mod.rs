@@ -28,6 +28,8 @@ pub trait Backend: Send {
     /// Whether calls return before the work is done, so that only marks know how long it took.
     const QUEUES: bool;
 
+    /// The instructions that compute, such as `avx2` or `sm_90`. The same run gives the same bits on the same ones.
+    fn instructions(&self) -> String;
     /// Memory for `elems` values, all 0.
     fn alloc(&self, elems: usize) -> Result<Self::Buffer>;
     /// Copies `host` to the start of `to`.

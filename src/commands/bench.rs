@@ -11,6 +11,7 @@ use alexnet_split::net::spec::Net;
 use alexnet_split::report::times::{Activity, Pass, StreamTimes};
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
+use alexnet_split_cpu::simd;
 
 use super::bench_report::{LayerReport, PeerReport, Report};
 use super::peer::Peer;
@@ -61,6 +62,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let images_per_s = speed(&ours_ms);
     let report = Report {
         device,
+        instructions: simd::describe(),
         recipe: recipe.name.clone(),
         batch_size: n,
         inference: args.inference,

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Report {
     /// What it ran on.
     pub device: String,
+    /// The CPU's instructions in use.
+    #[serde(default)]
+    pub instructions: String,
     /// The recipe's name.
     pub recipe: String,
     /// Images a step.

@@ -1,9 +1,11 @@
-//! `doctor`: what this machine has for training on GPUs, line by line, and what to do about what is missing.
+//! `doctor`: the instructions of the CPU, and what this machine has for training on GPUs, line by line, and what to do about what is missing.
 
 use alexnet_split::backend::cuda::{compiler, device};
 use alexnet_split::devices;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::exchange::nccl;
+use alexnet_split::report::host::Host;
+use alexnet_split_cpu::simd;
 use serde_json::json;
 
 use super::place;
@@ -23,6 +25,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         let what = what.to_owned();
         findings.push(Finding { what, found, optional });
     };
+    look("CPU", false, cpu());
     look("driver", false, device::driver_version().map(|version| format!("made for CUDA {}", device::show(version))));
     let gpus = device::list();
     match &gpus {
@@ -58,6 +61,17 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         look(&format!("--gpus {wanted}"), args.device.gpus.is_none(), devices::need(wanted, count));
     }
     report(args, findings)
+}
+
+/// The processor, and the instructions that are used of it.
+fn cpu() -> Result<String> {
+    if let Some(problem) = simd::problem() {
+        return Err(Error::Device(problem));
+    }
+    let host = Host::this();
+    let name = if host.cpu.is_empty() { "a processor" } else { &host.cpu };
+    let unused = simd::unused().map_or(String::new(), |text| format!("; {text}"));
+    Ok(format!("{name}, {} threads, instructions: {}{unused}", host.cores, simd::describe()))
 }
 
 fn report(args: &DoctorArgs, findings: Vec<Finding>) -> Result<()> {

@@ -139,6 +139,7 @@ impl Job {
         recipe: &Recipe,
         data: &DataSet,
         keep: Option<NonZeroUsize>,
+        instructions: String,
     ) -> Result<(RunDir, usize)> {
         match hold {
             None => Ok((RunDir::elsewhere(&self.run), DEFAULT_KEEP)),
@@ -149,6 +150,7 @@ impl Job {
                     commit: commit(),
                     data: lasting_path(&self.data)?,
                     images: Some(data.train.len()),
+                    instructions: Some(instructions),
                     classes: data.classes.clone(),
                     keep: keep.map_or(DEFAULT_KEEP, NonZeroUsize::get),
                 };
@@ -157,6 +159,13 @@ impl Job {
             Some(Hold::Claim(claim)) => {
                 let info = run_dir::load_info(&self.run)?;
                 same_recipe(&self.run, recipe)?;
+                if let Some(before) = info.instructions.as_ref().filter(|before| **before != instructions) {
+                    tracing::warn!(
+                        "{}: the run was begun with {before} instructions and goes on with {instructions}: sums are \
+                         rounded in another order, so the last bits will not be those of a run that never stopped",
+                        self.run.display()
+                    );
+                }
                 // What was changed on the way stays so.
                 let keep = keep.map_or(info.keep, NonZeroUsize::get);
                 if keep != info.keep {

@@ -7,6 +7,7 @@ use alexnet_split::backend::cuda::{compiler, device, libraries};
 use alexnet_split::devices::{GpuOptions, Transport};
 use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
+use alexnet_split_cpu::simd;
 
 use crate::cli::{DeviceArgs, PrecisionArg, TransportArg};
 
@@ -78,9 +79,13 @@ pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOption
 pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str) -> String {
     // The pool of everything outside the streams: reading and scaling images. Only the first call sets it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    if let Some(text) = simd::unused() {
+        tracing::warn!("{text}");
+    }
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
     let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
-    format!("CPU, {threads} thread{}, {streams}{rounded}{why}", if threads == 1 { "" } else { "s" })
+    let (plural, instructions) = (if threads == 1 { "" } else { "s" }, simd::describe());
+    format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
 }
 
 /// Evaluates `$body` with `$seats` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each

@@ -83,8 +83,9 @@ fn run<B: Backend>(
     let recipe = resolve(job.recipe.clone(), &data)?;
     let restart = supervise::restart();
     let _tracing = args.trace.as_ref().filter(|_| leads).map(|path| start_trace(path, &restart)).transpose()?;
+    let instructions = seats.first().map_or(String::new(), |seat| seat.backend.instructions());
     // The directory before the network: nobody wants to learn after minutes that it cannot be used.
-    let (mut run, keep) = job.open(hold, &recipe, &data, args.keep)?;
+    let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
     let step = job.start.step();
     if leads {
         logs::keep(&job.run.join("log.txt"))?;

@@ -224,7 +224,6 @@ fn colours(set: &ImageSet) -> Result<Colours> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu;
 
     fn recipe(resize: usize, crop: Crop, flip: bool) -> InputRecipe {
         InputRecipe { resize, crop, flip, colour_noise: 0., mean: Mean::Value(0.), scale: 1. }
@@ -235,7 +234,7 @@ mod tests {
         let batch = input.batch(&data.train, indices, augment).unwrap();
         let Images::Bytes(pixels, windows) = batch.images else { unreachable!() };
         let mut y = vec![0.; indices.len() * input.shape.channels * input.shape.size.pow(2)];
-        augment(input.shape(), &pixels, &windows, input.mean(), &mut y);
+        alexnet_split_cpu::augment::augment(input.shape(), &pixels, &windows, input.mean(), &mut y);
         y
     }
 

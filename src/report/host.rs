@@ -10,6 +10,8 @@ pub struct Host {
     pub name: String,
     /// The processor's.
     pub cpu: String,
+    /// The instructions of it that are used.
+    pub instructions: String,
     /// Cores that this process may use.
     pub cores: usize,
     /// Memory in all.
@@ -31,6 +33,7 @@ impl Host {
         Host {
             name: read("/proc/sys/kernel/hostname").trim().to_owned(),
             cpu: value(&read("/proc/cpuinfo"), "model name").unwrap_or_default(),
+            instructions: alexnet_split_cpu::simd::describe(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: 1024 * kilobytes.unwrap_or_default(),
             os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `recipe.toml` | every hyper-parameter; a folder that has it is a run |
-//! | `run.json` | version, commit, data, classes, how many checkpoints are kept |
+//! | `run.json` | version, commit, data, instructions, classes, how many checkpoints are kept |
 //! | `metrics.jsonl` | a line for each step, evaluation, and look at the streams; cut back when the run is resumed |
 //! | `journal.jsonl` | a line for each start, warning, checkpoint and end; never cut |
 //! | `log.txt` | what the terminal showed |
@@ -47,6 +47,10 @@ pub struct RunInfo {
     /// Training images in it; unknown of runs of older versions.
     #[serde(default)]
     pub images: Option<usize>,
+    /// The instructions that it was begun with, see [`Backend::instructions`](crate::backend::Backend::instructions);
+    /// unknown of runs of older versions.
+    #[serde(default)]
+    pub instructions: Option<String>,
     /// Class names by label.
     pub classes: Vec<String>,
     /// Checkpoints that are kept, besides the best.

@@ -1,142 +1,125 @@
-//! Matrix products, on one thread each: callers cut the work at fixed points, so that the sums' order is fixed too.
+//! Matrix products of any shape, on one thread each: callers cut the work at fixed points, so that the sums' order is
+//! fixed too.
+//!
+//! Loop nest: the left factor is copied to blocks of 8 rows whose depths follow each other; for each two panels of
+//! columns the right factor is copied to lines, and each block of rows is multiplied with them while they stay in the
+//! caches.
 
-use std::cell::RefCell;
-use std::marker::PhantomData;
+use std::cell::Cell;
 
-/// A matrix in a slice: element (i, j) is `data[i * row_stride + j * col_stride]`.
+use pulp::{Simd, WithSimd};
+
+use crate::factors::Fp32;
+use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply, to_lines};
+use crate::simd::dispatch;
+
+/// A matrix in a slice: element (i, j) is `data[i * row_stride + j]`, or the other way round where it is `turned`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
     data: &'a [f32],
     rows: usize,
     cols: usize,
     row_stride: usize,
-    col_stride: usize,
+    turned: bool,
 }
 
 impl<'a> Mat<'a> {
     /// `rows` x `cols`, row after row.
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Mat::strided(data, rows, cols, cols)
-    }
-
-    /// `rows` x `cols` whose rows start every `row_stride` elements.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || data.len() >= (rows - 1) * row_stride + cols, "matrix {rows}x{cols} outside its memory");
-        Mat { data, rows, cols, row_stride, col_stride: 1 }
-    }
-
-    /// `count` rows from `first` on.
-    fn rows(self, first: usize, count: usize) -> Self {
-        assert!(first + count <= self.rows);
-        Mat { data: &self.data[first * self.row_stride..], rows: count, ..self }
+        assert!(data.len() >= rows * cols, "matrix {rows}x{cols} outside its memory");
+        Mat { data, rows, cols, row_stride: cols, turned: false }
     }
 
     /// The transpose, without moving anything.
     pub fn t(self) -> Self {
-        Mat { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+        Mat { turned: !self.turned, rows: self.cols, cols: self.rows, ..self }
+    }
+
+    /// Columns from `from` on, 16 at most, as one line for each row; what is missing is 0.
+    #[inline(always)]
+    fn panel<S: Simd>(self, simd: S, from: usize, lines: &mut [f32]) {
+        let cols = PANEL.min(self.cols - from);
+        if self.turned {
+            return to_lines(simd, &self.data[from * self.row_stride..], self.row_stride, cols, self.rows, lines);
+        }
+        for (row, line) in lines.chunks_exact_mut(PANEL).enumerate() {
+            line[..cols].copy_from_slice(&self.data[row * self.row_stride + from..][..cols]);
+            line[cols..].fill(0.);
+        }
     }
 }
 
-/// A matrix to be written, with rows every `row_stride` elements.
-pub struct MatMut<'a> {
-    start: *mut f32,
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    memory: PhantomData<&'a mut [f32]>,
+/// Memory that a thread keeps between calls.
+#[derive(Default)]
+struct Scratch {
+    left: Vec<f32>,
+    lines: Vec<f32>,
+    sums: Vec<f32>,
 }
-
-impl<'a> MatMut<'a> {
-    /// `rows` x `cols`, row after row.
-    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
-        assert!(data.len() >= rows * cols, "matrix {rows}x{cols} outside its memory");
-        MatMut { start: data.as_mut_ptr(), rows, cols, row_stride: cols, memory: PhantomData }
-    }
-
-    /// Row `i`.
-    pub fn row(&mut self, i: usize) -> &mut [f32] {
-        assert!(i < self.rows);
-        // SAFETY: the row's `cols` elements belong to this matrix alone, and the result borrows it mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.row_stride), self.cols) }
-    }
-}
-
-/// dst = a b, or dst += a b where `accumulate`.
-pub fn gemm(dst: &mut MatMut, a: Mat, b: Mat, accumulate: bool) {
-    assert_eq!((dst.rows, dst.cols, a.cols), (a.rows, b.cols, b.rows), "sizes of the matrix product differ");
-    if dst.rows == 0 || dst.cols == 0 {
-        return;
-    }
-    if dst.rows > ALIASED_ROWS && dst.row_stride.is_multiple_of(ALIASED_STRIDE) {
-        gemm_through_tiles(dst, a, b, accumulate);
-    } else {
-        gemm_direct(dst, a, b, accumulate);
-    }
-}
-
-/// Rows that lie a multiple of 512 bytes apart fall into the same few sets of the first cache, and a product written to
-/// more than a handful of such rows runs at a tenth of its speed (measured: 2048x4608, 32 deep: 62 ms; by tiles 7).
-const ALIASED_STRIDE: usize = 128;
-const ALIASED_ROWS: usize = 8;
-
-/// Rows and columns of a tile; its rows are padded by one cache line, so that none alias. 400 KiB: fits the second
-/// cache.
-const TILE_ROWS: usize = 256;
-const TILE_COLS: usize = 384;
-const TILE_STRIDE: usize = TILE_COLS + 16;
 
 thread_local! {
-    /// Each thread's tile, kept between calls.
-    static TILE: RefCell<Vec<f32>> = RefCell::new(vec![0.; TILE_ROWS * TILE_STRIDE]);
+    static SCRATCH: Cell<Scratch> =
+        const { Cell::new(Scratch { left: Vec::new(), lines: Vec::new(), sums: Vec::new() }) };
 }
 
-/// The same product through a tile whose rows do not alias.
-fn gemm_through_tiles(dst: &mut MatMut, a: Mat, b: Mat, accumulate: bool) {
-    TILE.with_borrow_mut(|memory| {
-        for row in (0..dst.rows).step_by(TILE_ROWS) {
-            let rows = TILE_ROWS.min(dst.rows - row);
-            for col in (0..dst.cols).step_by(TILE_COLS) {
-                let cols = TILE_COLS.min(dst.cols - col);
-                let start = memory.as_mut_ptr();
-                let mut tile = MatMut { start, rows, cols, row_stride: TILE_STRIDE, memory: PhantomData };
-                gemm_direct(&mut tile, a.rows(row, rows), b.t().rows(col, cols).t(), false);
-                for i in 0..rows {
-                    let (to, from) = (&mut dst.row(row + i)[col..][..cols], tile.row(i));
+/// dst = a b, or dst += a b where `accumulate`; `dst` holds the product row after row.
+pub fn gemm(dst: &mut [f32], a: Mat, b: Mat, accumulate: bool) {
+    assert_eq!((dst.len(), a.cols), (a.rows * b.cols, b.rows), "sizes of the matrix product differ");
+    let mut scratch = SCRATCH.take();
+    dispatch(Product { dst, a, b, accumulate, scratch: &mut scratch });
+    SCRATCH.set(scratch);
+}
+
+struct Product<'a> {
+    dst: &'a mut [f32],
+    a: Mat<'a>,
+    b: Mat<'a>,
+    accumulate: bool,
+    scratch: &'a mut Scratch,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Product { dst, a, b, accumulate, scratch } = self;
+        let (depth, rows) = (a.cols, a.rows.next_multiple_of(PANEL));
+        let left = first(&mut scratch.left, rows * depth);
+        for (row, lines) in (0..a.rows).step_by(PANEL).zip(left.chunks_exact_mut((PANEL * depth).max(1))) {
+            a.t().panel(simd, row, lines);
+        }
+        let lines = first(&mut scratch.lines, 2 * depth * PANEL);
+        let sums = first(&mut scratch.sums, 2 * rows * PANEL);
+        for from in (0..b.cols).step_by(2 * PANEL) {
+            let panels = (b.cols - from).div_ceil(PANEL).min(2);
+            for panel in 0..panels {
+                b.panel(simd, from + panel * PANEL, &mut lines[panel * depth * PANEL..][..depth * PANEL]);
+            }
+            for row in (0..rows).step_by(PANEL) {
+                // SAFETY: 16 rows of the left factor, the panels' lines, and their sums.
+                unsafe {
+                    let (start, sums) = (lines.as_ptr(), sums.as_mut_ptr());
+                    let b = [0, 1].map(|i| start.add(i * depth * PANEL));
+                    let c = [0, 1].map(|i| sums.add((i * rows + row) * PANEL));
+                    let (a, left) = (left.as_ptr().add(row * depth), Left { chunk_stride: 0, chunks: 1, depth });
+                    let (b, c) = (&b[..panels], &c[..panels]);
+                    multiply::<S, Fp32, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, false);
+                }
+            }
+            for panel in 0..panels {
+                let from = from + panel * PANEL;
+                let cols = PANEL.min(b.cols - from);
+                let lines = sums[panel * rows * PANEL..].chunks_exact(PANEL);
+                for (to, line) in dst.chunks_exact_mut(b.cols).zip(lines) {
+                    let to = &mut to[from..][..cols];
                     if accumulate {
-                        to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
+                        to.iter_mut().zip(line).for_each(|(to, sum)| *to += sum);
                     } else {
-                        to.copy_from_slice(from);
+                        to.copy_from_slice(&line[..cols]);
                     }
                 }
             }
         }
-    });
-}
-
-fn gemm_direct(dst: &mut MatMut, a: Mat, b: Mat, accumulate: bool) {
-    // SAFETY: the constructors guarantee that every element that sizes and strides reach lies in its slice, and `dst`
-    // is the only way to its elements, so it overlaps neither operand.
-    unsafe {
-        gemm_f32::gemm::f32::get_gemm_fn()(
-            dst.rows,
-            dst.cols,
-            a.cols,
-            dst.start,
-            1,
-            dst.row_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            1.,
-            1.,
-            false,
-            false,
-            false,
-            gemm_common::Parallelism::None,
-        );
     }
 }

@@ -283,8 +283,9 @@ pub fn from_lines<S: Simd>(
 fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
     #[cfg(target_arch = "x86_64")]
     match S::F32_LANES {
-        // SAFETY: vectors of this width are those of AVX-512, or of AVX2.
+        // SAFETY: vectors of this width are those of AVX-512.
         PANEL => return unsafe { transpose_avx512(block) },
+        // SAFETY: vectors of this width are those of AVX2.
         8 => return unsafe { transpose_avx2(block) },
         _ => {}
     }

@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 
 use pulp::{Scalar, Simd, WithSimd};
 
-/// Environment variable that forces narrower instructions, for tests and for study: the name of a [`Level`]. What the
-/// processor lacks is not taken.
+/// Environment variable that forces narrower instructions, for tests and for study: the name of a [`Level`].
 pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
 
 /// Sets of vector instructions, the narrowest first. Sums differ in their last bits from one to another.
@@ -58,32 +57,43 @@ impl Level {
         })
     }
 
-    /// The one in use: the widest, or what [`LEVEL`] asks for, as far as the processor has it.
+    /// The one in use: what [`LEVEL`] asks for, if the processor has it, or the widest.
     pub fn chosen() -> Level {
         static CHOSEN: OnceLock<Level> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
             let asked = std::env::var(LEVEL).ok().and_then(|name| Level::from_name(&name));
-            // A level of another architecture is not below the widest of this one in any useful sense.
-            match (asked, Level::widest()) {
-                (Some(Level::Neon), widest) if widest != Level::Neon => widest,
-                (Some(asked), widest) => asked.min(widest),
-                (None, widest) => widest,
-            }
+            asked.filter(|&level| has(level)).unwrap_or_else(Level::widest)
         })
     }
+}
+
+/// What to tell of instructions that the processor has and the program was told not to use.
+pub fn unused() -> Option<String> {
+    let (chosen, widest) = (Level::chosen().name(), Level::widest().name());
+    (chosen != widest)
+        .then(|| format!("{LEVEL} asks for {chosen} instructions; this processor has {widest}, which are faster"))
 }
 
 /// What is wrong with the value of [`LEVEL`], if anything: a name that is none, or instructions that this processor does
 /// not have.
 pub fn problem() -> Option<String> {
-    let asked = std::env::var(LEVEL).ok().filter(|name| !name.is_empty())?;
-    let names = Level::ALL.map(Level::name).join(", ");
-    match Level::from_name(&asked) {
-        None => Some(format!("{LEVEL} is {asked:?}, which names no instructions; expected one of {names}")),
-        Some(level) if level != Level::chosen() => {
-            Some(format!("{LEVEL} asks for {asked}, which this processor lacks; {} is used", describe()))
-        }
-        Some(_) => None,
+    let asked = std::env::var_os(LEVEL).filter(|name| !name.is_empty())?;
+    let asked = asked.to_string_lossy();
+    let names: Vec<&str> = Level::ALL.into_iter().filter(|&level| has(level)).map(Level::name).collect();
+    let problem = match Level::from_name(&asked) {
+        None => "which names no instructions",
+        Some(level) if !has(level) => "which this processor lacks",
+        Some(_) => return None,
+    };
+    Some(format!("{LEVEL} is {asked:?}, {problem}; unset it, or give one of {}", names.join(", ")))
+}
+
+/// Whether this processor has a level's instructions.
+fn has(level: Level) -> bool {
+    match level {
+        Level::Neon => Level::widest() == Level::Neon,
+        Level::Avx2 | Level::Avx512 if Level::widest() == Level::Neon => false,
+        other => other <= Level::widest(),
     }
 }
 

@@ -18,6 +18,10 @@ impl Backend for CudaBackend {
     type Read = Read;
     const QUEUES: bool = true;
 
+    fn instructions(&self) -> String {
+        self.gpu.info().target.to_string()
+    }
+
     fn alloc(&self, elems: usize) -> Result<Buffer> {
         let mut buffer = self.gpu.alloc(elems)?;
         self.fill_zero(elems, &mut buffer)?;

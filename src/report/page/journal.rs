@@ -34,7 +34,7 @@ pub fn environment(run: &Run) -> String {
         0 => String::new(),
         bytes => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
     };
-    let parts = [host.name, host.cpu, cores, memory, host.os];
+    let parts = [host.name, host.cpu, host.instructions, cores, memory, host.os];
     row("host", parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "));
     row("seed", seed.map_or_else(String::new, |seed| seed.to_string()));
     if rows.is_empty() {

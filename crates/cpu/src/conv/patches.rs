@@ -7,7 +7,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{PARTS, part_of};
-use crate::gemm::{Mat, MatMut, gemm};
+use crate::gemm::{Mat, gemm};
 use crate::shapes::ConvShape;
 
 thread_local! {
@@ -27,12 +27,7 @@ pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Opt
         }
         with_columns(taps * pixels, |columns| {
             unroll(shape, x, columns);
-            gemm(
-                &mut MatMut::new(y, shape.k, pixels),
-                Mat::new(w, shape.k, taps),
-                Mat::new(columns, taps, pixels),
-                true,
-            );
+            gemm(y, Mat::new(w, shape.k, taps), Mat::new(columns, taps, pixels), true);
         });
     });
 }
@@ -44,12 +39,7 @@ pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
     dx[..n * shape.c * shape.h * shape.w].par_chunks_exact_mut(shape.c * shape.h * shape.w).zip(dy_images).for_each(
         |(dx, dy)| {
             with_columns(taps * pixels, |columns| {
-                gemm(
-                    &mut MatMut::new(columns, taps, pixels),
-                    Mat::new(w, shape.k, taps).t(),
-                    Mat::new(dy, shape.k, pixels),
-                    false,
-                );
+                gemm(columns, Mat::new(w, shape.k, taps).t(), Mat::new(dy, shape.k, pixels), false);
                 roll_up(shape, columns, dx);
             });
         },
@@ -69,12 +59,7 @@ pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], 
             let (x, dy) = (&x[image * x_elems..][..x_elems], &dy[image * y_elems..][..y_elems]);
             with_columns(taps * pixels, |columns| {
                 unroll(shape, x, columns);
-                gemm(
-                    &mut MatMut::new(sum, shape.k, taps),
-                    Mat::new(dy, shape.k, pixels),
-                    Mat::new(columns, taps, pixels).t(),
-                    true,
-                );
+                gemm(sum, Mat::new(dy, shape.k, pixels), Mat::new(columns, taps, pixels).t(), true);
             });
         }
     });
