@@ -492,6 +492,13 @@ def brief(error):
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
+def instructions():
+    """The CPU's instructions that PyTorch uses, and what oneDNN, which makes the convolutions, is held to."""
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    onednn = f", oneDNN at most {held}" if held else ""
+    return torch.backends.cpu.get_cpu_capability() + onednn
+
+
 def list_variants():
     for name, variant in VARIANTS.items():
         print(f"{name:16} {'+'.join(variant.devices):9} {variant.about}")
@@ -567,6 +574,7 @@ def main():
         "variant": name,
         "device": args.device,
         "precision": args.precision,
+        "instructions": instructions(),
         "threads": args.threads,
         "batch_size": args.batch_size,
         "jemalloc": jemalloc,

@@ -6,7 +6,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use alexnet_split::backend::Precision;
 use alexnet_split::error::{Error, Result};
+use alexnet_split_cpu::simd::Level;
 use serde_json::Value;
+
+/// What holds PyTorch's own kernels, oneDNN's and MKL's to AVX2 where this program is.
+const HELD_TO_AVX2: [(&str, &str); 3] =
+    [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")];
 
 /// The script at work: it makes a step whenever it is sent a line.
 pub struct Peer {
@@ -41,6 +46,9 @@ impl Peer {
             command.arg(flag).arg(value.to_string());
         }
         command.args(inference.then_some("--inference"));
+        if Level::chosen() == Level::Avx2 {
+            command.envs(HELD_TO_AVX2);
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -55,11 +63,12 @@ impl Peer {
         let tried = hello["tried"].as_object().map_or(0, |tried| tried.len());
         let malloc = if hello["jemalloc"] == true { "jemalloc" } else { "the system's malloc" };
         peer.about = format!(
-            "PyTorch {}, {} ({} on {}), the fastest of {tried} variants, {malloc}",
+            "PyTorch {}, {} ({} on {}, {}), the fastest of {tried} variants, {malloc}",
             said("torch"),
             said("variant"),
             said("precision"),
-            said("device")
+            said("device"),
+            said("instructions"),
         );
         Ok(peer)
     }

@@ -78,27 +78,31 @@ pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
 ) {
     // SAFETY: by this function's contract; the parts of a line stay within it.
     unsafe {
-        match (S::F32_LANES, b) {
-            (PANEL, &[b0, b1]) => {
+        match S::F32_LANES {
+            PANEL => {
                 for row in (0..rows).step_by(BLOCK) {
-                    block::<S, F, L, BLOCK, 2>(simd, row, left, a, [b0, b1], [c[0], c[1]], accumulate);
+                    if let &[b0, b1] = b {
+                        block::<S, F, L, BLOCK, 2>(simd, row, left, a, [b0, b1], [c[0], c[1]], accumulate);
+                    } else {
+                        block::<S, F, L, BLOCK, 1>(simd, row, left, a, [b[0]], [c[0]], accumulate);
+                    }
                 }
             }
-            (PANEL, _) => {
-                for row in (0..rows).step_by(BLOCK) {
-                    block::<S, F, L, BLOCK, 1>(simd, row, left, a, [b[0]], [c[0]], accumulate);
+            8 => {
+                for (&b, &c) in b.iter().zip(c) {
+                    few_rows::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate);
                 }
             }
+            4 => {
+                for (&b, &c) in b.iter().zip(c) {
+                    few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate);
+                }
+            }
+            // A number at a time: the compiler makes vectors of half a line.
             _ => {
                 for (&b, &c) in b.iter().zip(c) {
-                    match S::F32_LANES {
-                        8 => few_rows::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate),
-                        4 => few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate),
-                        _ => {
-                            few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
-                            few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
-                        }
-                    }
+                    few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
                 }
             }
         }
@@ -124,19 +128,19 @@ unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VE
     let (b, c) = (side_by_side_b, side_by_side_c);
     let mut row = 0;
     while row < rows {
-        // 55 is 5 times 6 and 5; of a multiple of 8 what is left is at last 8 or 10.
+        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 what is left at last is 6, 8, 9 or 10.
         let rest = if BLOCK == ROWS_OF_55 { BLOCK - row % BLOCK } else { rows - row };
         // SAFETY: by the caller's contract.
         unsafe {
             match rest {
                 4 | 8 => block::<S, F, L, 4, VECTORS>(simd, row, left, a, b, c, accumulate),
-                5 | 10 => block::<S, F, L, 5, VECTORS>(simd, row, left, a, b, c, accumulate),
+                5 | 9 | 10 => block::<S, F, L, 5, VECTORS>(simd, row, left, a, b, c, accumulate),
                 _ => block::<S, F, L, 6, VECTORS>(simd, row, left, a, b, c, accumulate),
             }
         }
         row += match rest {
             4 | 8 => 4,
-            5 | 10 => 5,
+            5 | 9 | 10 => 5,
             _ => 6,
         };
     }

@@ -1,10 +1,10 @@
-//! Filters to the 36 matrices of their values at the points, and the filters' gradients back.
+//! Filters to the N x N matrices of their values at the points, and the filters' gradients back.
 
 use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::points::{Evaluate, Interpolate, PAIRS, POINTS, Tile, both};
+use super::points::{Evaluate, Interpolate, Tile, both};
 use crate::factors::Factors;
 use crate::panels::{Finish, PANEL, from_lines, to_lines};
 use crate::simd::store;
@@ -22,15 +22,15 @@ pub struct Filters<'a> {
     pub turned: bool,
 }
 
-/// U = G w G^T for 16 filters: 36 matrices whose depth is the input channels.
-pub struct TransformFilters<'a, F, const R: usize> {
+/// U = G w G^T for 16 filters: N x N matrices whose depth is the input channels.
+pub struct TransformFilters<'a, F, const N: usize, const R: usize> {
     pub filters: Filters<'a>,
     pub panel: usize,
     pub u: &'a mut [f32],
     pub factors: PhantomData<F>,
 }
 
-impl<F: Factors, const R: usize> WithSimd for TransformFilters<'_, F, R> {
+impl<F: Factors, const N: usize, const R: usize> WithSimd for TransformFilters<'_, F, N, R> {
     type Output = ();
 
     #[inline(always)]
@@ -55,7 +55,7 @@ impl<F: Factors, const R: usize> WithSimd for TransformFilters<'_, F, R> {
                     true => Tile { start: tap(R * R - 1), rows: -rows, columns: -columns },
                 };
                 // SAFETY: there are lines of R x R taps.
-                let values = unsafe { both::<S, Evaluate<true>, R, POINTS>(simd, taps) };
+                let values = unsafe { both::<S, Evaluate<true>, R, N>(simd, taps) };
                 for (pair, value) in values.as_flattened().iter().enumerate() {
                     F::put(simd, *value, input, PANEL, &mut u[pair * matrix + lane..]);
                 }
@@ -65,14 +65,14 @@ impl<F: Factors, const R: usize> WithSimd for TransformFilters<'_, F, R> {
 }
 
 /// dw = G^T dU G for 16 filters: the transpose of [`TransformFilters`].
-pub struct FilterGradients<'a, const R: usize> {
+pub struct FilterGradients<'a, const N: usize, const R: usize> {
     pub du: &'a [f32],
     pub channels: usize,
     pub lines: &'a mut [f32],
     pub dw: &'a mut [f32],
 }
 
-impl<const R: usize> WithSimd for FilterGradients<'_, R> {
+impl<const N: usize, const R: usize> WithSimd for FilterGradients<'_, N, R> {
     type Output = ();
 
     #[inline(always)]
@@ -80,11 +80,11 @@ impl<const R: usize> WithSimd for FilterGradients<'_, R> {
         let FilterGradients { du, channels, lines, dw } = self;
         for channel in 0..channels {
             for lane in (0..PANEL).step_by(S::F32_LANES) {
-                let (rows, columns) = ((POINTS * channels * PANEL) as isize, (channels * PANEL) as isize);
-                assert_eq!(du.len(), PAIRS * channels * PANEL);
+                let (rows, columns) = ((N * channels * PANEL) as isize, (channels * PANEL) as isize);
+                assert_eq!(du.len(), N * N * channels * PANEL);
                 let start = du[channel * PANEL + lane..].as_ptr();
-                // SAFETY: every one of the 36 matrices has the channel's line.
-                let taps = unsafe { both::<S, Interpolate<true>, POINTS, R>(simd, Tile { start, rows, columns }) };
+                // SAFETY: every one of the matrices has the channel's line.
+                let taps = unsafe { both::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };
                 for (tap, value) in taps.as_flattened().iter().enumerate() {
                     store(simd, &mut lines[(channel * R * R + tap) * PANEL + lane..], *value);
                 }

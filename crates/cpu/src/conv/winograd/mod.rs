@@ -28,7 +28,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use self::filters::{FilterGradients, Filters, TransformFilters};
-use self::points::{Evaluate, Inputs, PAIRS, POINTS};
+use self::points::{Evaluate, Inputs};
 use self::tiles::{Source, transform_outputs, transform_tiles};
 use crate::factors::Factors;
 use crate::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
@@ -39,6 +39,15 @@ const GROUP: usize = 32;
 
 /// Panels of filters whose products are made before they are transformed back.
 const FILTER_PANELS: usize = 4;
+
+/// Channels, or tiles, whose products are summed before they are added to the sums of others: sums of sums have smaller
+/// errors than one long sum, and the more points there are the more that counts.
+const SUMMED: usize = 32;
+
+/// Tiles that are made at a time: with seven points maps of 13 and of 27 have 9 tiles, or rows of 9.
+const fn block_of_tiles(points: usize) -> usize {
+    if points == 7 { 9 } else { ROWS }
+}
 
 /// Whether the functions of this module can do a convolution, and faster than others.
 pub fn applies(s: &ConvShape) -> bool {
@@ -53,9 +62,11 @@ pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], b
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.c, outputs: s.k, lane_stride: s.c * taps, row_stride: taps, turned: false };
-    match s.r {
-        3 => convolve::<F, 4, 3>(&maps, n, x, filters, finish, y),
-        _ => convolve::<F, 2, 5>(&maps, n, x, filters, finish, y),
+    match F::DEPTHS {
+        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, x, filters, finish, y),
+        1 => convolve::<F, 7, 3, 5>(&maps, n, x, filters, finish, y),
+        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, x, filters, finish, y),
+        _ => convolve::<F, 6, 2, 5>(&maps, n, x, filters, finish, y),
     }
 }
 
@@ -64,18 +75,22 @@ pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &
     let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.k, outputs: s.c, lane_stride: taps, row_stride: s.c * taps, turned: true };
-    match s.r {
-        3 => convolve::<F, 4, 3>(&maps, n, dy, filters, Finish::Set, dx),
-        _ => convolve::<F, 2, 5>(&maps, n, dy, filters, Finish::Set, dx),
+    match F::DEPTHS {
+        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, dy, filters, Finish::Set, dx),
+        1 => convolve::<F, 7, 3, 5>(&maps, n, dy, filters, Finish::Set, dx),
+        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, dy, filters, Finish::Set, dx),
+        _ => convolve::<F, 6, 2, 5>(&maps, n, dy, filters, Finish::Set, dx),
     }
 }
 
 /// See `Backend::conv_backward_weight`.
 pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
-    match s.r {
-        3 => weight_gradient::<F, 4, 3>(&maps, n, x, dy, dw),
-        _ => weight_gradient::<F, 2, 5>(&maps, n, x, dy, dw),
+    match F::DEPTHS {
+        1 if s.r == 3 => weight_gradient::<F, 7, 5, 3>(&maps, n, x, dy, dw),
+        1 => weight_gradient::<F, 7, 3, 5>(&maps, n, x, dy, dw),
+        _ if s.r == 3 => weight_gradient::<F, 6, 4, 3>(&maps, n, x, dy, dw),
+        _ => weight_gradient::<F, 6, 2, 5>(&maps, n, x, dy, dw),
     }
 }
 
@@ -106,9 +121,9 @@ impl Group {
         self.rows * self.across
     }
 
-    /// Tiles of all images, rounded up to what products make at a time.
-    fn rows_of_all(&self) -> usize {
-        (self.images * self.tiles()).next_multiple_of(ROWS)
+    /// Tiles of all images, rounded up to `block`.
+    fn rows_of_all(&self, block: usize) -> usize {
+        (self.images * self.tiles()).next_multiple_of(block)
     }
 }
 
@@ -141,7 +156,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-fn convolve<F: Factors, const M: usize, const R: usize>(
+fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
@@ -150,11 +165,11 @@ fn convolve<F: Factors, const M: usize, const R: usize>(
     y: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
-    let u_panel = PAIRS * F::numbers(filters.inputs) * PANEL;
+    let u_panel = N * N * F::numbers(filters.inputs) * PANEL;
     let u = first(&mut outer.u, filters.outputs / PANEL * u_panel);
     u.par_chunks_exact_mut(u_panel)
         .enumerate()
-        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, R> { filters, panel, u, factors: PhantomData }));
+        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, factors: PhantomData }));
     let u = &*u;
     let (images, rows, down, across) = grouping::<M>(maps, GROUP);
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
@@ -164,7 +179,7 @@ fn convolve<F: Factors, const M: usize, const R: usize>(
         for first_row in (0..down).step_by(rows) {
             let group = Group { images: y.len() / y_image, first_row, rows: rows.min(down - first_row), across };
             let scratch = &mut scratch;
-            F::dispatch(ConvolveGroup::<F, M, R> { maps, group, x, u, finish, y, scratch, factors: PhantomData });
+            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, finish, y, scratch, factors: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -172,7 +187,7 @@ fn convolve<F: Factors, const M: usize, const R: usize>(
 }
 
 /// All that happens to a group of tiles in a convolution.
-struct ConvolveGroup<'a, F, const M: usize, const R: usize> {
+struct ConvolveGroup<'a, F, const N: usize, const M: usize, const R: usize> {
     maps: &'a Maps,
     group: Group,
     x: &'a [f32],
@@ -183,27 +198,27 @@ struct ConvolveGroup<'a, F, const M: usize, const R: usize> {
     factors: PhantomData<F>,
 }
 
-impl<F: Factors, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, M, R> {
+impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, N, M, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let ConvolveGroup { maps, group, x, u, finish, y, scratch, .. } = self;
         let Scratch { v, m, lines, padded, .. } = scratch;
-        let rows = group.rows_of_all();
+        let rows = group.rows_of_all(block_of_tiles(N));
         let (v_matrix, m_matrix) = (room(rows * F::numbers(PANEL)), room(rows * PANEL));
-        let (v_panel, m_panel) = (PAIRS * v_matrix, PAIRS * m_matrix);
+        let (v_panel, m_panel) = (N * N * v_matrix, N * N * m_matrix);
         let v = first(v, maps.c / PANEL * v_panel);
         let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
-            transform_tiles::<S, F, Inputs, POINTS, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
+            transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
         }
-        let left = Left { chunk_stride: v_panel, chunks: maps.c / PANEL, depth: F::numbers(PANEL) };
+        let chunks = maps.c / PANEL;
         let u_pair = F::numbers(maps.c) * PANEL;
-        let u_panel = PAIRS * u_pair;
+        let u_panel = N * N * u_pair;
         for panels in (0..maps.k / PANEL).collect::<Vec<_>>().chunks(FILTER_PANELS) {
             let m = first(m, panels.len() * m_panel);
-            for pair in 0..PAIRS {
+            for pair in 0..N * N {
                 for (two, m) in panels.chunks(2).zip(m.chunks_mut(2 * m_panel)) {
                     let b: [*const f32; 2] =
                         [0, 1].map(|i| u[(two[0] + i).min(two[two.len() - 1]) * u_panel + pair * u_pair..].as_ptr());
@@ -212,19 +227,36 @@ impl<F: Factors, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, 
                     unsafe {
                         let c: [*mut f32; 2] =
                             [0, 1].map(|i| start.add(i.min(two.len() - 1) * m_panel + pair * m_matrix));
-                        let (a, b, c) = (v.as_ptr().add(pair * v_matrix), &b[..two.len()], &c[..two.len()]);
-                        multiply::<S, F, AlongRows<F, PANEL>, ROWS>(simd, rows, left, a, b, c, false);
+                        for chunk in (0..chunks).step_by(SUMMED / PANEL) {
+                            let left = Left {
+                                chunk_stride: v_panel,
+                                chunks: (SUMMED / PANEL).min(chunks - chunk),
+                                depth: F::numbers(PANEL),
+                            };
+                            let a = v.as_ptr().add(chunk * v_panel + pair * v_matrix);
+                            let b = b.map(|b| b.add(chunk * F::numbers(PANEL) * PANEL));
+                            let (b, c, adds) = (&b[..two.len()], &c[..two.len()], chunk > 0);
+                            if N == 7 {
+                                multiply::<S, F, AlongRows<F, PANEL>, { block_of_tiles(7) }>(
+                                    simd, rows, left, a, b, c, adds,
+                                );
+                            } else {
+                                multiply::<S, F, AlongRows<F, PANEL>, { block_of_tiles(6) }>(
+                                    simd, rows, left, a, b, c, adds,
+                                );
+                            }
+                        }
                     }
                 }
             }
             for (&panel, m) in panels.iter().zip(m.chunks_exact(m_panel)) {
-                transform_outputs::<S, M>(simd, maps, group, panel, m, m_matrix, lines, finish, y);
+                transform_outputs::<S, N, M>(simd, maps, group, panel, m, m_matrix, lines, finish, y);
             }
         }
     }
 }
 
-fn weight_gradient<F: Factors, const M: usize, const R: usize>(
+fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
@@ -234,7 +266,7 @@ fn weight_gradient<F: Factors, const M: usize, const R: usize>(
     let mut outer = SCRATCH.take();
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
     let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
-    let du_panel = PAIRS * maps.c * PANEL;
+    let du_panel = N * N * maps.c * PANEL;
     let du = first(&mut outer.u, maps.k / PANEL * du_panel);
     for first_image in (0..n).step_by(images) {
         for first_row in (0..down).step_by(rows) {
@@ -246,21 +278,21 @@ fn weight_gradient<F: Factors, const M: usize, const R: usize>(
             let dy = &dy[first_image * y_image..][..images * y_image];
             let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
             let gradients = Source { data: dy, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
-            let v = first(&mut outer.v, maps.c / PANEL * PAIRS * matrix);
-            v.par_chunks_exact_mut(PAIRS * matrix).enumerate().for_each(|(panel, to)| {
+            let v = first(&mut outer.v, maps.c / PANEL * N * N * matrix);
+            v.par_chunks_exact_mut(N * N * matrix).enumerate().for_each(|(panel, to)| {
                 let (source, factors) = (&inputs, PhantomData);
-                F::dispatch(TransformPanel::<F, M, R, true> { source, group, panel, matrix, to, factors })
+                F::dispatch(TransformPanel::<F, N, M, R, true> { source, group, panel, matrix, to, factors })
             });
-            let d = first(&mut outer.m, maps.k / PANEL * PAIRS * matrix);
-            d.par_chunks_exact_mut(PAIRS * matrix).enumerate().for_each(|(panel, to)| {
+            let d = first(&mut outer.m, maps.k / PANEL * N * N * matrix);
+            d.par_chunks_exact_mut(N * N * matrix).enumerate().for_each(|(panel, to)| {
                 let (source, factors) = (&gradients, PhantomData);
-                F::dispatch(TransformPanel::<F, M, R, false> { source, group, panel, matrix, to, factors })
+                F::dispatch(TransformPanel::<F, N, M, R, false> { source, group, panel, matrix, to, factors })
             });
             let (v, d) = (&*v, &*d);
             let (channels, accumulate) = (maps.c, first_image + first_row > 0);
-            du.par_chunks_mut(2 * du_panel).zip(d.par_chunks(2 * PAIRS * matrix)).for_each(|(du, d)| {
+            du.par_chunks_mut(2 * du_panel).zip(d.par_chunks(2 * N * N * matrix)).for_each(|(du, d)| {
                 let factors = PhantomData;
-                F::dispatch(WeightProducts::<F> { channels, tiles, matrix, v, d, du, accumulate, factors });
+                F::dispatch(WeightProducts::<F, N> { channels, tiles, matrix, v, d, du, accumulate, factors });
             });
         }
     }
@@ -269,14 +301,14 @@ fn weight_gradient<F: Factors, const M: usize, const R: usize>(
     dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
         let mut scratch = SCRATCH.take();
         let lines = first(&mut scratch.lines, elems);
-        F::dispatch(FilterGradients::<R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines, dw });
+        F::dispatch(FilterGradients::<N, R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines, dw });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
 }
 
 /// One panel of inputs, or of output gradients, to matrices.
-struct TransformPanel<'a, F, const M: usize, const R: usize, const INPUTS: bool> {
+struct TransformPanel<'a, F, const N: usize, const M: usize, const R: usize, const INPUTS: bool> {
     source: &'a Source<'a>,
     group: Group,
     panel: usize,
@@ -285,7 +317,9 @@ struct TransformPanel<'a, F, const M: usize, const R: usize, const INPUTS: bool>
     factors: PhantomData<F>,
 }
 
-impl<F: Factors, const M: usize, const R: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, M, R, INPUTS> {
+impl<F: Factors, const N: usize, const M: usize, const R: usize, const INPUTS: bool> WithSimd
+    for TransformPanel<'_, F, N, M, R, INPUTS>
+{
     type Output = ();
 
     #[inline(always)]
@@ -294,9 +328,9 @@ impl<F: Factors, const M: usize, const R: usize, const INPUTS: bool> WithSimd fo
         let mut scratch = SCRATCH.take();
         let Scratch { lines, padded, .. } = &mut scratch;
         if INPUTS {
-            transform_tiles::<S, F, Inputs, POINTS, false>(simd, source, group, M, panel, lines, padded, matrix, to);
+            transform_tiles::<S, F, Inputs, N, N, false>(simd, source, group, M, panel, lines, padded, matrix, to);
         } else {
-            transform_tiles::<S, F, Evaluate<false>, M, false>(
+            transform_tiles::<S, F, Evaluate<false>, N, M, false>(
                 simd, source, group, M, panel, lines, padded, matrix, to,
             );
         }
@@ -305,7 +339,7 @@ impl<F: Factors, const M: usize, const R: usize, const INPUTS: bool> WithSimd fo
 }
 
 /// dU += V^T D for one or two panels of filters.
-struct WeightProducts<'a, F> {
+struct WeightProducts<'a, F, const N: usize> {
     channels: usize,
     tiles: usize,
     matrix: usize,
@@ -316,25 +350,29 @@ struct WeightProducts<'a, F> {
     factors: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for WeightProducts<'_, F> {
+impl<F: Factors, const N: usize> WithSimd for WeightProducts<'_, F, N> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let WeightProducts { channels, tiles, matrix, v, d, du, accumulate, .. } = self;
-        let (du_pair, du_panel) = (channels * PANEL, PAIRS * channels * PANEL);
+        let (du_pair, du_panel) = (channels * PANEL, N * N * channels * PANEL);
         let count = du.len() / du_panel;
-        let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(tiles) };
         let (d, du) = (d.as_ptr(), du.as_mut_ptr());
-        for pair in 0..PAIRS {
-            for (panel, v) in v.chunks_exact(PAIRS * matrix).enumerate() {
+        for pair in 0..N * N {
+            for (panel, v) in v.chunks_exact(N * N * matrix).enumerate() {
                 // SAFETY: matrix `pair` of each panel of v and d, rows of `panel` of matrix `pair` of each panel of du.
                 unsafe {
-                    let b: [*const f32; 2] = [0, 1].map(|i| d.add((i.min(count - 1) * PAIRS + pair) * matrix));
+                    let b: [*const f32; 2] = [0, 1].map(|i| d.add((i.min(count - 1) * N * N + pair) * matrix));
                     let rows = pair * du_pair + panel * PANEL * PANEL;
                     let c: [*mut f32; 2] = [0, 1].map(|i| du.add(i.min(count - 1) * du_panel + rows));
-                    let (a, b, c) = (v.as_ptr().add(pair * matrix), &b[..count], &c[..count]);
-                    multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, accumulate);
+                    for from in (0..tiles).step_by(SUMMED) {
+                        let (line, depth) = (F::numbers(from) * PANEL, F::numbers(SUMMED.min(tiles - from)));
+                        let left = Left { chunk_stride: 0, chunks: 1, depth };
+                        let (a, b) = (v.as_ptr().add(pair * matrix + line), b.map(|b| b.add(line)));
+                        let (b, c, adds) = (&b[..count], &c[..count], accumulate || from > 0);
+                        multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, adds);
+                    }
                 }
             }
         }

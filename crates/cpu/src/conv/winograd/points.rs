@@ -4,12 +4,72 @@
 
 use pulp::Simd;
 
-/// Points along an axis, and pairs of them.
-pub const POINTS: usize = 6;
-pub const PAIRS: usize = POINTS * POINTS;
+/// Pairs of points plus and minus a number that are used at most.
+const MOST: usize = 3;
 
-/// The points besides 0 and infinity are plus and minus these.
-pub const P: [f32; 2] = [0.625, 1.5];
+/// How many points are such pairs, of `n` along an axis: the others are infinity and, where `n` is even, 0.
+const fn pairs(n: usize) -> usize {
+    (n - 1) / 2
+}
+
+/// 1 where 0 is a point, which is then the first one, else 0.
+const fn zeros(n: usize) -> usize {
+    1 - n % 2
+}
+
+/// The positive points of `n` along an axis: those whose errors are smallest by their norms, among squares that are
+/// exact.
+const fn positive(n: usize) -> [f32; MOST] {
+    match n {
+        6 => [0.625, 1.5, 0.],
+        7 => [0.3125, 0.875, 1.75],
+        _ => panic!("there are six points or seven"),
+    }
+}
+
+/// The coefficients of the product of (x - p^2) over the positive points of `n`, the constant one first; without point
+/// `left_out`, which may be none of them.
+const fn product(n: usize, left_out: usize) -> [f32; MOST + 1] {
+    let mut coefficients = [1., 0., 0., 0.];
+    let (mut point, mut degree) = (0, 0);
+    while point < pairs(n) {
+        if point != left_out {
+            let square = positive(n)[point] * positive(n)[point];
+            degree += 1;
+            let mut power = degree;
+            while power > 0 {
+                coefficients[power] = coefficients[power - 1] - square * coefficients[power];
+                power -= 1;
+            }
+            coefficients[0] *= -square;
+        }
+        point += 1;
+    }
+    coefficients
+}
+
+/// For 0, and for each positive point p: 1, or where `scaled` one over the product of the point's distances to the
+/// other finite ones. Without 0 among the points that of minus p is the negative.
+const fn scales(n: usize, scaled: bool) -> [f32; MOST + 1] {
+    let mut scales = [1.; MOST + 1];
+    if scaled {
+        scales[0] = 1. / product(n, MOST)[0];
+        let mut point = 0;
+        while point < pairs(n) {
+            let p = positive(n)[point];
+            let others = product(n, point);
+            let mut value = 0.;
+            let mut power = MOST + 1;
+            while power > 0 {
+                power -= 1;
+                value = value * (p * p) + others[power];
+            }
+            scales[1 + point] = 1. / (2. * p * if zeros(n) == 1 { p } else { 1. } * value);
+            point += 1;
+        }
+    }
+    scales
+}
 
 /// What is done along one axis of a tile. A trait and not closures: they are not always compiled for the wide
 /// instructions.
@@ -18,47 +78,68 @@ pub trait Axis<S: Simd, const I: usize, const O: usize> {
     fn apply(simd: S, values: [S::f32s; I]) -> [S::f32s; O];
 }
 
-/// B^T: the six inputs of a tile as the values of polynomials, so that products at the points give the convolution.
+/// B^T: the N inputs of a tile as the values of polynomials, so that products at the points give the convolution.
+///
+/// Input i belongs to x^i. The row of infinity is the product of (x - p) over all finite points p, that of a point the
+/// same without it. With Q = the product of (x^2 - p^2), or Q_p without one pair, rows are Q for 0, x Q (or Q without 0)
+/// for infinity, and x (x + p) Q_p and x (x - p) Q_p (or without the first x) for p and minus p.
 pub struct Inputs;
 
-impl<S: Simd> Axis<S, POINTS, POINTS> for Inputs {
+impl<S: Simd, const N: usize> Axis<S, N, N> for Inputs {
     #[inline(always)]
-    fn apply(simd: S, d: [S::f32s; POINTS]) -> [S::f32s; POINTS] {
-        let [pp, qq] = [P[0] * P[0], P[1] * P[1]];
-        let [pp_qq, sum] = [simd.splat_f32s(pp * qq), simd.splat_f32s(-(pp + qq))];
-        let [minus_pp, minus_qq] = [simd.splat_f32s(-pp), simd.splat_f32s(-qq)];
-        let (even_p, odd_p) = (simd.mul_add_e_f32s(minus_qq, d[2], d[4]), simd.mul_add_e_f32s(minus_qq, d[1], d[3]));
-        let (even_q, odd_q) = (simd.mul_add_e_f32s(minus_pp, d[2], d[4]), simd.mul_add_e_f32s(minus_pp, d[1], d[3]));
-        [
-            simd.mul_add_e_f32s(pp_qq, d[0], simd.mul_add_e_f32s(sum, d[2], d[4])),
-            simd.mul_add_e_f32s(simd.splat_f32s(P[0]), odd_p, even_p),
-            simd.mul_add_e_f32s(simd.splat_f32s(-P[0]), odd_p, even_p),
-            simd.mul_add_e_f32s(simd.splat_f32s(P[1]), odd_q, even_q),
-            simd.mul_add_e_f32s(simd.splat_f32s(-P[1]), odd_q, even_q),
-            simd.mul_add_e_f32s(pp_qq, d[1], simd.mul_add_e_f32s(sum, d[3], d[5])),
-        ]
+    fn apply(simd: S, d: [S::f32s; N]) -> [S::f32s; N] {
+        let all = const { product(N, MOST) };
+        // The values of Q at 0 or infinity: `shift` for the x before it.
+        let mut values = [simd.splat_f32s(0.); N];
+        for (row, shift) in [(0, 0), (N - 1, zeros(N))] {
+            let mut value = d[2 * pairs(N) + shift];
+            for power in (0..pairs(N)).rev() {
+                value = simd.mul_add_e_f32s(simd.splat_f32s(all[power]), d[2 * power + shift], value);
+            }
+            values[row] = value;
+        }
+        for point in 0..pairs(N) {
+            let others = const { [product(N, 0), product(N, 1), product(N, 2)] }[point];
+            let last = 2 * pairs(N) - 2 + zeros(N);
+            let (mut upper, mut lower) = (d[last + 1], d[last]);
+            for power in (0..pairs(N) - 1).rev() {
+                let factor = simd.splat_f32s(others[power]);
+                upper = simd.mul_add_e_f32s(factor, d[2 * power + 1 + zeros(N)], upper);
+                lower = simd.mul_add_e_f32s(factor, d[2 * power + zeros(N)], lower);
+            }
+            let (p, row) = (positive(N)[point], zeros(N) + 2 * point);
+            values[row] = simd.mul_add_e_f32s(simd.splat_f32s(p), lower, upper);
+            values[row + 1] = simd.mul_add_e_f32s(simd.splat_f32s(-p), lower, upper);
+        }
+        values
     }
 }
 
-/// The polynomial with the given coefficients at the six points: A, or G where `SCALED` by one over the product of the
+/// The polynomial with the given coefficients at the N points: A, or G where `SCALED` by one over the product of the
 /// point's distances to the other finite ones.
 pub struct Evaluate<const SCALED: bool>;
 
-impl<S: Simd, const N: usize, const SCALED: bool> Axis<S, N, POINTS> for Evaluate<SCALED> {
+impl<S: Simd, const C: usize, const N: usize, const SCALED: bool> Axis<S, C, N> for Evaluate<SCALED> {
     #[inline(always)]
-    fn apply(simd: S, y: [S::f32s; N]) -> [S::f32s; POINTS] {
-        let scales = scales(SCALED);
-        let zero = simd.mul_f32s(simd.splat_f32s(scales[0]), y[0]);
-        let mut values = [zero, zero, zero, zero, zero, y[N - 1]];
-        for index in 0..2 {
+    fn apply(simd: S, y: [S::f32s; C]) -> [S::f32s; N] {
+        let scales = const { scales(N, SCALED) };
+        let mut values = [y[C - 1]; N];
+        if zeros(N) == 1 {
+            values[0] = simd.mul_f32s(simd.splat_f32s(scales[0]), y[0]);
+        }
+        for point in 0..pairs(N) {
             let mut sums = [simd.splat_f32s(0.); 2]; // even powers, odd powers
-            let mut power = scales[1 + index];
-            for i in 0..N {
+            let mut power = scales[1 + point];
+            for i in 0..C {
                 sums[i % 2] = simd.mul_add_e_f32s(simd.splat_f32s(power), y[i], sums[i % 2]);
-                power *= P[index];
+                power *= positive(N)[point];
             }
-            values[1 + 2 * index] = simd.add_f32s(sums[0], sums[1]);
-            values[2 + 2 * index] = simd.sub_f32s(sums[0], sums[1]);
+            let row = zeros(N) + 2 * point;
+            values[row] = simd.add_f32s(sums[0], sums[1]);
+            values[row + 1] = match SCALED && zeros(N) == 0 {
+                true => simd.sub_f32s(sums[1], sums[0]),
+                false => simd.sub_f32s(sums[0], sums[1]),
+            };
         }
         values
     }
@@ -67,31 +148,29 @@ impl<S: Simd, const N: usize, const SCALED: bool> Axis<S, N, POINTS> for Evaluat
 /// The transpose of [`Evaluate`]: A^T, or G^T where `SCALED`.
 pub struct Interpolate<const SCALED: bool>;
 
-impl<S: Simd, const N: usize, const SCALED: bool> Axis<S, POINTS, N> for Interpolate<SCALED> {
+impl<S: Simd, const C: usize, const N: usize, const SCALED: bool> Axis<S, N, C> for Interpolate<SCALED> {
     #[inline(always)]
-    fn apply(simd: S, m: [S::f32s; POINTS]) -> [S::f32s; N] {
-        let scales = scales(SCALED);
-        let mut y = [simd.splat_f32s(0.); N];
-        y[0] = simd.mul_f32s(simd.splat_f32s(scales[0]), m[0]);
-        y[N - 1] = m[POINTS - 1];
-        for index in 0..2 {
-            let (plus, minus) = (m[1 + 2 * index], m[2 + 2 * index]);
-            let parts = [simd.add_f32s(plus, minus), simd.sub_f32s(plus, minus)];
-            let mut power = scales[1 + index];
-            for i in 0..N {
+    fn apply(simd: S, m: [S::f32s; N]) -> [S::f32s; C] {
+        let scales = const { scales(N, SCALED) };
+        let mut y = [simd.splat_f32s(0.); C];
+        if zeros(N) == 1 {
+            y[0] = simd.mul_f32s(simd.splat_f32s(scales[0]), m[0]);
+        }
+        y[C - 1] = m[N - 1];
+        for point in 0..pairs(N) {
+            let (plus, minus) = (m[zeros(N) + 2 * point], m[zeros(N) + 2 * point + 1]);
+            let mut parts = [simd.add_f32s(plus, minus), simd.sub_f32s(plus, minus)];
+            if SCALED && zeros(N) == 0 {
+                parts = [parts[1], parts[0]];
+            }
+            let mut power = scales[1 + point];
+            for i in 0..C {
                 y[i] = simd.mul_add_e_f32s(simd.splat_f32s(power), parts[i % 2], y[i]);
-                power *= P[index];
+                power *= positive(N)[point];
             }
         }
         y
     }
-}
-
-/// For the points 0, plus and minus `P[0]`, plus and minus `P[1]`: see [`Evaluate`].
-#[inline(always)]
-pub fn scales(scaled: bool) -> [f32; 3] {
-    let [pp, qq] = [P[0] * P[0], P[1] * P[1]];
-    if scaled { [1. / (pp * qq), 1. / (2. * pp * (pp - qq)), 1. / (2. * qq * (qq - pp))] } else { [1.; 3] }
 }
 
 /// Vectors of a tile: (i, j) is at `start + i * rows + j * columns`.

@@ -1,8 +1,8 @@
-//! Maps to the 36 matrices of their tiles, and back.
+//! Maps to the N x N matrices of their tiles, and back.
 
 use pulp::Simd;
 
-use super::points::{Axis, Interpolate, PAIRS, POINTS, Tile, both};
+use super::points::{Axis, Interpolate, Tile, both};
 use super::{Group, Maps};
 use crate::factors::Factors;
 use crate::panels::{Finish, PANEL, first, from_lines, to_lines};
@@ -60,14 +60,15 @@ impl Source<'_> {
 }
 
 /// Cuts tiles of SIDE x SIDE lines, `step` apart, from the maps of 16 channels, and writes what `X` makes of each to
-/// its place in the 36 matrices, `matrix` numbers each: V = B^T x B from inputs, D = A dy A^T from output gradients. The
+/// its place in the N x N matrices, `matrix` numbers each: V = B^T x B from inputs, D = A dy A^T from output gradients. The
 /// products' depth is the channels, or else the tiles.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub fn transform_tiles<
     S: Simd,
     F: Factors,
-    X: Axis<S, SIDE, POINTS>,
+    X: Axis<S, SIDE, N>,
+    const N: usize,
     const SIDE: usize,
     const DEPTH_IS_CHANNELS: bool,
 >(
@@ -93,7 +94,7 @@ pub fn transform_tiles<
                     let (rows, columns) = ((size[1] * PANEL) as isize, PANEL as isize);
                     // SAFETY: the last tile ends where the maps end.
                     let values = unsafe {
-                        both::<S, X, SIDE, POINTS>(simd, Tile { start: maps.as_ptr().add(corner), rows, columns })
+                        both::<S, X, SIDE, N>(simd, Tile { start: maps.as_ptr().add(corner), rows, columns })
                     };
                     for (pair, value) in values.as_flattened().iter().enumerate() {
                         let to = &mut to[pair * matrix..];
@@ -113,7 +114,7 @@ pub fn transform_tiles<
 /// y = A^T m A for the tiles of a group and 16 filters.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub fn transform_outputs<S: Simd, const M: usize>(
+pub fn transform_outputs<S: Simd, const N: usize, const M: usize>(
     simd: S,
     maps: &Maps,
     group: Group,
@@ -128,17 +129,16 @@ pub fn transform_outputs<S: Simd, const M: usize>(
     let (top, bottom) = (group.first_row * M, ((group.first_row + group.rows) * M).min(maps.p));
     let count = (bottom - top) * maps.q;
     let lines = first(lines, count * PANEL);
-    assert!(m.len() >= PAIRS * matrix);
+    assert!(m.len() >= N * N * matrix);
     let mut tile = 0;
     for image in 0..group.images {
         for row in 0..group.rows {
             for column in 0..group.across {
                 for lane in (0..PANEL).step_by(S::F32_LANES) {
                     let start = m[tile * PANEL + lane..].as_ptr();
-                    let (rows, columns) = ((POINTS * matrix) as isize, matrix as isize);
+                    let (rows, columns) = ((N * matrix) as isize, matrix as isize);
                     // SAFETY: every matrix has the tile's line, as asserted.
-                    let values =
-                        unsafe { both::<S, Interpolate<false>, POINTS, M>(simd, Tile { start, rows, columns }) };
+                    let values = unsafe { both::<S, Interpolate<false>, N, M>(simd, Tile { start, rows, columns }) };
                     let (inside_rows, inside_columns) = ((bottom - top - row * M).min(M), (maps.q - column * M).min(M));
                     for (i, values) in values.iter().enumerate().take(inside_rows) {
                         for (j, value) in values.iter().enumerate().take(inside_columns) {
