@@ -41,9 +41,9 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitRecipe {
-    /// `paper`, `he` or `xavier`.
+    /// `paper`, `he`, `xavier` or `pytorch`.
     pub weights: WeightInit,
-    /// `table` or `zero`.
+    /// `table`, `zero` or `pytorch`.
     pub biases: BiasInit,
 }
 
