@@ -58,7 +58,8 @@ pub fn before<B: Backend>(
     progress.say(&format!("data     {folder}: {training} training and {held_out} held-out images, {classes} classes"));
     if step < total {
         let epoch = if steps_per_epoch == 1 { "each an epoch".into() } else { format!("{steps_per_epoch} an epoch") };
-        progress.say(&format!("steps    {} to {total}, {epoch}; after each epoch the held-out images", step + 1));
+        let first = step + 1;
+        progress.say(&format!("steps    {first} to {total}, {epoch}; held-out images after each and at the end"));
     }
     let from = match &job.start {
         Start::New => String::new(),
