@@ -226,8 +226,9 @@ pub struct TrainArgs {
     /// Checkpoints that are kept: the newest N, and the one of the least held-out error [default: 2, or as before].
     #[arg(long, value_name = "N")]
     pub keep: Option<NonZeroUsize>,
-    /// Where the loss is NaN, infinite or jumps: end the run, leave the step out, or go back to the newest checkpoint
-    /// (if no good step follows, to the one before) and leave out all steps since [recipe: train.on_bad_loss].
+    /// Where the loss is NaN, infinite, above a million or jumps: end the run, leave the step out, or go back to the
+    /// newest checkpoint (if no good step follows, to the one before) and leave out all steps since
+    /// [recipe: train.on_bad_loss].
     #[arg(long, value_enum, value_name = "stop|skip|rollback", hide_possible_values = true)]
     pub on_nan: Option<OnBadLoss>,
     /// Start the run again, up to N times, where it is killed or fails of something that may pass; the same command

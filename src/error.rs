@@ -90,7 +90,7 @@ pub enum Error {
         /// What happened, to what, and what to do.
         message: String,
     },
-    /// The loss is not finite, or jumped: the step was not applied, or not saved.
+    /// The loss is not finite, far too large, or jumped: the step was not applied, or not saved.
     #[error("step {step}: {why}, {advice}")]
     Diverged {
         /// The step.

@@ -3,10 +3,10 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::place::{Place, checkpoint, count, failed, generation, metrics, succeeded};
+use support::place::{Place, TINY, checkpoint, count, failed, generation, metrics, succeeded};
 use support::process::{send, spawn, wait_for};
 
 #[test]
@@ -247,4 +247,79 @@ fn bad_losses_in_a_row_are_counted_over_a_resume() {
     place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &(0..320u32).map(|i| (i % 10) as u8).collect::<Vec<_>>());
     succeeded(faulty(place.train_command(&[&args[..], &["--steps", "8"]].concat())));
     failed(faulty(place.command(&["--resume", "run"])), 6, &["step 12"]);
+}
+
+#[test]
+fn adams_first_jump_ends_no_run() {
+    // A rate that takes the small network as far as 0.001 takes one of 47 million weights.
+    let small = ["--recipe", "fashion", "--lr", "0.1", "--steps", "4", "--threads", "1"];
+    let place = Place::new();
+    for batch_size in ["8", "16", "32", "64"] {
+        let mut most = 0f64;
+        for seed in 1..=10 {
+            let out = format!("run-{batch_size}-{seed}");
+            let numbers = ["--seed", &seed.to_string(), "--out", &out];
+            succeeded(train_in_batches(&place, batch_size, &[&small[..], &numbers].concat()));
+            let losses: Vec<f64> = metrics(&place.path(&out)).iter().filter_map(step_loss).collect();
+            assert_eq!(losses.len(), 4);
+            most = losses.into_iter().fold(most, f64::max);
+        }
+        // Three times chance was what ended such runs once.
+        assert!(most > 3. * 10f64.ln(), "batches of {batch_size} show no jump: {most}");
+    }
+    for recipe in ["fashion", "half"] {
+        let text = place.ok(&["describe", "--recipe", recipe, "--toml"]);
+        assert!(text.contains("weights = \"pytorch\"") && text.contains("biases = \"pytorch\""), "{text}");
+    }
+}
+
+#[test]
+fn a_rate_of_ten_ends_a_run_soon_though_every_loss_is_finite() {
+    for recipe in ["fashion", "half", "quick"] {
+        for (seed, batch_size) in [("1", "8"), ("2", "16"), ("3", "32")] {
+            let place = Place::new();
+            let wild = ["--recipe", recipe, "--lr", "10", "--seed", seed, "--epochs", "20", "--out", "run"];
+            failed(train_in_batches(&place, batch_size, &wild), 6, &["loss", "--lr"]);
+            let losses: Vec<f64> = metrics(&place.path("run")).iter().filter_map(step_loss).collect();
+            assert!(losses.len() < 20 && losses.iter().all(|&loss| loss <= 1e6), "{recipe}: {losses:?}");
+        }
+    }
+    // Such steps are left out as those of no loss are; the first update's weights are not saved.
+    let place = Place::new();
+    let wild = ["--recipe", "fashion", "--lr", "10", "--steps", "4", "--on-nan", "skip", "--out", "run"];
+    let output = place.train(&wild);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("step 2 left out: the loss is "), "{output:?}");
+    failed(output, 6, &["step 4: the held-out loss after it is", "no checkpoint"]);
+}
+
+#[test]
+fn a_loss_is_a_jump_once_a_hundred_are_in_the_mean_stopped_in_between_or_not() {
+    let place = Place::new();
+    // Nothing is learned, and what is a little above the mean is a jump, so that about every second loss is one.
+    let args = ["--recipe", "fashion", "--lr", "1e-9", "--set", "train.loss_spike=1.0001", "--epochs", "24"];
+    let train = |mut command: Command| command.env("ALEXNET_SPLIT_FAULT", "nan@8,nan@9").output().unwrap();
+    let start = |more: &[&str]| train(place.train_command(&[&args[..], &["--on-nan", "skip"], more].concat()));
+    // It may end after ten jumps in a row.
+    start(&["--out", "run"]);
+    succeeded(start(&["--out", "parts", "--steps", "52"]));
+    train(place.command(&["--resume", "parts"]));
+    let [whole, parts] = ["run", "parts"].map(|name| {
+        let left_out = metrics(&place.path(name)).into_iter().filter(|row| row["kind"] == "skipped");
+        left_out.collect::<Vec<Value>>()
+    });
+    assert_eq!(whole, parts);
+    let steps: Vec<u64> = whole.iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    // Step 102 has the hundredth loss that counts.
+    assert_eq!(steps[..2], [8, 9]);
+    assert!((103..113).contains(&steps[2]), "{steps:?}");
+}
+
+/// Trains the tiny network with batches of another size.
+fn train_in_batches(place: &Place, batch_size: &str, args: &[&str]) -> Output {
+    let sizes = TINY.iter().rposition(|&flag| flag == "--batch-size").unwrap();
+    place.run(&[&TINY[..sizes], &["--batch-size", batch_size, "--data", "data"], args].concat())
+}
+
+fn step_loss(row: &Value) -> Option<f64> {
+    if row["kind"] == "step" { row["loss"].as_f64() } else { None }
 }

@@ -361,7 +361,17 @@ fn hints_can_be_followed_and_failed_starts_leave_no_run() {
     let place = Place::new();
     assert!(!succeeded(place.train(&["--out", "none", "--steps", "0"])).contains("Next:"), "there is no checkpoint");
     let text = succeeded(place.train(&["--out", "my run", "--steps", "1"]));
-    assert!(text.contains("Next: alexnet-split predict 'my run'"), "{text}");
+    let program = env!("CARGO_BIN_EXE_alexnet-split");
+    let commands = ["predict 'my run'", "report 'my run'", "filters 'my run' filters.png", "--resume 'my run'"];
+    for command in commands {
+        assert!(text.contains(&format!("\n  {program} {command} ")), "no {command} in {text}");
+        // As a shell reads them.
+        let mut shell = std::process::Command::new("bash");
+        let shell = shell.args(["-c", &format!("{program} {command}")]).current_dir(place.path("."));
+        succeeded(shell.env("CUDA_VISIBLE_DEVICES", "-1").env("WORLD_SIZE", "1").output().unwrap());
+    }
+    let text = place.ok(&["--resume", "my run", "--epochs", "2"]);
+    assert!(text.contains("--resume 'my run' --epochs 4 "), "{text}");
     assert!(place.ok(&["runs", "."]).contains("Next: alexnet-split report './my run'"));
     failed(place.train(&["--out", "run", "--trace", "no/trace.json"]), 1, &["no/trace.json"]);
     assert!(!place.path("run").exists());

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use serde_json::Value;
 use support::place::{Place, checkpoint, metrics, succeeded};
 use support::process::{send, spawn, wait_for};
@@ -48,6 +50,42 @@ fn a_run_directory_tells_all_there_is_to_know() {
     };
     assert!(events.len() == 2 && holds(0, "train/loss") && holds(1, "heldout/loss"), "{events:?}");
     assert!(!holds(0, "stream1/conv1.weight.own") && holds(1, "stream1/conv1.weight.own"));
+}
+
+#[test]
+fn a_run_says_what_it_will_do_how_long_that_takes_and_what_came_of_it() {
+    let place = Place::new();
+    let began = Instant::now();
+    let text = succeeded(place.train(&["--out", "run", "--epochs", "40"]));
+    let seconds = began.elapsed().as_secs() as usize;
+    let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?} in {text}"));
+    let parts = [
+        "device   CPU",
+        "network  two streams, ",
+        "recipe   quick",
+        "data     data: 80 training and 20 held-out images",
+        "steps    1 to 200, 5 an epoch",
+        "run      run",
+        "time     about ",
+        "step 200: held-out accuracy ",
+        "saved run/checkpoints/step-00000200",
+        "done     200 steps in ",
+        "chance is 10.0%",
+        "Next:",
+    ];
+    assert!(parts.iter().map(|part| at(part)).is_sorted(), "{text}");
+    // Where no bar shows the rest, a few lines in a while; the log has all results.
+    let results = |text: &str| text.lines().filter(|line| line.contains("held-out accuracy")).count();
+    let lines = text.lines().filter(|line| line.starts_with("step ") || line.starts_with("epoch "));
+    assert!(lines.count() <= 4 + 2 * seconds / 5 && results(&text) < 40, "{seconds} s: {text}");
+    assert_eq!(results(&std::fs::read_to_string(place.path("run/log.txt")).unwrap()), 40 + 1);
+
+    let text = succeeded(place.train(&["--out", "other", "--epochs", "2", "--json"]));
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&rows[0]["kind"], &rows[0]["total_steps"]), (&"start".into(), &10.into()));
+    let estimates: Vec<&Value> = rows.iter().filter(|row| row["kind"] == "estimate").collect();
+    assert!(estimates.len() == 1 && estimates[0]["step"] == 5, "{estimates:?}");
+    assert!(estimates[0]["s_left"].as_f64().unwrap() > 5. * estimates[0]["ms_a_step"].as_f64().unwrap() / 1e3);
 }
 
 #[test]

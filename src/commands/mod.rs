@@ -18,6 +18,7 @@ mod run;
 mod runs;
 mod supervise;
 mod train;
+mod words;
 
 use std::path::{Path, PathBuf};
 

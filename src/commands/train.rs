@@ -9,9 +9,8 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split::exchange::link::{Link, World};
 use alexnet_split::net::pair::Seat;
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::{OptimizerKind, Recipe};
+use alexnet_split::recipe::Recipe;
 use alexnet_split::report::host::Host;
-use alexnet_split::report::page::quoted;
 use alexnet_split::report::progress::Progress;
 use alexnet_split::report::{logs, times, trace};
 use alexnet_split::train::checkpoint;
@@ -23,7 +22,7 @@ use serde_json::json;
 
 use super::job::{Hold, Job, Start, commit, job, next_run};
 use super::place::{self, on_place};
-use super::supervise;
+use super::{supervise, words};
 use crate::cli::TrainArgs;
 
 pub fn train(args: &TrainArgs) -> Result<()> {
@@ -153,8 +152,7 @@ fn train_in<B: Backend>(
 ) -> Result<u64> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
     let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
-    let (training, held_out, classes) = (data.train.len(), data.test.len(), data.classes.len());
-    let mut session = Session::new(recipe.clone(), data, seats, link)?;
+    let mut session = Session::new(recipe, data, seats, link)?;
     session.end_on(stop.clone());
     if let Start::Checkpoint { path, .. } = &job.start {
         session.restore(path)?;
@@ -165,22 +163,8 @@ fn train_in<B: Backend>(
         session.pair().times()?;
         return Ok(session.step());
     }
-    let mut progress = Progress::new(args.json, recipe.train.batch_size);
-    progress.say(&format!("device   {device}"));
-    let optimizer = match recipe.optimizer.kind {
-        OptimizerKind::Sgd => "SGD",
-        OptimizerKind::Adam => "Adam",
-    };
-    let (name, batch_size, lr) = (&recipe.name, recipe.train.batch_size, recipe.optimizer.lr);
-    progress.say(&format!("recipe   {name} ({optimizer} optimizer, batch {batch_size}, lr {lr})"));
-    let folder = job.data.display();
-    progress.say(&format!("data     {folder}: {training} training and {held_out} held-out images, {classes} classes"));
-    let from = match &job.start {
-        Start::New => String::new(),
-        Start::Over => ": nothing of it was saved, from its beginning".into(),
-        Start::Checkpoint { step, .. } => format!(": on from step {step}"),
-    };
-    progress.say(&format!("run      {}{from}", run.path().display()));
+    let mut progress = Progress::new(args.json, words::work(&session));
+    words::before(&progress, job, &mut session, device, args.json)?;
     session.train(run, &options, &mut progress)?;
     let times = session.pair().times()?;
     if !args.json && times.iter().any(|times| times.steps > 0) {
@@ -190,7 +174,7 @@ fn train_in<B: Backend>(
         logs::say(&format!("loader: {:.1} ms a step waited for batches", session.loader_wait().as_secs_f64() * 1e3));
     }
     if !args.json && !checkpoint::list(run.path())?.is_empty() {
-        outln!("Next: alexnet-split predict {}", quoted(&run.path().to_string_lossy()));
+        words::after(&progress, run.path(), &session);
     }
     Ok(session.step())
 }

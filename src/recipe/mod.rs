@@ -41,9 +41,9 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitRecipe {
-    /// `paper`, `he` or `xavier`.
+    /// `paper`, `he`, `xavier` or `pytorch`.
     pub weights: WeightInit,
-    /// `table` or `zero`.
+    /// `table`, `zero` or `pytorch`.
     pub biases: BiasInit,
 }
 
@@ -64,11 +64,11 @@ pub struct TrainRecipe {
     pub order: Order,
     /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
     pub checkpoint_steps: u64,
-    /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, or jumps.
+    /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, too large, or jumps.
     #[serde(default)]
     pub on_bad_loss: OnBadLoss,
-    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump;
-    /// 0 for never.
+    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump,
+    /// once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
     #[serde(default = "default_loss_spike")]
     pub loss_spike: f64,
 }

@@ -68,12 +68,13 @@ impl Recipe {
         }
     }
 
-    /// The single tower of "Dive into Deep Learning" (section 8.1) on Fashion-MNIST, trained with Adam.
+    /// The single tower of "Dive into Deep Learning" (section 8.1) on Fashion-MNIST, trained with Adam from PyTorch's
+    /// default initialization.
     pub fn fashion() -> Recipe {
         Recipe {
             name: "fashion".into(),
             net: NetOptions { table: Table::Fashion, ..NetOptions::default() },
-            init: InitRecipe { weights: WeightInit::Xavier, biases: BiasInit::Zero },
+            init: InitRecipe { weights: WeightInit::PyTorch, biases: BiasInit::PyTorch },
             input: InputRecipe {
                 resize: 224,
                 crop: Crop::Center,
@@ -97,12 +98,13 @@ impl Recipe {
         }
     }
 
-    /// One stream alone, as many PyTorch courses teach it on small photo sets: pixels of -1 to 1, Adam at 0.0002.
+    /// One stream alone, as many PyTorch courses teach it on small photo sets: pixels of -1 to 1, Adam at 0.0002,
+    /// PyTorch's default initialization.
     pub fn half() -> Recipe {
         Recipe {
             name: "half".into(),
             net: NetOptions { table: Table::Half, ..NetOptions::default() },
-            init: InitRecipe { weights: WeightInit::He, biases: BiasInit::Zero },
+            init: InitRecipe { weights: WeightInit::PyTorch, biases: BiasInit::PyTorch },
             input: InputRecipe {
                 resize: 224,
                 crop: Crop::Center,

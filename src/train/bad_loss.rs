@@ -1,5 +1,6 @@
-//! A loss that is none to learn from: not finite, or far above those before it. The update is not made, or where held-out
-//! images tell of it afterwards, not saved; what is done then is the recipe's to say ([`OnBadLoss`]).
+//! A loss that is none to learn from: not finite, or as good as that, or far above those before it. The update is not
+//! made, or where held-out images tell of it afterwards, not saved; what is done then is the recipe's to say
+//! ([`OnBadLoss`]).
 
 use serde_json::json;
 
@@ -19,12 +20,26 @@ const MOST_IN_A_ROW: u32 = 10;
 /// How much the newest step counts in the mean of losses.
 const NEWEST: f64 = 0.05;
 
-/// Why `loss` is bad, if it is; `mean` is that of the steps before.
-pub fn why(recipe: &Recipe, mean: Option<f64>, classes: usize, loss: f64) -> Option<String> {
-    if !loss.is_finite() {
-        return Some(format!("the loss is {loss}"));
+/// Losses that must be in the mean before a loss can be a jump: Adam's first steps take the loss to several times chance
+/// and back.
+const ENOUGH: u64 = 100;
+
+/// A loss above this is as good as infinite. At a rate of 10 Adam's second loss is near 1e17, which f32 holds, and what
+/// comes back from there learns nothing more; three times the textbook's rate takes it to a thousand.
+const LOST: f64 = 1e6;
+
+/// Whether nothing can be learned from `loss`, whatever went before.
+pub fn is_lost(recipe: &Recipe, loss: f64) -> bool {
+    !loss.is_finite() || (recipe.train.loss_spike > 0. && loss > LOST)
+}
+
+/// Why `loss` is bad, if it is; `state` is that before the step.
+pub fn why(recipe: &Recipe, state: &State, classes: usize, loss: f64) -> Option<String> {
+    if is_lost(recipe, loss) {
+        return Some(format!("the loss is {}", loss_text(loss)));
     }
-    let (spike, mean) = (recipe.train.loss_spike, mean?);
+    let spike = recipe.train.loss_spike;
+    let mean = state.loss_mean.filter(|_| state.updates() >= ENOUGH)?;
     // Below chance a loss may well be several times the mean.
     let usual = mean.max((classes as f64).ln());
     (spike > 0. && loss > spike * usual)
@@ -56,10 +71,10 @@ impl<B: Backend> Session<B> {
         Ok(rolls_back)
     }
 
-    /// Deals with the newest step's weights, whose loss on held-out images is not finite: leaving out steps to come does
+    /// Deals with the newest step's weights, whose loss on held-out images is lost: leaving out steps to come does
     /// not mend them, so that only going back helps.
     pub(super) fn leave_out_evaluated(&mut self, loss: f64, to: &mut Outputs) -> Result<()> {
-        let (step, why) = (self.state.step, format!("the held-out loss after it is {loss}"));
+        let (step, why) = (self.state.step, format!("the held-out loss after it is {}", loss_text(loss)));
         let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
         let details = self.write_details(step, (count - 1) % size + 1, Vec::new(), loss, &why, to)?;
         self.state.bad_in_a_row += 1;
@@ -151,16 +166,29 @@ impl<B: Backend> Session<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::schedule::Schedule;
 
     #[test]
     fn what_is_not_finite_or_jumps_is_bad_and_noise_is_not() {
         let recipe = Recipe::quick();
-        let bad = |mean, loss| why(&recipe, mean, 10, loss).is_some();
-        assert!(bad(None, f64::NAN) && bad(Some(1.), f64::INFINITY));
-        assert!(!bad(None, 50.), "nothing to compare the first one with");
-        assert!(!bad(Some(0.01), 2.) && !bad(Some(2.3), 6.8) && !bad(Some(20.), 50.));
-        assert!(bad(Some(0.01), 7.) && bad(Some(20.), 61.));
+        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| State {
+            step: steps,
+            skipped_steps,
+            loss_mean,
+            ..State::new(2, Schedule::new(0.1))
+        };
+        let bad = |mean, loss| why(&recipe, &after(100, 0, Some(mean)), 10, loss).is_some();
+        assert!(bad(1., f64::NAN) && bad(1., f64::INFINITY));
+        assert!(!bad(0.01, 2.) && !bad(2.3, 6.8) && !bad(20., 50.));
+        assert!(bad(0.01, 7.) && bad(20., 61.));
+        // Until the mean stands, what comes back is left to come back. Losses left out are not in it.
+        for early in [after(0, 0, None), after(1, 0, Some(2.3)), after(99, 0, Some(2.3)), after(109, 10, Some(2.3))] {
+            let bad = |loss| why(&recipe, &early, 10, loss).is_some();
+            assert!(!bad(7.336) && !bad(2e4), "{early:?}");
+            assert!(bad(f64::NAN) && bad(f64::INFINITY) && bad(2e6), "{early:?}");
+        }
+        assert!(why(&recipe, &after(110, 10, Some(2.3)), 10, 7.).is_some());
         let never = recipe.with("train.loss_spike=0").unwrap();
-        assert_eq!(why(&never, Some(0.01), 10, 1e9), None);
+        assert_eq!(why(&never, &after(100, 0, Some(0.01)), 10, 1e9), None);
     }
 }

@@ -194,7 +194,7 @@ impl<B: Backend> Session<B> {
         if faults::in_step("nan", step + 1) {
             result.loss_sum = f64::NAN;
         }
-        if let Some(why) = bad_loss::why(&self.recipe, self.state.loss_mean, self.data.classes.len(), result.loss()) {
+        if let Some(why) = bad_loss::why(&self.recipe, &self.state, self.data.classes.len(), result.loss()) {
             return Ok((Stepped::Bad { batch, loss: result.loss(), why }, began));
         }
         let (recipe, lr, update) = (&self.recipe, self.state.schedule.lr, step + 1);
@@ -225,7 +225,7 @@ impl<B: Backend> Session<B> {
     /// Evaluates, tells the schedule, and saves; returns whether there was time for it.
     fn evaluate_and_save(&mut self, to: &mut Outputs) -> Result<bool> {
         let Some(result) = self.evaluate(to.observer)? else { return Ok(false) };
-        if !result.loss().is_finite() {
+        if bad_loss::is_lost(&self.recipe, result.loss()) {
             self.leave_out_evaluated(result.loss(), to)?;
             return self.evaluate_and_save(to);
         }

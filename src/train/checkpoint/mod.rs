@@ -91,6 +91,12 @@ impl State {
             files: BTreeMap::new(),
         }
     }
+
+    /// Updates that made the weights what they are, and losses in `loss_mean`: steps left out are in neither, also where
+    /// they were left out by going back.
+    pub fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped_steps)
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

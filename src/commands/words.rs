@@ -1,0 +1,110 @@
+//! What a run says before its first step and after its last one.
+
+use std::path::Path;
+
+use alexnet_split::backend::Backend;
+use alexnet_split::error::Result;
+use alexnet_split::net::describe::grouped;
+use alexnet_split::net::plan::Param;
+use alexnet_split::net::spec::Net;
+use alexnet_split::recipe::OptimizerKind;
+use alexnet_split::report::page::quoted;
+use alexnet_split::report::progress::{Progress, Work};
+use alexnet_split::train::session::Session;
+use serde_json::json;
+
+use super::job::{Job, Start};
+
+/// What `session` has to do.
+pub fn work<B: Backend>(session: &Session<B>) -> Work {
+    Work {
+        batch_size: session.recipe().train.batch_size,
+        steps_per_epoch: session.steps_per_epoch(),
+        held_out: session.data().test.len(),
+        classes: session.data().classes.len(),
+    }
+}
+
+/// What will be done with what, and where it goes; a line of JSON on request.
+pub fn before<B: Backend>(
+    progress: &Progress,
+    job: &Job,
+    session: &mut Session<B>,
+    device: &str,
+    as_json: bool,
+) -> Result<()> {
+    let plans = session.pair().plans();
+    let streams = plans.len();
+    let parameters: usize = plans.iter().flat_map(|plan| &plan.params).map(Param::elems).sum();
+    let (recipe, data) = (session.recipe(), session.data());
+    let [channels, height, width] = Net::from_options(&recipe.net)?.image;
+    let Work { batch_size, steps_per_epoch, held_out, classes } = work(session);
+    let planned = recipe.train.epochs.saturating_mul(steps_per_epoch);
+    let total = job.steps.map_or(planned, |steps| steps.min(planned));
+    let (training, step) = (data.train.len(), session.step());
+    progress.say(&format!("device   {device}"));
+    progress.say(&format!(
+        "network  {}, {} parameters, images of {channels}x{height}x{width}",
+        if streams == 1 { "one stream" } else { "two streams" },
+        grouped(parameters as u64),
+    ));
+    let optimizer = match recipe.optimizer.kind {
+        OptimizerKind::Sgd => "SGD",
+        OptimizerKind::Adam => "Adam",
+    };
+    let (name, lr) = (&recipe.name, recipe.optimizer.lr);
+    progress.say(&format!("recipe   {name} ({optimizer} optimizer, batch {batch_size}, lr {lr})"));
+    let folder = job.data.display();
+    progress.say(&format!("data     {folder}: {training} training and {held_out} held-out images, {classes} classes"));
+    if step < total {
+        let epoch = if steps_per_epoch == 1 { "each an epoch".into() } else { format!("{steps_per_epoch} an epoch") };
+        let first = step + 1;
+        progress.say(&format!("steps    {first} to {total}, {epoch}; held-out images after each and at the end"));
+    }
+    let from = match &job.start {
+        Start::New => String::new(),
+        Start::Over => ": nothing of it was saved, from its beginning".into(),
+        Start::Checkpoint { step, .. } => format!(": on from step {step}"),
+    };
+    progress.say(&format!("run      {}{from}", job.run.display()));
+    if as_json {
+        let row = json!({
+            "kind": "start", "run": job.run.to_string_lossy(), "device": device, "recipe": recipe.name,
+            "streams": streams, "parameters": parameters, "batch_size": batch_size, "training_images": training,
+            "held_out_images": held_out, "classes": classes, "step": step, "total_steps": total,
+            "steps_per_epoch": steps_per_epoch,
+        });
+        outln!("{row}");
+    }
+    Ok(())
+}
+
+/// What came of it, and the commands for what a person may want next.
+pub fn after<B: Backend>(progress: &Progress, run: &Path, session: &Session<B>) {
+    if let Some(outcome) = progress.outcome() {
+        progress.say(&format!("done     {outcome}"));
+    }
+    // As this program was called, so that the lines can be copied whether or not it is on the PATH.
+    let program = std::env::args_os().next().unwrap_or("alexnet-split".into());
+    let (program, run) = (quoted(&program.to_string_lossy()), quoted(&run.to_string_lossy()));
+    let epochs = session.recipe().train.epochs;
+    let more = if session.step() < epochs.saturating_mul(session.steps_per_epoch()) {
+        (format!("--resume {run}"), "go on to the end of its epochs")
+    } else {
+        (format!("--resume {run} --epochs {}", epochs.saturating_mul(2)), "go on for as many epochs again")
+    };
+    let mut next = vec![
+        (format!("predict {run}"), "what it sees in held-out images, or in files that you name"),
+        (format!("report {run}"), "the whole run on one page for a browser"),
+        (format!("filters {run} filters.png"), "what the first layer has learned to look for"),
+    ];
+    // One that its schedule has ended does not go on.
+    if progress.is_complete() {
+        next.push(more);
+    }
+    let wide = next.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+    outln!("Next:");
+    for (command, why) in next {
+        outln!("  {program} {command:<wide$}  # {why}");
+    }
+}
