@@ -120,7 +120,10 @@ fn json_prints_the_metrics() {
     let place = Place::new();
     let text = succeeded(place.train(&["--out", "run", "--steps", "2", "--json"]));
     let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.iter().map(|row| row["kind"].as_str().unwrap()).collect::<Vec<_>>(), ["step", "step", "eval"]);
+    assert_eq!(
+        rows.iter().map(|row| row["kind"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["start", "step", "step", "eval"]
+    );
 }
 
 #[test]

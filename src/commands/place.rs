@@ -84,7 +84,7 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str
     }
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
     let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
-    let (plural, instructions) = (if threads == 1 { "" } else { "s" }, simd::describe());
+    let (plural, instructions) = (if threads == 1 { "" } else { "s" }, simd::Level::chosen().name());
     format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
 }
 

@@ -34,7 +34,7 @@ impl Place {
 
     /// One whose evaluations last long enough for something to happen in them.
     pub fn with_much_to_evaluate() -> Place {
-        let (place, count) = (Place::new(), 30_000u32);
+        let (place, count) = (Place::new(), 8_000u32);
         let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
         place.write_idx("t10k", &[count, 28, 28], &vec![90; 784 * count as usize], &labels);
         place

@@ -24,6 +24,12 @@ const BLOCK: usize = 128;
 /// Panels of inputs whose weight gradients are made before they are written.
 const INPUT_PANELS: usize = 16;
 
+/// Rows of a block that threads take: [`BLOCK`], or fewer where there are more threads than such blocks. Each row is a
+/// sum of its own, so this changes no bits.
+fn block_height(rows: usize) -> usize {
+    rows.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).clamp(2 * PANEL, BLOCK)
+}
+
 /// Memory that a thread keeps between calls.
 #[derive(Default)]
 struct Scratch {
@@ -100,9 +106,10 @@ fn by_images<F: Factors, const ACROSS: bool>(
         F::dispatch(PanelOfImages::<F> { from, depth, images, lines, factors: PhantomData });
     });
     let images = &*images;
-    (0..rows.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
+    let height = block_height(rows);
+    (0..rows.div_ceil(height)).into_par_iter().for_each(|block| {
         let mut kept = SCRATCH.take();
-        let rows = block * BLOCK..rows.min((block + 1) * BLOCK);
+        let rows = block * height..rows.min((block + 1) * height);
         let (scratch, factors) = (&mut kept, PhantomData);
         F::dispatch(BlockOfRows::<F, ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch, factors });
         SCRATCH.set(kept);
@@ -217,9 +224,10 @@ pub fn dense_backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy
         });
     }
     let (x_panels, dy_panels) = (&*x_panels, &*dy_panels);
-    dw[..outputs * inputs].par_chunks_mut(BLOCK * inputs).enumerate().for_each(|(block, dw)| {
+    let height = block_height(outputs);
+    dw[..outputs * inputs].par_chunks_mut(height * inputs).enumerate().for_each(|(block, dw)| {
         let mut scratch = SCRATCH.take();
-        let dy_panels = &dy_panels[block * BLOCK / PANEL * panel_elems..];
+        let dy_panels = &dy_panels[block * height / PANEL * panel_elems..];
         let sums = &mut scratch.sums;
         F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, dw, sums, factors: PhantomData });
         SCRATCH.set(scratch);

@@ -96,15 +96,17 @@ impl WithSimd for Product<'_> {
             for panel in 0..panels {
                 b.panel(simd, from + panel * PANEL, &mut lines[panel * depth * PANEL..][..depth * PANEL]);
             }
-            for row in (0..rows).step_by(PANEL) {
-                // SAFETY: 16 rows of the left factor, the panels' lines, and their sums.
+            for row in (0..a.rows).step_by(PANEL) {
+                let count = if a.rows - row > ROWS { PANEL } else { ROWS };
+                // SAFETY: 8 or 16 rows of the left factor, the panels' lines, and their sums.
                 unsafe {
                     let (start, sums) = (lines.as_ptr(), sums.as_mut_ptr());
                     let b = [0, 1].map(|i| start.add(i * depth * PANEL));
                     let c = [0, 1].map(|i| sums.add((i * rows + row) * PANEL));
-                    let (a, left) = (left.as_ptr().add(row * depth), Left { chunk_stride: 0, chunks: 1, depth });
+                    let (start_of_row, left) =
+                        (left.as_ptr().add(row * depth), Left { chunk_stride: 0, chunks: 1, depth });
                     let (b, c) = (&b[..panels], &c[..panels]);
-                    multiply::<S, Fp32, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, false);
+                    multiply::<S, Fp32, AcrossRows<PANEL>, ROWS>(simd, count, left, start_of_row, b, c, false);
                 }
             }
             for panel in 0..panels {

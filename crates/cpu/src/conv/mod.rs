@@ -19,7 +19,7 @@ use crate::shapes::ConvShape;
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
 /// parts in order. A constant, so that the bits do not depend on the number of threads.
-const PARTS: usize = 16;
+const PARTS: usize = 32;
 
 /// See `Backend::conv_forward`.
 pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {

@@ -66,7 +66,10 @@ impl<F: Factors, const N: usize, const R: usize> WithSimd for TransformFilters<'
 
 /// dw = G^T dU G for 16 filters: the transpose of [`TransformFilters`].
 pub struct FilterGradients<'a, const N: usize, const R: usize> {
+    /// From the panel's first line on.
     pub du: &'a [f32],
+    /// Numbers from one pair of points to the next.
+    pub du_pair: usize,
     pub channels: usize,
     pub lines: &'a mut [f32],
     pub dw: &'a mut [f32],
@@ -77,11 +80,11 @@ impl<const N: usize, const R: usize> WithSimd for FilterGradients<'_, N, R> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let FilterGradients { du, channels, lines, dw } = self;
+        let FilterGradients { du, du_pair, channels, lines, dw } = self;
         for channel in 0..channels {
             for lane in (0..PANEL).step_by(S::F32_LANES) {
-                let (rows, columns) = ((N * channels * PANEL) as isize, (channels * PANEL) as isize);
-                assert_eq!(du.len(), N * N * channels * PANEL);
+                let (rows, columns) = ((N * du_pair) as isize, du_pair as isize);
+                assert!(du.len() >= (N * N - 1) * du_pair + channels * PANEL);
                 let start = du[channel * PANEL + lane..].as_ptr();
                 // SAFETY: every one of the matrices has the channel's line.
                 let taps = unsafe { both::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };

@@ -1,25 +1,31 @@
 //! Convolutions with few multiplications (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast
 //! algorithms for convolutional neural networks", CVPR 2016), for stride 1 and windows of 3x3 and 5x5.
 //!
-//! A tile of m x m outputs reads 6 x 6 inputs, m = 4 for 3x3 and m = 2 for 5x5. Seen as polynomials, inputs and filters
-//! are evaluated at six points along each axis; at each of the 36 pairs of points the convolution is one product a
-//! channel, so all tiles and channels together are 36 matrix products: 36 multiply-adds a tile and channel pair where
-//! the definition takes 144 (3x3) or 100 (5x5). Both gradients are the transposed steps around the same kind of
-//! products.
+//! A tile of M x M outputs reads N x N inputs, N = M + R - 1 for windows of R x R. Seen as polynomials, inputs and filters
+//! are evaluated at N points along each axis; at each of the N x N pairs of points the convolution is one product a
+//! channel, so all tiles and channels together are N x N matrix products. Both gradients are the transposed steps around
+//! the same kind of products.
 //!
-//! The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: with the usual 0, 1, -1, 2, -2 errors are three to four times
-//! as large. Measured against f64 on random numbers with 192 channels: 1.8e-6 of the largest output, 1.5e-6 (3x3) and
-//! 2.2e-6 (5x5) of the largest weight gradient. In bf16 it is the values at the points that are rounded, which costs more
-//! than rounding inputs and filters: 1.1% of the outputs' standard deviation (a direct convolution in bf16: 0.24%).
+//! | | N | points | 3x3 | 5x5 | multiply-adds a tile and channel pair, of the definition's |
+//! |---|---|---|---|---|---|
+//! | fp32 | 7 | 5/16, 7/8, 7/4, their negatives and infinity | M = 5 | M = 3 | 49 of 225 |
+//! | bf16 | 6 | 0, 5/8, 3/2, their negatives and infinity | M = 4 | M = 2 | 36 of 144 and of 100 |
+//!
+//! Maps of 13 and of 27 are whole numbers of tiles with N = 7, but for two rows and columns of 15. Measured against f64
+//! on random numbers: 2.4e-6 of the largest output (3x3, 192 channels; sums are cut short for that, see
+//! [`SUMMED`]), 1.6e-6 (3x3) and 2.6e-6 (5x5) of the largest weight gradient. In bf16 it is the values at the points
+//! that are rounded, which costs more than rounding inputs and filters: with six points 1.1% of the outputs' standard
+//! deviation, with seven about 3% (a direct convolution in bf16: 0.24%).
 //!
 //! Loop nest, forward: for each group of about 32 tiles, all channels: values of 16 channels are brought side by side (a
-//! line), tiles of lines are transformed to V (36 matrices, tiles x channels); then, for 64 filters at a time, the 36
-//! products with the transformed filters U give M (tiles x filters), which is transformed back. V (0.9 MB with 192
+//! line), tiles of lines are transformed to V (49 matrices, tiles x channels); then, for 64 filters at a time, the 49
+//! products with the transformed filters U give M (tiles x filters), which is transformed back. V (1 MB with 192
 //! channels) and M (0.3 MB) fill the second cache, U passes through it once a group.
 
 mod filters;
 mod points;
 mod tiles;
+mod weights;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -27,11 +33,12 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::filters::{FilterGradients, Filters, TransformFilters};
-use self::points::{Evaluate, Inputs};
+use self::filters::{Filters, TransformFilters};
+use self::points::Inputs;
 use self::tiles::{Source, transform_outputs, transform_tiles};
+use self::weights::weight_gradient;
 use crate::factors::Factors;
-use crate::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
+use crate::panels::{AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
 use crate::shapes::ConvShape;
 
 /// Tiles worked on together, about.
@@ -119,6 +126,11 @@ impl Group {
     /// Tiles of an image.
     fn tiles(&self) -> usize {
         self.rows * self.across
+    }
+
+    /// Room for a matrix whose depth is the tiles of all images.
+    fn matrix<F: Factors>(&self) -> usize {
+        room(F::numbers(self.images * self.tiles()) * PANEL)
     }
 
     /// Tiles of all images, rounded up to `block`.
@@ -251,129 +263,6 @@ impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for Co
             }
             for (&panel, m) in panels.iter().zip(m.chunks_exact(m_panel)) {
                 transform_outputs::<S, N, M>(simd, maps, group, panel, m, m_matrix, lines, finish, y);
-            }
-        }
-    }
-}
-
-fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usize>(
-    maps: &Maps,
-    n: usize,
-    x: &[f32],
-    dy: &[f32],
-    dw: &mut [f32],
-) {
-    let mut outer = SCRATCH.take();
-    let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
-    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
-    let du_panel = N * N * maps.c * PANEL;
-    let du = first(&mut outer.u, maps.k / PANEL * du_panel);
-    for first_image in (0..n).step_by(images) {
-        for first_row in (0..down).step_by(rows) {
-            let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
-            let group = Group { images, first_row, rows, across };
-            let tiles = images * group.tiles();
-            let matrix = room(F::numbers(tiles) * PANEL);
-            let x = &x[first_image * x_image..][..images * x_image];
-            let dy = &dy[first_image * y_image..][..images * y_image];
-            let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
-            let gradients = Source { data: dy, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
-            let v = first(&mut outer.v, maps.c / PANEL * N * N * matrix);
-            v.par_chunks_exact_mut(N * N * matrix).enumerate().for_each(|(panel, to)| {
-                let (source, factors) = (&inputs, PhantomData);
-                F::dispatch(TransformPanel::<F, N, M, R, true> { source, group, panel, matrix, to, factors })
-            });
-            let d = first(&mut outer.m, maps.k / PANEL * N * N * matrix);
-            d.par_chunks_exact_mut(N * N * matrix).enumerate().for_each(|(panel, to)| {
-                let (source, factors) = (&gradients, PhantomData);
-                F::dispatch(TransformPanel::<F, N, M, R, false> { source, group, panel, matrix, to, factors })
-            });
-            let (v, d) = (&*v, &*d);
-            let (channels, accumulate) = (maps.c, first_image + first_row > 0);
-            du.par_chunks_mut(2 * du_panel).zip(d.par_chunks(2 * N * N * matrix)).for_each(|(du, d)| {
-                let factors = PhantomData;
-                F::dispatch(WeightProducts::<F, N> { channels, tiles, matrix, v, d, du, accumulate, factors });
-            });
-        }
-    }
-    let du = &*du;
-    let elems = PANEL * maps.c * R * R;
-    dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
-        let mut scratch = SCRATCH.take();
-        let lines = first(&mut scratch.lines, elems);
-        F::dispatch(FilterGradients::<N, R> { du: &du[panel * du_panel..][..du_panel], channels: maps.c, lines, dw });
-        SCRATCH.set(scratch);
-    });
-    SCRATCH.set(outer);
-}
-
-/// One panel of inputs, or of output gradients, to matrices.
-struct TransformPanel<'a, F, const N: usize, const M: usize, const R: usize, const INPUTS: bool> {
-    source: &'a Source<'a>,
-    group: Group,
-    panel: usize,
-    matrix: usize,
-    to: &'a mut [f32],
-    factors: PhantomData<F>,
-}
-
-impl<F: Factors, const N: usize, const M: usize, const R: usize, const INPUTS: bool> WithSimd
-    for TransformPanel<'_, F, N, M, R, INPUTS>
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let TransformPanel { source, group, panel, matrix, to, .. } = self;
-        let mut scratch = SCRATCH.take();
-        let Scratch { lines, padded, .. } = &mut scratch;
-        if INPUTS {
-            transform_tiles::<S, F, Inputs, N, N, false>(simd, source, group, M, panel, lines, padded, matrix, to);
-        } else {
-            transform_tiles::<S, F, Evaluate<false>, N, M, false>(
-                simd, source, group, M, panel, lines, padded, matrix, to,
-            );
-        }
-        SCRATCH.set(scratch);
-    }
-}
-
-/// dU += V^T D for one or two panels of filters.
-struct WeightProducts<'a, F, const N: usize> {
-    channels: usize,
-    tiles: usize,
-    matrix: usize,
-    v: &'a [f32],
-    d: &'a [f32],
-    du: &'a mut [f32],
-    accumulate: bool,
-    factors: PhantomData<F>,
-}
-
-impl<F: Factors, const N: usize> WithSimd for WeightProducts<'_, F, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let WeightProducts { channels, tiles, matrix, v, d, du, accumulate, .. } = self;
-        let (du_pair, du_panel) = (channels * PANEL, N * N * channels * PANEL);
-        let count = du.len() / du_panel;
-        let (d, du) = (d.as_ptr(), du.as_mut_ptr());
-        for pair in 0..N * N {
-            for (panel, v) in v.chunks_exact(N * N * matrix).enumerate() {
-                // SAFETY: matrix `pair` of each panel of v and d, rows of `panel` of matrix `pair` of each panel of du.
-                unsafe {
-                    let b: [*const f32; 2] = [0, 1].map(|i| d.add((i.min(count - 1) * N * N + pair) * matrix));
-                    let rows = pair * du_pair + panel * PANEL * PANEL;
-                    let c: [*mut f32; 2] = [0, 1].map(|i| du.add(i.min(count - 1) * du_panel + rows));
-                    for from in (0..tiles).step_by(SUMMED) {
-                        let (line, depth) = (F::numbers(from) * PANEL, F::numbers(SUMMED.min(tiles - from)));
-                        let left = Left { chunk_stride: 0, chunks: 1, depth };
-                        let (a, b) = (v.as_ptr().add(pair * matrix + line), b.map(|b| b.add(line)));
-                        let (b, c, adds) = (&b[..count], &c[..count], accumulate || from > 0);
-                        multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, adds);
-                    }
-                }
             }
         }
     }

@@ -1,0 +1,152 @@
+//! The gradient of the filters: inputs and output gradients to their values at the points, and the products of those.
+
+use std::marker::PhantomData;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::filters::FilterGradients;
+use super::points::{Evaluate, Inputs};
+use super::tiles::{Source, transform_tiles};
+use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
+use crate::factors::Factors;
+use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply};
+
+/// dw, by rounds of some groups of tiles: all their panels of inputs and of output gradients are transformed, then at
+/// each pair of points dU += V^T D, group after group. How many groups make a round depends on the number of threads; the
+/// order of the sums does not.
+pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usize>(
+    maps: &Maps,
+    n: usize,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) {
+    let mut outer = SCRATCH.take();
+    let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
+    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
+    let (c_panels, k_panels) = (maps.c / PANEL, maps.k / PANEL);
+    let mut groups = Vec::new();
+    for first_image in (0..n).step_by(images) {
+        for first_row in (0..down).step_by(rows) {
+            let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
+            groups.push((first_image, Group { images, first_row, rows, across }));
+        }
+    }
+    let du_pair = k_panels * maps.c * PANEL;
+    let du = first(&mut outer.u, N * N * du_pair);
+    let panel_elems = N * N * room(F::numbers(images * rows * across) * PANEL);
+    let group_elems = (c_panels + k_panels) * panel_elems;
+    for (round, groups) in groups.chunks(rayon::current_num_threads().max(2)).enumerate() {
+        let transformed = first(&mut outer.v, groups.len() * group_elems);
+        transformed.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(index, to)| {
+            let (first_image, group) = groups[index / (c_panels + k_panels)];
+            let (panel, factors) = (index % (c_panels + k_panels), PhantomData);
+            let matrix = group.matrix::<F>();
+            if panel < c_panels {
+                let data = &x[first_image * x_image..][..group.images * x_image];
+                let source = &Source { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+                F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, factors });
+            } else {
+                let (data, panel) = (&dy[first_image * y_image..][..group.images * y_image], panel - c_panels);
+                let source = &Source { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
+                F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, factors });
+            }
+        });
+        let transformed = &*transformed;
+        du.par_chunks_exact_mut(du_pair).enumerate().for_each(|(pair, du)| {
+            for (index, (_, group)) in groups.iter().enumerate() {
+                let (tiles, matrix) = (group.images * group.tiles(), group.matrix::<F>());
+                let panels = &transformed[index * group_elems..][..group_elems];
+                let (v, d) = panels.split_at(c_panels * panel_elems);
+                let (v, d) = (&v[pair * matrix..], &d[pair * matrix..]);
+                let (accumulate, factors) = (round + index > 0, PhantomData);
+                F::dispatch(WeightProducts::<F> { panel_elems, tiles, v, d, du, accumulate, factors });
+            }
+        });
+    }
+    let du = &*du;
+    let elems = PANEL * maps.c * R * R;
+    dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
+        let mut scratch = SCRATCH.take();
+        let lines = first(&mut scratch.lines, elems);
+        let du = &du[panel * maps.c * PANEL..];
+        F::dispatch(FilterGradients::<N, R> { du, du_pair, channels: maps.c, lines, dw });
+        SCRATCH.set(scratch);
+    });
+    SCRATCH.set(outer);
+}
+
+/// One panel of inputs, or of output gradients, to matrices.
+struct TransformPanel<'a, F, const N: usize, const M: usize, const INPUTS: bool> {
+    source: &'a Source<'a>,
+    group: Group,
+    panel: usize,
+    matrix: usize,
+    to: &'a mut [f32],
+    factors: PhantomData<F>,
+}
+
+impl<F: Factors, const N: usize, const M: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, N, M, INPUTS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let TransformPanel { source, group, panel, matrix, to, .. } = self;
+        let mut scratch = SCRATCH.take();
+        let Scratch { lines, padded, .. } = &mut scratch;
+        if INPUTS {
+            transform_tiles::<S, F, Inputs, N, N, false>(simd, source, group, M, panel, lines, padded, matrix, to);
+        } else {
+            transform_tiles::<S, F, Evaluate<false>, N, M, false>(
+                simd, source, group, M, panel, lines, padded, matrix, to,
+            );
+        }
+        SCRATCH.set(scratch);
+    }
+}
+
+/// dU += V^T D at one pair of points: for each panel of filters a line for each channel.
+struct WeightProducts<'a, F> {
+    /// Numbers from a panel of v or d to the next.
+    panel_elems: usize,
+    tiles: usize,
+    v: &'a [f32],
+    d: &'a [f32],
+    du: &'a mut [f32],
+    accumulate: bool,
+    factors: PhantomData<F>,
+}
+
+impl<F: Factors> WithSimd for WeightProducts<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let WeightProducts { panel_elems, tiles, v, d, du, accumulate, .. } = self;
+        let (c_panels, k_panels) = (v.len().div_ceil(panel_elems), d.len().div_ceil(panel_elems));
+        let depth = F::numbers(tiles) * PANEL;
+        assert!(du.len() == k_panels * c_panels * PANEL * PANEL);
+        assert!(v.len() >= (c_panels - 1) * panel_elems + depth && d.len() >= (k_panels - 1) * panel_elems + depth);
+        for panel in (0..k_panels).step_by(2) {
+            let count = (k_panels - panel).min(2);
+            for c_panel in 0..c_panels {
+                for from in (0..tiles).step_by(SUMMED) {
+                    let line = F::numbers(from) * PANEL;
+                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(SUMMED.min(tiles - from)) };
+                    // SAFETY: the lines of one panel of v and of one or two of d, and 16 lines of as many panels of du, as
+                    // asserted.
+                    unsafe {
+                        let a = v.as_ptr().add(c_panel * panel_elems + line);
+                        let (b, c) = (d.as_ptr().add(panel * panel_elems + line), du.as_mut_ptr());
+                        let at = |i: usize| ((panel + i) * c_panels + c_panel) * PANEL * PANEL;
+                        let b: [*const f32; 2] = [b, b.wrapping_add(panel_elems)];
+                        let c: [*mut f32; 2] = [c.add(at(0)), c.wrapping_add(at(1))];
+                        let (b, c, adds) = (&b[..count], &c[..count], accumulate || from > 0);
+                        multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, adds);
+                    }
+                }
+            }
+        }
+    }
+}
