@@ -261,10 +261,19 @@ impl<S: Simd> Constants<S> {
     fn powers(&self, simd: S, sum: S::f32s) -> [S::f32s; 2] {
         let s = simd.mul_add_e_f32s(self.alpha, sum, self.k);
         if self.beta == 0.75 {
-            // s^-3/4 is r^3/2, r the inverse root; and the root of r is r by its own inverse root.
-            let r = inverse_sqrt(simd, s);
-            let root = simd.mul_f32s(r, inverse_sqrt(simd, r));
-            return [simd.mul_f32s(r, r), simd.mul_f32s(r, root)];
+            if let Some(r) = inverse_sqrt(simd, s)
+                && let Some(inverse) = inverse_sqrt(simd, r)
+            {
+                // s^-3/4 is r^3/2, r the inverse root; and the root of r is r by its own inverse root.
+                let root = simd.mul_f32s(r, inverse);
+                return [simd.mul_f32s(r, r), simd.mul_f32s(r, root)];
+            }
+            // One division for both: 1 / (root of s * root of that), and 1 / root of s is that times the second root.
+            let root = simd.sqrt_f32s(s);
+            let second = simd.sqrt_f32s(root);
+            let power = simd.div_f32s(simd.splat_f32s(1.), simd.mul_f32s(root, second));
+            let inverse_root = simd.mul_f32s(power, second);
+            return [simd.mul_f32s(inverse_root, inverse_root), power];
         }
         let mut values = [0f32; 16];
         store(simd, &mut values, s);

@@ -325,18 +325,20 @@ fn join_pairs_avx2(even: std::arch::x86_64::__m256, odd: std::arch::x86_64::__m2
     [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
 }
 
-/// x^-1/2, to about one unit in the last place, for positive finite x.
+/// x^-1/2, to about one unit in the last place, for positive finite x; `None` where there is no faster way than a root and
+/// a division. (AVX2's estimate is none: its bits differ from one maker of processors to another.)
 #[inline(always)]
-pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 16 {
         // 14 bits, and a step of Newton's to twice as many: a third of the time that a root and a division take.
         // SAFETY: vectors of this width are those of AVX-512.
         let y = unsafe { same(inverse_sqrt_14_bits(same(x))) };
         let half = simd.mul_f32s(simd.mul_f32s(simd.splat_f32s(-0.5), x), y);
-        return simd.mul_f32s(y, simd.mul_add_e_f32s(half, y, simd.splat_f32s(1.5)));
+        return Some(simd.mul_f32s(y, simd.mul_add_e_f32s(half, y, simd.splat_f32s(1.5))));
     }
-    simd.div_f32s(simd.splat_f32s(1.), simd.sqrt_f32s(x))
+    let _ = (simd, x);
+    None
 }
 
 #[cfg(target_arch = "x86_64")]
