@@ -6,9 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-#[cfg(target_arch = "x86_64")]
-use alexnet_split_cpu::Bf16;
-use alexnet_split_cpu::{Fp32, augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, simd, softmax, update};
+use alexnet_split_cpu::{augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, simd, softmax, update};
 
 use super::*;
 use crate::error::Error;
@@ -47,17 +45,6 @@ impl CpuBackend {
         // The mutex guards no data, so a panic elsewhere leaves nothing broken behind it.
         self.permit.as_ref().map(|permit| permit.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Calls an operation for the backend's kind of factors.
-macro_rules! in_precision {
-    ($backend:ident, $($operation:ident)::+($($argument:expr),*)) => {
-        match $backend.precision {
-            #[cfg(target_arch = "x86_64")]
-            Precision::Bf16 => $($operation)::+::<Bf16>($($argument),*),
-            _ => $($operation)::+::<Fp32>($($argument),*),
-        }
-    };
 }
 
 impl Backend for CpuBackend {
@@ -123,7 +110,7 @@ impl Backend for CpuBackend {
         y: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        in_precision!(self, conv::conv_forward(shape, n, x, w, bias.map(Vec::as_slice), y));
+        conv::conv_forward(self.precision, shape, n, x, w, bias.map(Vec::as_slice), y);
         Ok(())
     }
 
@@ -136,7 +123,7 @@ impl Backend for CpuBackend {
         dx: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        in_precision!(self, conv::conv_backward_input(shape, n, dy, w, dx));
+        conv::conv_backward_input(self.precision, shape, n, dy, w, dx);
         Ok(())
     }
 
@@ -149,7 +136,7 @@ impl Backend for CpuBackend {
         dw: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        in_precision!(self, conv::conv_backward_weight(shape, n, x, dy, dw));
+        conv::conv_backward_weight(self.precision, shape, n, x, dy, dw);
         Ok(())
     }
 
@@ -169,7 +156,7 @@ impl Backend for CpuBackend {
         y: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        in_precision!(self, dense::dense_forward(shape, n, x, w, bias.map(Vec::as_slice), y));
+        dense::dense_forward(self.precision, shape, n, x, w, bias.map(Vec::as_slice), y);
         Ok(())
     }
 
@@ -182,7 +169,7 @@ impl Backend for CpuBackend {
         dx: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        in_precision!(self, dense::dense_backward_input(shape, n, dy, w, dx));
+        dense::dense_backward_input(self.precision, shape, n, dy, w, dx);
         Ok(())
     }
 
@@ -195,7 +182,7 @@ impl Backend for CpuBackend {
         dw: &mut Vec<f32>,
     ) -> Result<()> {
         let _core = self.core();
-        in_precision!(self, dense::dense_backward_weight(shape, n, x, dy, dw));
+        dense::dense_backward_weight(self.precision, shape, n, x, dy, dw);
         Ok(())
     }
 

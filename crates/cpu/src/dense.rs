@@ -14,9 +14,9 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::factors::Factors;
 use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
-use crate::shapes::DenseShape;
+use crate::factors::{Factors, in_precision};
+use crate::shapes::{DenseShape, Precision};
 
 /// Rows of a block of weights, and its depth.
 const BLOCK: usize = 128;
@@ -45,13 +45,29 @@ thread_local! {
 }
 
 /// See `Backend::dense_forward`.
-pub fn dense_forward<F: Factors>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn dense_forward(
+    precision: Precision,
+    s: &DenseShape,
+    n: usize,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    in_precision!(precision, forward(s, n, x, w, bias, y))
+}
+
+fn forward<F: Factors>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let y = Rows::new(y, n, s.outputs);
     by_images::<F, false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
 }
 
 /// See `Backend::dense_backward_input`.
-pub fn dense_backward_input<F: Factors>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn dense_backward_input(precision: Precision, s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    in_precision!(precision, backward_input(s, n, dy, w, dx))
+}
+
+fn backward_input<F: Factors>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let dx = Rows::new(dx, n, s.inputs);
     by_images::<F, true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
 }
@@ -204,7 +220,11 @@ impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
 }
 
 /// See `Backend::dense_backward_weight`.
-pub fn dense_backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn dense_backward_weight(precision: Precision, s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    in_precision!(precision, backward_weight(s, n, x, dy, dw))
+}
+
+fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let DenseShape { inputs, outputs } = *s;
     let panel_elems = F::numbers(n) * PANEL;
     let mut outer = SCRATCH.take();

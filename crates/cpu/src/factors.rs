@@ -78,6 +78,18 @@ pub trait Factors: 'static {
     }
 }
 
+/// Calls a function for the kind of factors that a precision means: fp32 where it is none of the CPU's.
+macro_rules! in_precision {
+    ($precision:ident, $operation:ident($($argument:expr),*)) => {
+        match $precision {
+            #[cfg(target_arch = "x86_64")]
+            crate::shapes::Precision::Bf16 => $operation::<crate::bf16::Bf16>($($argument),*),
+            _ => $operation::<crate::factors::Fp32>($($argument),*),
+        }
+    };
+}
+pub(crate) use in_precision;
+
 /// Values as they are.
 pub struct Fp32;
 

@@ -1,6 +1,8 @@
 //! The operations of alexnet-split on a CPU, parallel over the rayon pool that they are called in. What each one
 //! computes is told by its method of `Backend` in the main crate; the files here tell how.
 //!
+//! Nothing public is generic: what is compiled for every width of vectors is compiled in this crate, once.
+//!
 //! Work is cut at points that depend on shapes alone and sums have a fixed order, so the same bits come out for any
 //! number of threads.
 
@@ -22,7 +24,3 @@ pub mod shapes;
 pub mod simd;
 pub mod softmax;
 pub mod update;
-
-#[cfg(target_arch = "x86_64")]
-pub use bf16::Bf16;
-pub use factors::{Factors, Fp32};

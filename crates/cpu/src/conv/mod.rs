@@ -14,15 +14,27 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::factors::Factors;
-use crate::shapes::ConvShape;
+use crate::factors::{Factors, in_precision};
+use crate::shapes::{ConvShape, Precision};
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
 /// parts in order. A constant, so that the bits do not depend on the number of threads.
 const PARTS: usize = 32;
 
 /// See `Backend::conv_forward`.
-pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn conv_forward(
+    precision: Precision,
+    s: &ConvShape,
+    n: usize,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    in_precision!(precision, forward(s, n, x, w, bias, y))
+}
+
+fn forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_forward::<F>(s, n, x, w, bias, y);
     } else if direct::applies(s) {
@@ -33,7 +45,11 @@ pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], b
 }
 
 /// See `Backend::conv_backward_input`.
-pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv_backward_input(precision: Precision, s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    in_precision!(precision, backward_input(s, n, dy, w, dx))
+}
+
+fn backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_input::<F>(s, n, dy, w, dx);
     } else {
@@ -43,7 +59,11 @@ pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &
 }
 
 /// See `Backend::conv_backward_weight`.
-pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight(precision: Precision, s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    in_precision!(precision, backward_weight(s, n, x, dy, dw))
+}
+
+fn backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_weight::<F>(s, n, x, dy, dw);
     } else if direct::applies(s) {

@@ -184,6 +184,8 @@ fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
         .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, factors: PhantomData }));
     let u = &*u;
     let (images, rows, down, across) = grouping::<M>(maps, GROUP);
+    // Smaller groups where there are more threads than groups: each tile is for itself, so this changes no bits.
+    let images = images.min(n.div_ceil(2 * rayon::current_num_threads()).max(1));
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
     y[..n * y_image].par_chunks_mut(images * y_image).enumerate().for_each(|(index, y)| {
         let mut scratch = SCRATCH.take();
