@@ -166,8 +166,8 @@ fn bad_images_are_named_and_skipped_on_request() {
         ("truncated.jpg", good[..good.len() * 2 / 3].to_vec(), "damaged JPEG"),
         ("ended.jpg", [&good[..good.len() * 2 / 3], &[0xff, 0xd9]].concat(), "truncated JPEG"),
         ("header.jpg", good[..30].to_vec(), "damaged JPEG"),
-        ("truncated.png", png[..png.len() / 2].to_vec(), "damaged Png"),
-        ("flipped.png", flipped, "damaged Png"),
+        ("truncated.png", png[..png.len() / 2].to_vec(), "damaged PNG"),
+        ("flipped.png", flipped, "damaged PNG"),
         ("bomb.bmp", bomb, "60000x60000 pixels; at most"),
     ];
     for (name, bytes, problem) in &cases {

@@ -6,25 +6,20 @@
 //! picture that is half grey.
 
 use std::cell::RefCell;
-use std::io::Cursor;
 
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use super::caught::caught;
+use super::formats::{self, check_size, orientation};
 use super::jpeg::{self, Headers, Square};
 
 /// Pixels of the largest image that is decoded: a tenth of a gigapixel, 300 MB.
 pub const MAX_PIXELS: u64 = 100_000_000;
-
-/// Longest side; formats claim up to four billion.
-const MAX_SIDE: u32 = 65_535;
 
 /// An image: rows of red, green, blue.
 pub struct Rgb {
@@ -34,8 +29,8 @@ pub struct Rgb {
     pub height: usize,
     /// Height x width x 3.
     pub pixels: Vec<u8>,
-    /// How it must be turned to stand upright.
-    orientation: Orientation,
+    /// How it must be turned to stand upright, as EXIF numbers it; 1 is not at all.
+    orientation: u8,
 }
 
 /// Decodes a file of any format that is known (JPEG, PNG, WebP, BMP, GIF).
@@ -56,7 +51,7 @@ pub fn decode_whole(bytes: &[u8]) -> Result<Rgb, String> {
         return Err("the file is empty".into());
     }
     let decoded =
-        caught(|| if bytes.starts_with(&[0xff, 0xd8, 0xff]) { decode_jpeg(bytes) } else { decode_other(bytes) });
+        caught(|| if bytes.starts_with(&[0xff, 0xd8, 0xff]) { decode_jpeg(bytes) } else { formats::decode(bytes) });
     decoded.unwrap_or_else(|| Err("the decoder failed on it (a defect of the decoder); the image is damaged".into()))
 }
 
@@ -65,21 +60,9 @@ pub fn decode_whole(bytes: &[u8]) -> Result<Rgb, String> {
 /// None for everything else, and where it is damaged: [`decode`] knows what to do, or what is wrong.
 pub fn jpeg_square(bytes: &[u8], size: usize) -> Option<Square> {
     let headers = Headers::parse(bytes)?;
-    let plain = orientation(headers.exif) == Orientation::NoTransforms;
+    let plain = orientation(headers.exif) == 1;
     check_size(headers.width as u64, headers.height as u64).ok().filter(|()| plain)?;
     Square::decode(&headers, size)
-}
-
-fn check_size(width: u64, height: u64) -> Result<(), String> {
-    if width == 0 || height == 0 {
-        return Err(format!("{width}x{height} pixels: there is nothing to see"));
-    }
-    match width * height {
-        pixels if pixels > MAX_PIXELS => {
-            Err(format!("{width}x{height} pixels; at most {} million are decoded", MAX_PIXELS / 1_000_000))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
@@ -96,8 +79,8 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
 fn decode_jpeg_as(bytes: &[u8], strict: bool) -> Result<Rgb, String> {
     let options = DecoderOptions::default()
         .set_strict_mode(strict)
-        .set_max_width(MAX_SIDE as usize)
-        .set_max_height(MAX_SIDE as usize)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     let problem = |error: zune_jpeg::errors::DecodeErrors| format!("damaged JPEG: {error:?}");
@@ -113,47 +96,17 @@ fn decode_jpeg_as(bytes: &[u8], strict: bool) -> Result<Rgb, String> {
     Ok(Rgb { width, height, pixels, orientation })
 }
 
-/// How an image must be turned, by its EXIF.
-fn orientation(exif: Option<&[u8]>) -> Orientation {
-    // WebP files have what only JPEG should have before it.
-    let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
-    exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
-}
-
-fn decode_other(bytes: &[u8]) -> Result<Rgb, String> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    let Some(format) = reader.format() else {
-        return Err("not an image of a known format (JPEG, PNG, WebP, BMP, GIF)".into());
-    };
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
-    limits.max_alloc = Some(8 * MAX_PIXELS); // 16-bit RGBA
-    reader.limits(limits);
-    let problem = |error: image::ImageError| format!("damaged {format:?}: {error}");
-    let mut decoder = reader.into_decoder().map_err(problem)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width.into(), height.into())?;
-    let orientation = orientation(decoder.exif_metadata().ok().flatten().as_deref());
-    let image = DynamicImage::from_decoder(decoder).map_err(problem)?;
-    let pixels = match image {
-        // The upper 8 bits, where the library would round.
-        DynamicImage::ImageLuma16(_)
-        | DynamicImage::ImageLumaA16(_)
-        | DynamicImage::ImageRgb16(_)
-        | DynamicImage::ImageRgba16(_) => image.into_rgb16().iter().map(|v| (v >> 8) as u8).collect(),
-        image => image.into_rgb8().into_raw(),
-    };
-    Ok(Rgb { width: width as usize, height: height as usize, pixels, orientation })
-}
-
 impl Rgb {
+    /// Rows of so many columns and rows, and what the camera wrote.
+    pub fn new([width, height]: [u32; 2], pixels: Vec<u8>, exif: Option<&[u8]>) -> Rgb {
+        Rgb { width: width as usize, height: height as usize, pixels, orientation: orientation(exif) }
+    }
+
     /// An image of bytes: C H W, grey or colours.
     pub fn from_planes(channels: usize, height: usize, width: usize, planes: &[u8]) -> Rgb {
         let area = height * width;
         let pixels = (0..area).flat_map(|at| [0, 1, 2].map(|c| planes[c.min(channels - 1) * area + at])).collect();
-        Rgb { width, height, pixels, orientation: Orientation::NoTransforms }
+        Rgb { width, height, pixels, orientation: 1 }
     }
 
     /// Scaled so that the shorter side is `size`, and the centre of the longer one (paper, section 2): size x size x 3,
@@ -187,21 +140,21 @@ impl Rgb {
 }
 
 /// Turns a square.
-fn upright(pixels: Vec<u8>, size: usize, orientation: Orientation) -> Vec<u8> {
-    if orientation == Orientation::NoTransforms {
+fn upright(pixels: Vec<u8>, size: usize, orientation: u8) -> Vec<u8> {
+    if orientation == 1 {
         return pixels;
     }
     let last = size - 1;
     // Where the pixel at (row, column) of the upright image lies.
     let from = |row: usize, column: usize| match orientation {
-        Orientation::NoTransforms => (row, column),
-        Orientation::FlipHorizontal => (row, last - column),
-        Orientation::Rotate180 => (last - row, last - column),
-        Orientation::FlipVertical => (last - row, column),
-        Orientation::Rotate90FlipH => (column, row),
-        Orientation::Rotate90 => (last - column, row),
-        Orientation::Rotate270FlipH => (last - column, last - row),
-        Orientation::Rotate270 => (column, last - row),
+        2 => (row, last - column),
+        3 => (last - row, last - column),
+        4 => (last - row, column),
+        5 => (column, row),
+        6 => (last - column, row),
+        7 => (last - column, last - row),
+        8 => (column, last - row),
+        _ => (row, column),
     };
     let places = (0..size).flat_map(|row| (0..size).map(move |column| (row, column)));
     let pixel = |(row, column)| {

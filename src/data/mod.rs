@@ -1,9 +1,11 @@
 //! Images in, batches out: small sets in memory, prepared ones on disk.
 
+pub mod bitmap;
 pub mod caught;
 pub mod cifar;
 pub mod colours;
 pub mod decode;
+pub mod formats;
 pub mod idx;
 pub mod input;
 pub mod jpeg;

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
+use crate::data::bitmap::Bitmap;
 use crate::disk::write_whole;
 use crate::error::{Error, Result};
 use crate::net::pair::Pair;
@@ -99,7 +99,7 @@ impl Kernels {
     /// Values that are not finite are black; where all are equal they are grey.
     ///
     /// Fails for other numbers of channels, and where the picture would have more than 2^28 pixels.
-    pub fn picture(&self, scale: u32) -> Result<DynamicImage> {
+    pub fn picture(&self, scale: u32) -> Result<Bitmap> {
         let [channels, rows, cols] = self.shape;
         if ![1, 3].contains(&channels) {
             let problem = format!("kernels of {channels} channels have no colours; 1 (grey) or 3 can be drawn");
@@ -121,26 +121,22 @@ impl Kernels {
             _ if min == max => 128,
             v => (255. * (v - min) / (max - min)).round() as u8,
         };
-        let mut picture = RgbImage::new((width * scale) as u32, (height * scale) as u32);
+        let mut picture = Bitmap::black([width, height].map(|side| (side * scale) as u32), channels);
         let mut top = BORDER;
         for (values, lines) in self.streams.iter().zip(&lines) {
             for (at, kernel) in values.chunks(self.elems()).enumerate() {
                 let (x0, y0) = (BORDER + at % ROW * (cols + BORDER), top + at / ROW * (rows + BORDER));
                 for tap in 0..rows * cols {
-                    let rgb = Rgb([0, 1, 2].map(|c| shade(kernel[c.min(channels - 1) * rows * cols + tap])));
+                    let colour = |c| shade(kernel[c * rows * cols + tap]);
                     let (x, y) = ((x0 + tap % cols) * scale, (y0 + tap / cols) * scale);
                     for pixel in 0..scale * scale {
-                        picture.put_pixel((x + pixel % scale) as u32, (y + pixel / scale) as u32, rgb);
+                        picture.put(x + pixel % scale, y + pixel / scale, colour);
                     }
                 }
             }
             top += lines * (rows + BORDER) + GAP - BORDER;
         }
-        if channels == 1 {
-            let grey = |x, y| Luma([picture.get_pixel(x, y)[0]]);
-            return Ok(GrayImage::from_fn(picture.width(), picture.height(), grey).into());
-        }
-        Ok(picture.into())
+        Ok(picture)
     }
 
     /// How colourful each kernel is; `None` for one channel, which has no colours.
@@ -236,14 +232,7 @@ impl Colours {
 }
 
 /// Writes a picture as PNG, so that it is there whole or not at all.
-pub fn write_png(picture: &DynamicImage, path: &Path) -> Result<()> {
-    let bytes = png(picture).map_err(Error::io("write", path))?;
+pub fn write_png(picture: &Bitmap, path: &Path) -> Result<()> {
+    let bytes = picture.png().map_err(Error::io("write", path))?;
     write_whole(path, &bytes)
-}
-
-/// A picture as the bytes of a PNG file.
-pub fn png(picture: &DynamicImage) -> std::io::Result<Vec<u8>> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).map_err(std::io::Error::other)?;
-    Ok(bytes.into_inner())
 }

@@ -16,15 +16,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::data::DataSet;
+use crate::data::bitmap::Bitmap;
 use crate::disk::{self, append_line, read_if_there, write_whole};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
-use crate::report::filters;
 use crate::report::tensorboard::EventFile;
 use crate::train::checkpoint;
 
@@ -249,10 +248,10 @@ impl RunDir {
     }
 
     /// Keeps a picture of the first layer's kernels.
-    pub fn keep_picture(&mut self, step: u64, picture: &DynamicImage) -> Result<()> {
+    pub fn keep_picture(&mut self, step: u64, picture: &Bitmap) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
         let path = self.path.join("filters").join(format!("step-{step:08}.png"));
-        let png = filters::png(picture).map_err(Error::io("write", &path))?;
+        let png = picture.png().map_err(Error::io("write", &path))?;
         files.events.image(step, "filters", &png, picture.width(), picture.height())?;
         files.events.flush()?;
         std::fs::create_dir_all(self.path.join("filters"))

@@ -1,12 +1,10 @@
 //! What a network makes of held-out images: which classes it takes for which, its worst and its best images.
 
 use std::fmt::Write;
-use std::io::Cursor;
-
-use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 
 use super::html::{escape, percent, png_address, short, shortened, table};
 use crate::backend::Backend;
+use crate::data::bitmap::Bitmap;
 use crate::data::{DataSet, ImageSet};
 use crate::error::{Error, Result};
 use crate::train::session::{Session, softmax};
@@ -110,16 +108,10 @@ impl Shown {
         let planes = set.image(verdict.image as usize)?;
         let (width, height, area) = (set.width as u32, set.height as u32, set.width * set.height);
         let wrong = || Error::data("held-out images", format!("image {} cannot be shown", verdict.image));
-        let image: DynamicImage = if set.channels == 3 {
-            let pixels = (0..area).flat_map(|i| [planes[i], planes[area + i], planes[2 * area + i]]).collect();
-            RgbImage::from_raw(width, height, pixels).ok_or_else(wrong)?.into()
-        } else {
-            GrayImage::from_raw(width, height, planes[..area].to_vec()).ok_or_else(wrong)?.into()
-        };
-        let image = if width.max(height) > PIXELS { image.thumbnail(PIXELS, PIXELS) } else { image };
-        let mut png = Cursor::new(Vec::new());
-        image.write_to(&mut png, ImageFormat::Png).map_err(|_| wrong())?;
-        Ok(Shown { verdict: *verdict, png: png.into_inner(), size: width.max(height) })
+        let values = (0..area).flat_map(|at| (0..set.channels).map(move |c| c * area + at)).map(|at| planes[at]);
+        let image = Bitmap { size: [width, height], channels: set.channels, values: values.collect() };
+        let png = image.within(PIXELS).and_then(|image| image.png()).map_err(|_| wrong())?;
+        Ok(Shown { verdict: *verdict, png, size: width.max(height) })
     }
 }
 

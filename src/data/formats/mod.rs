@@ -1,0 +1,54 @@
+//! Image files other than JPEG to rows of red, green and blue.
+//!
+//! Each format has a file, and gives what Pillow's `convert("RGB")` does: grey is repeated, palettes are looked up,
+//! transparency is dropped. Of 16 bits the upper eight count. What is cut off or damaged is an error.
+
+mod bmp;
+mod exif;
+mod gif;
+pub mod png;
+mod ppm;
+mod webp;
+
+pub use exif::orientation;
+
+use super::decode::{MAX_PIXELS, Rgb};
+
+/// Longest side; formats claim up to four billion.
+const MAX_SIDE: u64 = 65_535;
+
+/// Memory that a decoder may take: 16-bit RGBA.
+const MAX_BYTES: usize = 8 * MAX_PIXELS as usize;
+
+/// Decodes a file, whose format is told by its first bytes.
+pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => png::decode(bytes),
+        [b'G', b'I', b'F', b'8', ..] => gif::decode(bytes),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(bytes),
+        [b'B', b'M', ..] => bmp::decode(bytes),
+        [b'P', b'5' | b'6', ..] => ppm::decode(bytes),
+        _ => Err("not an image of a known format (JPEG, PNG, WebP, BMP, GIF)".into()),
+    }
+}
+
+/// Fails where an image has no pixels, or too many to be decoded.
+pub fn check_size(width: u64, height: u64) -> Result<(), String> {
+    match (width, height) {
+        (0, _) | (_, 0) => Err(format!("{width}x{height} pixels: there is nothing to see")),
+        (..=MAX_SIDE, ..=MAX_SIDE) if width * height <= MAX_PIXELS => Ok(()),
+        (..=MAX_SIDE, ..=MAX_SIDE) => {
+            Err(format!("{width}x{height} pixels; at most {} million are decoded", MAX_PIXELS / 1_000_000))
+        }
+        _ => Err(format!("{width}x{height} pixels; a side has at most {MAX_SIDE}")),
+    }
+}
+
+/// Samples of 1 to 4 channels (grey, grey and transparency, RGB, RGB and transparency) to red, green and blue.
+fn to_rgb(samples: Vec<u8>, channels: usize) -> Vec<u8> {
+    match channels {
+        3 => samples,
+        4 => samples.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect(),
+        _ => samples.chunks_exact(channels).flat_map(|pixel| [pixel[0]; 3]).collect(),
+    }
+}
