@@ -7,8 +7,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -127,13 +128,16 @@ impl Rgb {
                 shorter as f64,
                 shorter as f64,
             );
-            let whole = Image::from_vec_u8(width as u32, height as u32, pixels, PixelType::U8x3);
-            let whole = whole.map_err(|error| format!("cannot be scaled: {error}"))?;
-            let mut square = Image::new(size as u32, size as u32, PixelType::U8x3);
+            // One kind of pixels, named here: otherwise the crate's code for all kinds is compiled, 3 MB of it.
+            let failed = |error: &dyn std::fmt::Display| format!("cannot be scaled: {error}");
+            let mut square = vec![0; 3 * size * size];
+            let whole = TypedImageRef::<U8x3>::from_buffer(width as u32, height as u32, &pixels);
+            let to = TypedImage::<U8x3>::from_buffer(size as u32, size as u32, &mut square);
+            let (whole, mut to) = (whole.map_err(|error| failed(&error))?, to.map_err(|error| failed(&error))?);
             RESIZER
-                .with_borrow_mut(|resizer| resizer.resize(&whole, &mut square, &options))
-                .map_err(|error| format!("cannot be scaled: {error}"))?;
-            square.into_vec()
+                .with_borrow_mut(|resizer| resizer.resize_typed(&whole, &mut to, &options))
+                .map_err(|error| failed(&error))?;
+            square
         };
         Ok(upright(pixels, size, orientation))
     }
