@@ -21,6 +21,7 @@ pub mod rng;
 pub mod shapes;
 pub mod simd;
 pub mod softmax;
+mod transpose;
 pub mod update;
 
 #[cfg(target_arch = "x86_64")]
