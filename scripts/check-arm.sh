@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the program for 64-bit ARM and, where an emulator is there or can be installed, runs the CPU's operations
-# against their definitions on it: the paths that NEON takes.
+# against their definitions on it: the paths that NEON takes. An emulator's time tells nothing, so the machine code of the
+# hot loops is read, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,4 +18,6 @@ if ! tools > /dev/null; then
 fi
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+cargo build --locked --quiet --release -p alexnet-split-cpu --example hot_loops --target "$target"
+scripts/check_loops.py "${CARGO_TARGET_DIR:-target}/$target/release/examples/hot_loops"
 cargo test --locked --quiet --target "$target" --test operations -- cpu:: fused_layers

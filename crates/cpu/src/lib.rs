@@ -23,4 +23,5 @@ pub mod rng;
 pub mod shapes;
 pub mod simd;
 pub mod softmax;
+mod transpose;
 pub mod update;

@@ -213,6 +213,15 @@ pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2]
         // SAFETY: vectors of this width are those of AVX2.
         return unsafe { split_pairs_avx2(same(first), same(second)).map(|vector| same(vector)) };
     }
+    #[cfg(target_arch = "aarch64")]
+    if S::F32_LANES == 4 {
+        use std::arch::aarch64::{vuzp1q_f32, vuzp2q_f32};
+        // SAFETY: vectors of this width are those of NEON.
+        return unsafe {
+            let (a, b) = (same(first), same(second));
+            [same(vuzp1q_f32(a, b)), same(vuzp2q_f32(a, b))]
+        };
+    }
     let numbers = [first, second];
     let mut pairs = numbers;
     let (from, to) = (as_numbers::<S>(&numbers), pairs.as_mut_ptr().cast::<f32>());
@@ -241,6 +250,15 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
     if S::F32_LANES == 8 {
         // SAFETY: as above.
         return unsafe { join_pairs_avx2(same(even), same(odd)).map(|vector| same(vector)) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if S::F32_LANES == 4 {
+        use std::arch::aarch64::{vzip1q_f32, vzip2q_f32};
+        // SAFETY: as above.
+        return unsafe {
+            let (a, b) = (same(even), same(odd));
+            [same(vzip1q_f32(a, b)), same(vzip2q_f32(a, b))]
+        };
     }
     let pairs = [even, odd];
     let mut numbers = pairs;
@@ -337,6 +355,21 @@ pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
         let half = simd.mul_f32s(simd.mul_f32s(simd.splat_f32s(-0.5), x), y);
         return Some(simd.mul_f32s(y, simd.mul_add_e_f32s(half, y, simd.splat_f32s(1.5))));
     }
+    #[cfg(target_arch = "aarch64")]
+    if S::F32_LANES == 4 {
+        use std::arch::aarch64::{float32x4_t, vmulq_f32, vrsqrteq_f32, vrsqrtsq_f32};
+        // 8 bits, and two steps of Newton's, for which there is an instruction. Processors divide and take roots on one
+        // of their pipes only, and slowly.
+        // SAFETY: vectors of this width are those of NEON.
+        return Some(unsafe {
+            let x: float32x4_t = same(x);
+            let mut y = vrsqrteq_f32(x);
+            for _ in 0..2 {
+                y = vmulq_f32(y, vrsqrtsq_f32(vmulq_f32(x, y), y));
+            }
+            same(y)
+        });
+    }
     let _ = (simd, x);
     None
 }
@@ -352,7 +385,7 @@ fn inverse_sqrt_14_bits(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m5
 ///
 /// # Safety
 /// Both types must be vectors of one size.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 pub unsafe fn same<A: Copy, B: Copy>(value: A) -> B {
     assert!(size_of::<A>() == size_of::<B>());

@@ -132,7 +132,11 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { s, image, filters, bias, lines, y, .. } = self;
-        let (width, panels, depth) = (F::numbers(width(s)), s.k / PANEL, F::numbers(WINDOW));
+        let (width, panels, mut depth) = (F::numbers(width(s)), s.k / PANEL, F::numbers(WINDOW));
+        if F::DEPTHS > 1 {
+            // Hidden from the compiler: it would unroll all six, and keep on the stack what neighbouring depths share.
+            depth = std::hint::black_box(depth);
+        }
         let filter_panel = s.c * WINDOW * depth * PANEL;
         let outputs = s.q.next_multiple_of(ROWS_OF_55);
         // What the last row of outputs has too much finds room after it; that of others is overwritten by the next.

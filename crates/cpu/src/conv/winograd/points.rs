@@ -1,4 +1,5 @@
-//! The polynomials behind the transformations: along one axis of a tile, and along both.
+//! The polynomials behind the transformations: along one axis of a tile, and along both. Their numbers are asked for in
+//! `const` blocks: a call that is left for the program to make moves all vectors to memory and back.
 
 #![allow(clippy::needless_range_loop)] // plain loops in what must be compiled for wide instructions
 
@@ -107,7 +108,7 @@ impl<S: Simd, const N: usize> Axis<S, N, N> for Inputs {
                 upper = simd.mul_add_e_f32s(factor, d[2 * power + 1 + zeros(N)], upper);
                 lower = simd.mul_add_e_f32s(factor, d[2 * power + zeros(N)], lower);
             }
-            let (p, row) = (positive(N)[point], zeros(N) + 2 * point);
+            let (p, row) = (const { positive(N) }[point], zeros(N) + 2 * point);
             values[row] = simd.mul_add_e_f32s(simd.splat_f32s(p), lower, upper);
             values[row + 1] = simd.mul_add_e_f32s(simd.splat_f32s(-p), lower, upper);
         }
@@ -132,7 +133,7 @@ impl<S: Simd, const C: usize, const N: usize, const SCALED: bool> Axis<S, C, N> 
             let mut power = scales[1 + point];
             for i in 0..C {
                 sums[i % 2] = simd.mul_add_e_f32s(simd.splat_f32s(power), y[i], sums[i % 2]);
-                power *= positive(N)[point];
+                power *= const { positive(N) }[point];
             }
             let row = zeros(N) + 2 * point;
             values[row] = simd.add_f32s(sums[0], sums[1]);
@@ -166,7 +167,7 @@ impl<S: Simd, const C: usize, const N: usize, const SCALED: bool> Axis<S, N, C> 
             let mut power = scales[1 + point];
             for i in 0..C {
                 y[i] = simd.mul_add_e_f32s(simd.splat_f32s(power), parts[i % 2], y[i]);
-                power *= positive(N)[point];
+                power *= const { positive(N) }[point];
             }
         }
         y
