@@ -133,8 +133,8 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { s, image, filters, bias, lines, y, .. } = self;
         let (width, panels, mut depth) = (F::numbers(width(s)), s.k / PANEL, F::numbers(WINDOW));
-        if F::DEPTHS > 1 {
-            // Hidden from the compiler: it would unroll all six, and keep on the stack what neighbouring depths share.
+        if F::DEPTHS > 1 || S::F32_LANES < PANEL {
+            // Hidden from the compiler: it would unroll all of them, and keep on the stack what neighbouring depths share.
             depth = std::hint::black_box(depth);
         }
         let filter_panel = s.c * WINDOW * depth * PANEL;
