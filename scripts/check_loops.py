@@ -10,11 +10,12 @@ Prints a line for each innermost loop that multiplies and adds with the vectors 
 - stack: its instructions that reach the stack; sums: those of them that move a register which multiply-adds add to;
 - calls: functions called; scalar: multiply-adds of single numbers, or of vectors narrower than the set's.
 
-A loop is spoiled by a scalar multiply-add and by a call, around which all vectors go to memory and back (but LRN may call
-the power function: it has a way without for the paper's exponent). A loop over the depth of a product (`block` in
-panels.rs) is also spoiled where a sum goes through the stack, or where half as many instructions as there are
-multiply-adds reach it. Transforms of tiles have more values than there are registers: their use of the stack is shown
-only. Each file that makes products must have such loops, or nothing was checked and that is a failure, too.
+A loop is spoiled by a scalar multiply-add, and by a call, around which all vectors go to memory and back (LRN may
+call the power function: it has a way without for the paper's exponent). A loop over the depth of a product (`block`
+in panels.rs) is also spoiled where a sum goes through the stack, or where more than half as many instructions as
+there are multiply-adds reach it: a few may, which keep a number of the left factor for the next row. Transforms of
+tiles have more values than there are registers: their use of the stack is shown only. Each file that makes products
+must have such loops, or nothing was checked and that is a failure, too.
 """
 
 import re
@@ -123,9 +124,10 @@ def count(loop, arch):
 def places(path, arch, addresses):
     """For each address the functions inlined there, innermost first, of this crate: name, and file and line."""
     command = [arch.tools + "addr2line", "-e", path, "-f", "-i", "-a", "-C"]
-    output = subprocess.run(command, input="\n".join(map(hex, addresses)), stdout=subprocess.PIPE, text=True, check=True)
+    text = "\n".join(map(hex, addresses))
+    output = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
     found = {}
-    for address, part in zip(addresses, re.split(r"^0x[0-9a-f]+\n", output.stdout, flags=re.MULTILINE)[1:]):
+    for address, part in zip(addresses, re.split(r"^0x[0-9a-f]+\n", output, flags=re.MULTILINE)[1:]):
         lines = part.splitlines()
         frames = zip(lines[::2], (line.split(" (")[0] for line in lines[1::2]))
         found[address] = [(name, at.split("crates/cpu/src/")[1]) for name, at in frames if "crates/cpu/src/" in at]
@@ -137,7 +139,8 @@ def describe(adds, found):
     for address in adds:
         for (name, at), (_, user) in zip(found[address], found[address][1:]):
             if name.split("<")[0].split("::")[-1] == "block" and at.startswith("panels.rs"):
-                users = [at for _, at in found[address] if not at.startswith(("panels.rs", "factors.rs", "simd.rs", "bf16.rs"))]
+                shared = ("panels.rs", "factors.rs", "simd.rs", "bf16.rs")
+                users = [at for _, at in found[address] if not at.startswith(shared)]
                 return (users or [user])[0], True
     frames = found[adds[len(adds) // 2]]
     return (frames[0][1] if frames else ""), False

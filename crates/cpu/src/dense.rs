@@ -24,10 +24,12 @@ const BLOCK: usize = 128;
 /// Panels of inputs whose weight gradients are made before they are written.
 const INPUT_PANELS: usize = 16;
 
-/// Rows of a block that threads take: [`BLOCK`], or fewer where there are more threads than such blocks. Each row is a
-/// sum of its own, so this changes no bits.
+/// Rows of a block that threads take: [`BLOCK`] at most, and so many that each thread gets as many blocks as the others.
+/// Each row is a sum of its own, so this changes no bits.
 fn block_height(rows: usize) -> usize {
-    rows.div_ceil(rayon::current_num_threads()).next_multiple_of(PANEL).clamp(2 * PANEL, BLOCK)
+    let threads = rayon::current_num_threads();
+    let rounds = rows.div_ceil(BLOCK * threads).max(1);
+    rows.div_ceil(rounds * threads).next_multiple_of(PANEL).clamp(2 * PANEL, BLOCK)
 }
 
 /// Memory that a thread keeps between calls.
