@@ -343,8 +343,8 @@ fn join_pairs_avx2(even: std::arch::x86_64::__m256, odd: std::arch::x86_64::__m2
     [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
 }
 
-/// x^-1/2, to less than two units in the last place, for positive finite x; `None` where there is no faster way than a root and
-/// a division. (AVX2's estimate is none: its bits differ from one maker of processors to another.)
+/// x^-1/2, to less than two units in the last place, for positive finite x; `None` where there is no faster way than a
+/// root and a division. (AVX2's estimate is none: its bits differ from one maker of processors to another.)
 #[inline(always)]
 pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
     #[cfg(target_arch = "x86_64")]
