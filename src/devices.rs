@@ -149,11 +149,14 @@ fn test_all(seats: &mut [Seat<CudaBackend>]) -> Result<Vec<SelfTest>> {
         }
         Some(tested)
     };
-    std::thread::scope(|scope| {
+    let mut failed = Vec::new();
+    let tested = std::thread::scope(|scope| {
         let running: Vec<_> = seats.iter_mut().map(|seat| scope.spawn(|| run(seat))).collect();
         let joined = running.into_iter().map(|thread| thread.join());
-        joined.filter_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
+        let tested = joined.filter_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        tested.filter_map(|tested| tested.map_err(|error| failed.push(error)).ok()).collect()
+    });
+    Error::cause(failed).map_or(Ok(tested), Err)
 }
 
 fn about(gpus: &[&GpuInfo], streams: usize, options: &GpuOptions, transport: &str, tests: &[SelfTest]) -> String {

@@ -234,6 +234,15 @@ impl Error {
         }
     }
 
+    /// The cause among the failures of both streams: an exchange fails too when the other stream or its GPU does.
+    pub fn cause(failures: impl IntoIterator<Item = Error>) -> Option<Error> {
+        failures.into_iter().min_by_key(|error| match error {
+            Error::ExchangeClosed { .. } => 2,
+            Error::Gpu { trouble: GpuTrouble::Exchange, .. } => 1,
+            _ => 0,
+        })
+    }
+
     /// The program's exit code for this failure; `--help` and README list them.
     pub fn exit_code(&self) -> u8 {
         match self {

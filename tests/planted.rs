@@ -33,7 +33,18 @@ fn train(place: &Place, out: &str, args: &[&str], settings: &[(&str, &str)]) -> 
 }
 
 /// The same where in `file` the `n`-th `old` is compiled as `new`.
-fn train_planted(place: &Place, out: &str, args: &[&str], [file, old, new]: [&str; 3], n: usize) -> Option<Output> {
+fn train_planted(place: &Place, out: &str, args: &[&str], bug: [&str; 3], n: usize) -> Option<Output> {
+    train_planted_with(place, out, args, bug, n, &[])
+}
+
+fn train_planted_with(
+    place: &Place,
+    out: &str,
+    args: &[&str],
+    [file, old, new]: [&str; 3],
+    n: usize,
+    settings: &[(&str, &str)],
+) -> Option<Output> {
     // What the mistake does not concern need not be compiled again.
     let kernels = place.path(&format!("kernels-{out}"));
     std::fs::create_dir(&kernels).unwrap();
@@ -46,7 +57,8 @@ fn train_planted(place: &Place, out: &str, args: &[&str], [file, old, new]: [&st
         }
     }
     let bug = format!("{file}\n{n}\n{old}\n{new}");
-    train(place, out, args, &[("SOFTGPU_PLANT", &bug), ("ALEXNET_SPLIT_CACHE", kernels.to_str().unwrap())])
+    let planted = [("SOFTGPU_PLANT", &bug[..]), ("ALEXNET_SPLIT_CACHE", kernels.to_str().unwrap())];
+    train(place, out, args, &[&planted[..], settings].concat())
 }
 
 /// Whether a run ended otherwise than the healthy one: by an error, or with another loss.
@@ -102,6 +114,21 @@ fn kernels_that_go_astray_are_stopped_with_their_name() {
         let output = train_planted(&place, &index.to_string(), &["--precision", "bf16"], bug, 1).unwrap();
         eprintln!("{what}: {}", String::from_utf8_lossy(&output.stderr));
         failed(output, 17, &["softgpu: device", "kernel ", part]);
+    }
+}
+
+/// NCCL sees a failed device too, and its rank's end ends the other's exchange: neither is the cause.
+#[test]
+fn a_gpu_that_failed_is_named_and_not_its_exchange() {
+    let place = Place::new();
+    let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
+    succeeded(output);
+    let bug = ["pointwise.cu", "if (i < elems)", "if (i <= elems)"];
+    for first in ["fails-first:0", "fails-first:1", "fails-first:0,fails-first:1"] {
+        let out = first.replace([':', ','], "-");
+        let fault = [("SOFTGPU_FAULT", first)];
+        let output = train_planted_with(&place, &out, &["--precision", "bf16"], bug, 1, &fault).unwrap();
+        failed(output, 17, &["softgpu: device", "relu_forward", "CUDA_ERROR_ILLEGAL_ADDRESS"]);
     }
 }
 

@@ -268,7 +268,11 @@ impl Exchange<CudaBackend> for NcclExchange {
         let ready = backend.mark()?;
         self.gpu.check("an exchange", self.queue.wait(&ready))?;
         if give.is_some() || take.is_some() {
-            self.queue_swap(swap, give, take.as_deref()).map_err(|problem| self.fail(swap, &problem))?;
+            self.queue_swap(swap, give, take.as_deref()).map_err(|problem| {
+                let error = self.fail(swap, &problem);
+                // NCCL also fails where the GPU has failed before: that is the cause.
+                self.gpu.check("the work before an exchange", ready.try_is_complete()).err().unwrap_or(error)
+            })?;
         }
         let done = backend.mark_on(&self.queue)?;
         self.watch.queued(swap, &done);

@@ -14,6 +14,7 @@
 //     nccl-error:RANK:N        RANK's N-th exchange fails
 //     die:RANK:N               the process ends when RANK's N-th exchange begins
 //     stall:RANK:N             the call that queues RANK's N-th exchange never returns
+//     fails-first:RANK         RANK's exchanges are queued only when its device has failed, or 0.3 s later
 //     slow-abort               a call that ends a communicator takes half a second
 //   SOFTGPU_PLANT=FILE\nN\nOLD\nNEW   in FILE of the kernels' sources the N-th OLD is compiled as NEW
 #pragma once

@@ -256,6 +256,11 @@ NcclResult add_part(Part Group::*part, uintptr_t address, size_t count, int type
         report("misuse: NCCL send or receive outside a group, of another type, or on no communicator");
         return INVALID_USAGE;
     }
+    if (fault_is_due("fails-first", std::to_string(comm->rank))) {
+        for (int tries = 0; tries < 30 && device_error(comm->device) == SUCCESS; ++tries) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        }
+    }
     if (usable(stream_handle, &stream) != SUCCESS) {
         return CUDA_ERROR;
     }

@@ -79,9 +79,13 @@ impl Watch {
     pub fn block_until(&self, done: impl Fn() -> Result<bool>) -> Result<()> {
         let start = Instant::now();
         // The transport is asked even where the work is done: an exchange that failed lets go what waits for it.
-        while !self
-            .guarded("asking whether work is done", None, || done().and_then(|done| self.check().map(|()| done)))?
-        {
+        // Where it fails because the GPU has, the GPU's own error is the cause.
+        let look = || {
+            let is_done = done()?;
+            self.check().or_else(|error| done().and(Err(error)))?;
+            Ok(is_done)
+        };
+        while !self.guarded("asking whether work is done", None, look)? {
             // A step takes milliseconds: a thread that spins longer would only take a core from the data loader.
             if start.elapsed() < Duration::from_micros(200) {
                 std::thread::yield_now();

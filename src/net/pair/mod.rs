@@ -271,17 +271,15 @@ impl<B: Backend> Pair<B> {
                 .map(|(stream, thread)| thread.join().unwrap_or_else(|panic| Err(panicked(stream, &*panic))))
                 .collect()
         });
-        let (done, mut failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-        if failed.is_empty() {
-            return done.into_iter().collect();
-        }
+        let mut failed = Vec::new();
+        let done: Vec<T> =
+            results.into_iter().filter_map(|result| result.map_err(|error| failed.push(error)).ok()).collect();
+        let Some(cause) = Error::cause(failed) else { return Ok(done) };
         if B::QUEUES {
             // The devices may still be at work, or hang: memory is left to the driver, which frees it with the process.
             std::mem::forget(std::mem::take(&mut self.workers));
         }
-        // That the other stream has ended is a consequence, not a cause.
-        let cause = failed.iter().position(|result| !matches!(result, Err(Error::ExchangeClosed { .. }))).unwrap_or(0);
-        Err(failed.swap_remove(cause).err().unwrap_or_else(|| unreachable!("partitioned as an error")))
+        Err(cause)
     }
 }
 
