@@ -186,6 +186,21 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn dense_backward_weight_update(
+        &self,
+        shape: &DenseShape,
+        n: usize,
+        x: &Vec<f32>,
+        dy: &Vec<f32>,
+        update: &Update,
+        w: &mut Vec<f32>,
+        state: &mut [Vec<f32>],
+    ) -> Result<()> {
+        let _core = self.core();
+        dense::dense_backward_weight_update(self.precision, shape, n, x, dy, update, w, state);
+        Ok(())
+    }
+
     fn dense_backward_bias(&self, shape: &DenseShape, n: usize, dy: &Vec<f32>, dbias: &mut Vec<f32>) -> Result<()> {
         let _core = self.core();
         dense::dense_backward_bias(shape, n, dy, dbias);

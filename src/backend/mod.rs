@@ -25,7 +25,8 @@ pub trait Backend: Send {
     type Mark: Send;
     /// A read that is under way.
     type Read: Send;
-    /// Whether calls return before the work is done, so that only marks know how long it took.
+    /// Whether calls return before the work is done, so that only marks know how long it took, and to look at the loss
+    /// in the middle of a step would leave the device idle.
     const QUEUES: bool;
 
     /// The instructions that compute, such as `avx2` or `sm_90`. The same run gives the same bits on the same ones.
@@ -129,6 +130,24 @@ pub trait Backend: Send {
         dy: &Self::Buffer,
         dw: &mut Self::Buffer,
     ) -> Result<()>;
+    /// [`Backend::dense_backward_weight`] and [`Backend::update`] in one, to the same bits: a device that does it by
+    /// parts needs no memory for dw.
+    #[allow(clippy::too_many_arguments)]
+    fn dense_backward_weight_update(
+        &self,
+        shape: &DenseShape,
+        n: usize,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        update: &Update,
+        w: &mut Self::Buffer,
+        state: &mut [Self::Buffer],
+    ) -> Result<()> {
+        let elems = shape.inputs * shape.outputs;
+        let mut dw = self.alloc(elems)?;
+        self.dense_backward_weight(shape, n, x, dy, &mut dw)?;
+        self.update(update, elems, &dw, w, state)
+    }
     /// dbias = the sum of dy over the batch.
     fn dense_backward_bias(
         &self,

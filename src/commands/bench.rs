@@ -6,7 +6,7 @@ use alexnet_split::backend::{AugmentShape, Window};
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::pair::Pair;
-use alexnet_split::net::plan::{Op, Plan, PlannedLayer};
+use alexnet_split::net::plan::{Op, Param, Plan, PlannedLayer};
 use alexnet_split::net::spec::Net;
 use alexnet_split::report::times::{Activity, Pass, StreamTimes};
 use alexnet_split::rng::{Philox, Purpose};
@@ -43,8 +43,8 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
             if args.inference {
                 pair.evaluate(&batch)?;
             } else {
-                pair.forward_backward(&batch, recipe.train.seed, step)?;
-                pair.update(|param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1))?;
+                let hyper = |param: &Param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1);
+                pair.train_step::<()>(&batch, recipe.train.seed, step, |_| None, hyper)?;
                 pair.settle()?;
             }
             if step == 0 {

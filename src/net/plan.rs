@@ -210,6 +210,12 @@ impl Plan {
         by_inputs.map(|layer| layer.x).chain(of_loss).map(|slot| self.slots[slot]).max().unwrap_or(0)
     }
 
+    /// Whether nothing writes to the image or sends it: streams can share it.
+    pub fn only_reads_image(&self) -> bool {
+        let mut readers = self.layers.iter().filter(|layer| layer.x == 0 || layer.y == 0);
+        readers.all(|layer| layer.y != 0 && layer.crossing.is_none() && matches!(layer.op, Op::Conv(_) | Op::Dense(_)))
+    }
+
     /// Elements an image of the largest exchange.
     pub fn largest_crossing(&self) -> usize {
         self.layers.iter().filter_map(|layer| layer.crossing).map(|crossing| crossing.elems).max().unwrap_or(0)

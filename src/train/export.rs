@@ -24,7 +24,7 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     let count = indices.len();
     let batch = session.input().batch(&session.data().test, &indices, None)?;
     session.pair().evaluate(&batch)?;
-    let images = session.pair().stream(0).read_input(count)?;
+    let images = session.pair().read_input(count)?;
     let logits = session.pair().logits(count)?;
     let scaling = session.recipe().train.dropout;
     let metadata = HashMap::from([

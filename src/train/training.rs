@@ -15,6 +15,8 @@ use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
 use crate::error::{Error, NO_SPACE, Result, Signal};
+use crate::net::pair::BatchResult;
+use crate::net::plan::Param;
 use crate::net::stream::Tensor;
 use crate::recipe::{OnBadLoss, Order as ImageOrder, Recipe};
 use crate::report::filters::Kernels;
@@ -190,15 +192,19 @@ impl<B: Backend> Session<B> {
         self.waited = Some(self.waited.map_or_else(Default::default, |(time, steps)| (time + waited, steps + 1)));
         self.strike(step + 1)?;
         let began = Instant::now();
-        let mut result = self.pair.forward_backward(&batch, seed, step)?;
-        if faults::in_step("nan", step + 1) {
-            result.loss_sum = f64::NAN;
-        }
-        if let Some(why) = bad_loss::why(&self.recipe, &self.state, self.data.classes.len(), result.loss()) {
+        let Session { recipe, state, pair, data, .. } = self;
+        let lr = state.schedule.lr;
+        let judge = |result: &mut BatchResult| {
+            if faults::in_step("nan", step + 1) {
+                result.loss_sum = f64::NAN;
+            }
+            bad_loss::why(recipe, state, data.classes.len(), result.loss())
+        };
+        let hyper = |param: &Param| recipe.update(param, epoch, lr, step + 1);
+        let (result, fault) = pair.train_step(&batch, seed, step, judge, hyper)?;
+        if let Some(why) = fault {
             return Ok((Stepped::Bad { batch, loss: result.loss(), why }, began));
         }
-        let (recipe, lr, update) = (&self.recipe, self.state.schedule.lr, step + 1);
-        self.pair.update(|param| recipe.update(param, epoch, lr, update))?;
         self.state.step += 1;
         self.state.heldout_error = None;
         (self.state.bad_in_a_row, self.state.went_back_to) = (0, None);

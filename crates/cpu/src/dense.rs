@@ -16,7 +16,8 @@ use rayon::prelude::*;
 
 use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
 use crate::factors::{Factors, in_precision};
-use crate::shapes::{DenseShape, Precision};
+use crate::shapes::{DenseShape, Precision, Update};
+use crate::update::{Part, Prepared};
 
 /// Rows of a block of weights, and its depth.
 const BLOCK: usize = 128;
@@ -223,10 +224,47 @@ impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
 
 /// See `Backend::dense_backward_weight`.
 pub fn dense_backward_weight(precision: Precision, s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    in_precision!(precision, backward_weight(s, n, x, dy, dw))
+    let height = block_height(s.outputs);
+    let blocks = dw[..s.outputs * s.inputs].chunks_mut(height * s.inputs).map(To::Gradient).collect();
+    in_precision!(precision, backward_weight(s, n, x, dy, height, blocks))
 }
 
-fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+/// See `Backend::dense_backward_weight_update`.
+#[allow(clippy::too_many_arguments)]
+pub fn dense_backward_weight_update(
+    precision: Precision,
+    s: &DenseShape,
+    n: usize,
+    x: &[f32],
+    dy: &[f32],
+    update: &Update,
+    w: &mut [f32],
+    state: &mut [Vec<f32>],
+) {
+    let (height, update) = (block_height(s.outputs), Prepared::new(update));
+    let parts = Part::cut(height * s.inputs, &mut w[..s.outputs * s.inputs], state);
+    let blocks = parts.into_iter().map(|part| To::Weights(part, update)).collect();
+    in_precision!(precision, backward_weight(s, n, x, dy, height, blocks))
+}
+
+/// Where the gradients of a block of units go: rows of inputs.
+enum To<'a> {
+    Gradient(&'a mut [f32]),
+    /// Into the weights, at once.
+    Weights(Part<'a>, Prepared),
+}
+
+impl To<'_> {
+    fn elems(&self) -> usize {
+        match self {
+            To::Gradient(dw) => dw.len(),
+            To::Weights(part, _) => part.elems(),
+        }
+    }
+}
+
+/// Each of `blocks` has `height` units, but for the last one.
+fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
     let DenseShape { inputs, outputs } = *s;
     let panel_elems = F::numbers(n) * PANEL;
     let mut outer = SCRATCH.take();
@@ -246,12 +284,11 @@ fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], 
         });
     }
     let (x_panels, dy_panels) = (&*x_panels, &*dy_panels);
-    let height = block_height(outputs);
-    dw[..outputs * inputs].par_chunks_mut(height * inputs).enumerate().for_each(|(block, dw)| {
+    blocks.into_par_iter().enumerate().for_each(|(block, to)| {
         let mut scratch = SCRATCH.take();
         let dy_panels = &dy_panels[block * height / PANEL * panel_elems..];
         let sums = &mut scratch.sums;
-        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, dw, sums, factors: PhantomData });
+        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, to, sums, factors: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -287,7 +324,7 @@ struct BlockOfWeights<'a, F> {
     inputs: usize,
     x_panels: &'a [f32],
     dy_panels: &'a [f32],
-    dw: &'a mut [f32],
+    to: To<'a>,
     sums: &'a mut Vec<f32>,
     factors: PhantomData<F>,
 }
@@ -297,11 +334,11 @@ impl<F: Factors> WithSimd for BlockOfWeights<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let BlockOfWeights { n, inputs, x_panels, dy_panels, dw, sums, .. } = self;
+        let BlockOfWeights { n, inputs, x_panels, dy_panels, mut to, sums, .. } = self;
         let panel_elems = F::numbers(n) * PANEL;
         let sums = first(sums, INPUT_PANELS * BLOCK * PANEL);
         let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(n) };
-        let units = dw.len() / inputs;
+        let units = to.elems() / inputs;
         for (group, x_panels) in x_panels.chunks(INPUT_PANELS * panel_elems).enumerate() {
             let panels = x_panels.len() / panel_elems;
             for panel in (0..panels).step_by(2) {
@@ -317,10 +354,17 @@ impl<F: Factors> WithSimd for BlockOfWeights<'_, F> {
                     }
                 }
             }
-            for (unit, dw) in dw.chunks_exact_mut(inputs).enumerate() {
-                let dw = &mut dw[group * INPUT_PANELS * PANEL..];
-                for (dw, sums) in dw.chunks_mut(PANEL).zip(sums.chunks_exact(BLOCK * PANEL)).take(panels) {
+            let from = group * INPUT_PANELS * PANEL;
+            let mut row = [0f32; INPUT_PANELS * PANEL];
+            let row = &mut row[..(inputs - from).min(panels * PANEL)];
+            for unit in 0..units {
+                for (dw, sums) in row.chunks_mut(PANEL).zip(sums.chunks_exact(BLOCK * PANEL)) {
                     dw.copy_from_slice(&sums[unit * PANEL..][..dw.len()]);
+                }
+                let at = unit * inputs + from;
+                match &mut to {
+                    To::Gradient(dw) => dw[at..][..row.len()].copy_from_slice(row),
+                    To::Weights(part, update) => part.update(at, row, update),
                 }
             }
         }

@@ -10,32 +10,78 @@ const BLOCK: usize = 1 << 15;
 
 /// See `Backend::update`.
 pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]) {
-    match (*update, state) {
-        (Update::Sgd { lr, momentum, weight_decay }, [v]) => {
-            let decay = weight_decay * lr;
-            w.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)).zip(dw.par_chunks(BLOCK)).for_each(|((w, v), dw)| {
-                dispatch(|| {
-                    for ((w, v), dw) in w.iter_mut().zip(v).zip(dw) {
-                        *v = momentum * *v - decay * *w - lr * dw;
-                        *w += *v;
-                    }
-                })
-            });
+    let mut blocks = Part::cut(BLOCK, w, state);
+    let update = Prepared::new(update);
+    blocks.par_iter_mut().zip(dw.par_chunks(BLOCK)).for_each(|(part, dw)| dispatch(|| part.update(0, dw, &update)));
+}
+
+/// Some weights and their part of the optimizer's state.
+pub(crate) struct Part<'a> {
+    w: &'a mut [f32],
+    state: [&'a mut [f32]; 2],
+}
+
+impl<'a> Part<'a> {
+    /// `w` and its state tensors (one or two) in parts of `elems` weights.
+    pub fn cut(elems: usize, w: &'a mut [f32], state: &'a mut [Vec<f32>]) -> Vec<Part<'a>> {
+        let mut parts: Vec<Part> = w.chunks_mut(elems).map(|w| Part { w, state: Default::default() }).collect();
+        for (index, state) in state.iter_mut().enumerate() {
+            for (part, state) in parts.iter_mut().zip(state.chunks_mut(elems)) {
+                part.state[index] = state;
+            }
         }
-        (Update::Adam { beta1, beta2, epsilon, weight_decay, .. }, [m, v]) => {
-            let [rate, root] = update.adam_factors();
-            let state = m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK));
-            w.par_chunks_mut(BLOCK).zip(state).zip(dw.par_chunks(BLOCK)).for_each(|((w, (m, v)), dw)| {
-                dispatch(|| {
-                    for (((w, m), v), dw) in w.iter_mut().zip(m).zip(v).zip(dw) {
-                        let gradient = dw + weight_decay * *w;
-                        *m = beta1 * *m + (1. - beta1) * gradient;
-                        *v = beta2 * *v + (1. - beta2) * gradient * gradient;
-                        *w -= rate * *m / (v.sqrt() / root + epsilon);
-                    }
-                })
-            });
+        parts
+    }
+
+    /// Weights in the part.
+    pub fn elems(&self) -> usize {
+        self.w.len()
+    }
+
+    /// Updates the weights from `first` on by their gradient.
+    #[inline(always)]
+    pub fn update(&mut self, first: usize, dw: &[f32], update: &Prepared) {
+        let w = &mut self.w[first..][..dw.len()];
+        let [state, second] = &mut self.state;
+        match *update {
+            Prepared::Sgd { lr, momentum, decay } => {
+                let v = &mut state[first..][..dw.len()];
+                for ((w, v), dw) in w.iter_mut().zip(v).zip(dw) {
+                    *v = momentum * *v - decay * *w - lr * dw;
+                    *w += *v;
+                }
+            }
+            Prepared::Adam { beta1, beta2, epsilon, weight_decay, rate, root } => {
+                let (m, v) = (&mut state[first..][..dw.len()], &mut second[first..][..dw.len()]);
+                for (((w, m), v), dw) in w.iter_mut().zip(m).zip(v).zip(dw) {
+                    let gradient = dw + weight_decay * *w;
+                    *m = beta1 * *m + (1. - beta1) * gradient;
+                    *v = beta2 * *v + (1. - beta2) * gradient * gradient;
+                    *w -= rate * *m / (v.sqrt() / root + epsilon);
+                }
+            }
         }
-        (_, state) => unreachable!("the stream gives each optimizer its {} state tensors", state.len()),
+    }
+}
+
+/// An [`Update`] with what is the same for all weights.
+#[derive(Clone, Copy)]
+pub(crate) enum Prepared {
+    /// Its `decay` is weight_decay * lr.
+    Sgd { lr: f32, momentum: f32, decay: f32 },
+    /// With the two factors of [`Update::adam_factors`].
+    Adam { beta1: f32, beta2: f32, epsilon: f32, weight_decay: f32, rate: f32, root: f32 },
+}
+
+impl Prepared {
+    /// See [`Prepared`].
+    pub fn new(update: &Update) -> Self {
+        match *update {
+            Update::Sgd { lr, momentum, weight_decay } => Prepared::Sgd { lr, momentum, decay: weight_decay * lr },
+            Update::Adam { beta1, beta2, epsilon, weight_decay, .. } => {
+                let [rate, root] = update.adam_factors();
+                Prepared::Adam { beta1, beta2, epsilon, weight_decay, rate, root }
+            }
+        }
     }
 }

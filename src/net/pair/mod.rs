@@ -4,6 +4,7 @@
 mod inspect;
 mod result;
 mod seat;
+mod step;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -15,14 +16,13 @@ pub use result::BatchResult;
 pub use seat::Seat;
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{AugmentShape, Backend, DropoutScaling, Precision, Update};
-use crate::data::Batch;
+use crate::backend::{AugmentShape, Backend, DropoutScaling, Precision};
 use crate::error::{Error, Result};
 use crate::exchange::link::Link;
 use crate::net::init::{BiasInit, WeightInit, initial_values};
-use crate::net::plan::{Param, Plan};
+use crate::net::plan::Plan;
 use crate::net::spec::Net;
-use crate::net::stream::{Mode, Scores, Stream, Tensor};
+use crate::net::stream::{Stream, Tensor};
 use crate::report::extremes::Extremes;
 use crate::report::timeline::Event;
 use crate::report::times::StreamTimes;
@@ -41,6 +41,8 @@ pub struct Pair<B: Backend> {
     plans: Vec<Plan>,
     running: Vec<Plan>,
     workers: Vec<Worker<B>>,
+    /// The network's input where the streams share it.
+    input: Option<B::Buffer>,
     link: Option<Link>,
     scaling: DropoutScaling,
     /// Whether this process wants to end, and whether any did at the newest batch.
@@ -68,7 +70,10 @@ impl<B: Backend> Pair<B> {
     ) -> Result<Self> {
         let plans = Plan::all(net)?;
         let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(B::fuses)).collect();
-        let mut workers = Vec::new();
+        // Streams on one device that look at the same images need them once.
+        let shares_input = !B::QUEUES && seats.len() > 1 && running.iter().all(Plan::only_reads_image);
+        let mut workers: Vec<Worker<B>> = Vec::new();
+        let mut input = None;
         for Seat { stream, backend, exchange, threads } in seats {
             let cores = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -76,10 +81,13 @@ impl<B: Backend> Pair<B> {
             let cores =
                 cores.build().map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;
             let plan = running[stream].clone();
-            let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states))?;
+            if shares_input && input.is_none() {
+                input = Some(backend.alloc(plan.slots[0] * capacity)?);
+            }
+            let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states, shares_input))?;
             workers.push(Worker { cores, stream });
         }
-        Ok(Pair { plans, running, workers, link, scaling, wants_stop: false, stops: false })
+        Ok(Pair { plans, running, workers, input, link, scaling, wants_stop: false, stops: false })
     }
 
     /// Sets all parameters to their initial values.
@@ -108,69 +116,6 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// One training step up to the gradients, which stay on the devices; weights are not changed yet.
-    /// `seed` and `step` choose the dropout masks.
-    pub fn forward_backward(&mut self, batch: &Batch, seed: u64, step: u64) -> Result<BatchResult> {
-        let mode = Mode { scaling: self.scaling, training: Some((seed, step)) };
-        let scores = self.each(|stream| {
-            stream.forward(batch, &mode)?;
-            // Read while the device goes on with the backward pass.
-            let scores = stream.start_scores(batch.len())?;
-            stream.backward(batch.len(), &mode)?;
-            stream.finish_scores(scores)
-        })?;
-        self.merge_scores(batch.len(), scores)
-    }
-
-    /// The forward pass with dropout as in training step `step` of `seed`: what finite differences need.
-    pub fn training_loss(&mut self, batch: &Batch, seed: u64, step: u64) -> Result<BatchResult> {
-        self.forward(batch, Mode { scaling: self.scaling, training: Some((seed, step)) })
-    }
-
-    /// The forward pass at test time.
-    pub fn evaluate(&mut self, batch: &Batch) -> Result<BatchResult> {
-        self.forward(batch, Mode { scaling: self.scaling, training: None })
-    }
-
-    fn forward(&mut self, batch: &Batch, mode: Mode) -> Result<BatchResult> {
-        let scores = self.each(|stream| {
-            stream.forward(batch, &mode)?;
-            let scores = stream.start_scores(batch.len())?;
-            let scores = stream.finish_scores(scores)?;
-            stream.discard_marks();
-            Ok(scores)
-        })?;
-        self.merge_scores(batch.len(), scores)
-    }
-
-    /// Adds up the streams' scores: the loss is known to each that has classes, ranks are counted in each one's part.
-    fn merge_scores(&mut self, images: usize, mut streams: Vec<Option<Scores>>) -> Result<BatchResult> {
-        if let Some(link) = &mut self.link {
-            // Every process decides on the same numbers.
-            let mut ours: Vec<f32> = streams.iter().flatten().flat_map(|scores| scores.rows.clone()).collect();
-            ours.push(f32::from(u8::from(self.wants_stop)));
-            let mut theirs = link.swap_values(&ours)?;
-            self.stops = self.wants_stop || theirs.pop() == Some(1.);
-            streams
-                .insert((1 - link.rank()).min(streams.len()), (!theirs.is_empty()).then_some(Scores { rows: theirs }));
-        }
-        if self.link.is_none() {
-            self.stops = self.wants_stop;
-        }
-        let mut result = BatchResult { images, ..BatchResult::default() };
-        let known: Vec<&Scores> = streams.iter().flatten().collect();
-        for image in 0..images {
-            let loss = known.first().map_or(f64::NAN, |scores| f64::from(scores.rows[2 * image]));
-            // No class ranks above one that is not a number, which is no right answer for that.
-            let lost = loss.is_nan();
-            result.loss_sum += loss;
-            let above: f32 = known.iter().map(|scores| scores.rows[2 * image + 1]).sum();
-            result.top1_errors += usize::from(lost || above >= 1.);
-            result.top5_errors += usize::from(lost || above >= 5.);
-        }
-        Ok(result)
-    }
-
     /// The logits of all classes of the newest batch of `n` images, a row an image; all streams must be in this process.
     pub fn logits(&mut self, n: usize) -> Result<Vec<Vec<f32>>> {
         let parts = self.each(|stream| stream.read_logits(n))?;
@@ -178,12 +123,6 @@ impl<B: Backend> Pair<B> {
             parts.iter().flat_map(|part| &part[image * part.len() / n..][..part.len() / n]).copied().collect()
         };
         Ok((0..n).map(row).collect())
-    }
-
-    /// Applies the newest gradients.
-    pub fn update(&mut self, hyper: impl Fn(&Param) -> Update + Sync) -> Result<()> {
-        self.each(|stream| stream.update(&hyper))?;
-        Ok(())
     }
 
     /// Waits for everything queued.
@@ -259,12 +198,16 @@ impl<B: Backend> Pair<B> {
     /// Runs `work` in every stream at once, each on its own threads. If one fails, the other is released from the
     /// exchange; the first cause is returned.
     pub fn each<T: Send>(&mut self, work: impl Fn(&mut Stream<B>) -> Result<T> + Sync) -> Result<Vec<T>> {
-        let work = &work;
-        let step = tracing::Span::current();
+        Self::all(&mut self.workers, work)
+    }
+
+    /// As [`Pair::each`], beside what else the pair owns.
+    fn all<T: Send>(workers: &mut Vec<Worker<B>>, work: impl Fn(&mut Stream<B>) -> Result<T> + Sync) -> Result<Vec<T>> {
+        let (step, work) = (tracing::Span::current(), &work);
         let step = &step;
         let results: Vec<Result<T>> = std::thread::scope(|scope| {
             let running: Vec<_> =
-                self.workers.iter_mut().map(|worker| scope.spawn(move || run_stream(worker, step, work))).collect();
+                workers.iter_mut().map(|worker| scope.spawn(move || run_stream(worker, step, work))).collect();
             running
                 .into_iter()
                 .enumerate()
@@ -277,7 +220,7 @@ impl<B: Backend> Pair<B> {
         let Some(cause) = Error::cause(failed) else { return Ok(done) };
         if B::QUEUES {
             // The devices may still be at work, or hang: memory is left to the driver, which frees it with the process.
-            std::mem::forget(std::mem::take(&mut self.workers));
+            std::mem::forget(std::mem::take(workers));
         }
         Err(cause)
     }

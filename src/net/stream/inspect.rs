@@ -1,15 +1,17 @@
 //! Looking into a stream, and setting its parameters.
 
-use super::{Record, Stream, Tensor};
+use super::{Record, Stream, Tensor, activations};
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::net::plan::{Op, Plan};
 use crate::report::extremes::Extremes;
 
+const NOT_KEPT: &str = "the gradient of the newest batch was kept";
+
 impl<B: Backend> Stream<B> {
-    /// The network's input of the newest batch of `n` images: N C H W.
-    pub fn read_input(&self, n: usize) -> Result<Vec<f32>> {
-        self.backend.read(&self.activations[0], n * self.plan.slots[0])
+    /// The network's input of the newest batch of `n` images: N C H W; `shared` as in [`Stream::forward`].
+    pub fn read_input(&self, n: usize, shared: Option<&B::Buffer>) -> Result<Vec<f32>> {
+        self.backend.read(shared.unwrap_or(&self.activations[0]), n * self.plan.slots[0])
     }
 
     /// From now on keeps a copy of every activation and gradient of the newest batch, for which no layers are fused:
@@ -22,7 +24,7 @@ impl<B: Backend> Stream<B> {
     /// Takes another plan, with the same parameters.
     fn replan(&mut self, plan: Plan) -> Result<()> {
         let images = |elems: usize| self.backend.alloc(elems * self.capacity);
-        self.activations = plan.slots.iter().map(|&elems| images(elems)).collect::<Result<_>>()?;
+        self.activations = activations(&self.backend, &plan, self.capacity, self.shares_input)?;
         self.gradients = [images(plan.largest_gradient())?, images(plan.largest_gradient())?];
         self.plan = plan;
         self.reset_times();
@@ -40,15 +42,15 @@ impl<B: Backend> Stream<B> {
         self.backend.read(&self.activations[last.x], n * self.plan.slots[last.x])
     }
 
-    /// Reads one of a parameter's tensors.
+    /// Reads one of a parameter's tensors. The gradient must have been kept: see [`Stream::backward`].
     pub fn read_param(&self, index: usize, tensor: Tensor) -> Result<Vec<f32>> {
-        let buffers = &self.params[index];
+        let (buffers, elems) = (&self.params[index], self.plan.params[index].elems());
         let from = match tensor {
             Tensor::Value => &buffers.value,
-            Tensor::Gradient => &buffers.gradient,
+            Tensor::Gradient => buffers.gradient.as_ref().expect(NOT_KEPT),
             Tensor::State(state) => &buffers.state[state],
         };
-        self.backend.read(from, self.plan.params[index].elems())
+        self.backend.read(from, elems)
     }
 
     /// Sets one of a parameter's tensors; `values` has its elements, no more and no less.
@@ -57,7 +59,7 @@ impl<B: Backend> Stream<B> {
         let buffers = &mut self.params[index];
         let to = match tensor {
             Tensor::Value => &mut buffers.value,
-            Tensor::Gradient => &mut buffers.gradient,
+            Tensor::Gradient => buffers.gradient.as_mut().expect(NOT_KEPT),
             Tensor::State(state) => &mut buffers.state[state],
         };
         self.backend.write(values, to)
@@ -81,9 +83,11 @@ impl<B: Backend> Stream<B> {
             }
         }
         for (param, buffers) in plan.params.iter().zip(params) {
-            let [value, gradient] = [&buffers.value, &buffers.gradient].map(|from| backend.read(from, param.elems()));
-            found.push(Extremes::of(param.name.clone(), &value?));
-            found.push(Extremes::of(format!("{}.gradient", param.name), &gradient?));
+            found.push(Extremes::of(param.name.clone(), &backend.read(&buffers.value, param.elems())?));
+            if let Some(gradient) = &buffers.gradient {
+                let gradient = backend.read(gradient, param.elems())?;
+                found.push(Extremes::of(format!("{}.gradient", param.name), &gradient));
+            }
         }
         Ok(found)
     }

@@ -23,7 +23,8 @@ pub struct Mode {
 /// One parameter tensor on the device, its gradient and the optimizer's state.
 struct ParamBuffers<B: Backend> {
     value: B::Buffer,
-    gradient: B::Buffer,
+    /// `None` while the newest gradient is part of the value already: see [`Stream::backward`].
+    gradient: Option<B::Buffer>,
     state: Vec<B::Buffer>,
 }
 
@@ -33,6 +34,9 @@ pub struct Scores {
     /// For each image its loss (over all classes) and how many of this stream's classes rank above the label.
     pub rows: Vec<f32>,
 }
+
+/// Gives each parameter the rates of its update.
+pub type Hyper<'a> = dyn Fn(&Param) -> Update + Sync + 'a;
 
 /// A named tensor seen on the way through a recorded batch.
 pub type Record = (String, Vec<f32>);
@@ -58,8 +62,9 @@ pub struct Stream<B: Backend> {
     /// What is done with the bytes of images, and the mean that is subtracted.
     input: Option<(AugmentShape, B::Buffer)>,
     params: Vec<ParamBuffers<B>>,
-    /// By slot.
+    /// By slot; slot 0 is empty where streams share their input.
     activations: Vec<B::Buffer>,
+    shares_input: bool,
     /// Those gradients that the backward pass gives no other place.
     gradients: [B::Buffer; 2],
     /// Gradients by the other stream's activations, and by ours from the other stream.
@@ -78,24 +83,29 @@ pub struct Stream<B: Backend> {
 
 impl<B: Backend> Stream<B> {
     /// Allocates everything that batches of up to `capacity` images need, once. `states` is the number of state
-    /// tensors a parameter that the optimizer keeps. Weights are 0 until they are set.
+    /// tensors a parameter that the optimizer keeps. Weights are 0 until they are set. Where it `shares_input`, passes
+    /// are given the network's input.
     pub fn new(
         plan: Plan,
         backend: B,
         exchange: Option<Box<dyn Exchange<B>>>,
         capacity: usize,
         states: usize,
+        shares_input: bool,
     ) -> Result<Self> {
         let params = plan.params.iter().map(|param| {
             let alloc = || backend.alloc(param.elems());
             let state = (0..states).map(|_| alloc()).collect::<Result<_>>()?;
-            Ok(ParamBuffers { value: alloc()?, gradient: alloc()?, state })
+            // Where nothing is queued, they are made when they are first needed.
+            let gradient = B::QUEUES.then(alloc).transpose()?;
+            Ok(ParamBuffers { value: alloc()?, gradient, state })
         });
         let params = params.collect::<Result<_>>()?;
         let images = |elems: usize| backend.alloc(elems * capacity);
         Ok(Stream {
             params,
-            activations: plan.slots.iter().map(|&elems| images(elems)).collect::<Result<_>>()?,
+            activations: activations(&backend, &plan, capacity, shares_input)?,
+            shares_input,
             gradients: [images(plan.largest_gradient())?, images(plan.largest_gradient())?],
             outgoing: images(plan.largest_crossing())?,
             incoming: images(plan.largest_crossing())?,
@@ -134,22 +144,18 @@ impl<B: Backend> Stream<B> {
         }
     }
 
-    /// Applies the newest gradients; `hyper` gives each parameter its rates.
-    pub fn update(&mut self, hyper: &dyn Fn(&Param) -> Update) -> Result<()> {
+    /// Applies the newest gradients, but for those that the backward pass has applied; `hyper` gives each parameter its
+    /// rates.
+    pub fn update(&mut self, hyper: &Hyper) -> Result<()> {
         let Stream { plan, backend, params, marks, .. } = self;
         for (index, layer) in plan.layers.iter().enumerate() {
             let Some(p) = layer.params else { continue };
             let mut timed = Timer { backend, marks, layer: index, pass: Pass::Update };
             timed.run(Activity::Compute, || {
                 [Some(p.own), p.theirs, Some(p.bias)].into_iter().flatten().try_for_each(|index| {
-                    let (param, buffers) = (&plan.params[index], &mut params[index]);
-                    backend.update(
-                        &hyper(param),
-                        param.elems(),
-                        &buffers.gradient,
-                        &mut buffers.value,
-                        &mut buffers.state,
-                    )
+                    let (param, ParamBuffers { value, gradient, state }) = (&plan.params[index], &mut params[index]);
+                    let Some(gradient) = gradient else { return Ok(()) };
+                    backend.update(&hyper(param), param.elems(), gradient, value, state)
                 })
             })?;
         }
@@ -169,4 +175,10 @@ impl<B: Backend> Stream<B> {
         self.collect_times()?;
         Ok(scores)
     }
+}
+
+/// A buffer for each slot.
+fn activations<B: Backend>(backend: &B, plan: &Plan, capacity: usize, shares_input: bool) -> Result<Vec<B::Buffer>> {
+    let elems = |slot: usize| if shares_input && slot == 0 { 0 } else { plan.slots[slot] * capacity };
+    (0..plan.slots.len()).map(|slot| backend.alloc(elems(slot))).collect()
 }

@@ -1,8 +1,8 @@
 //! The forward and the backward pass of the paper's section 3, with the exchange where a layer reads both halves.
 
 use super::timing::Timer;
-use super::{Mode, Stream};
-use crate::backend::{Backend, DropoutDraw, SoftmaxShape};
+use super::{Hyper, Mode, ParamBuffers, Stream};
+use crate::backend::{AugmentShape, Backend, DropoutDraw, SoftmaxShape, Update};
 use crate::data::{Batch, Images};
 use crate::error::Result;
 use crate::exchange::Swap;
@@ -31,29 +31,30 @@ enum Reached {
 }
 
 impl<B: Backend> Stream<B> {
+    /// Turns a batch into the network's input, N C H W. Where streams share it, one of them makes it.
+    pub fn write_input(&mut self, batch: &Batch, to: &mut B::Buffer) -> Result<()> {
+        write_input(&self.backend, self.input.as_ref(), batch, to)
+    }
+
     /// Runs a batch of at most the capacity forward, to the scores on the device and the gradient by the logits.
-    pub fn forward(&mut self, batch: &Batch, mode: &Mode) -> Result<()> {
+    /// `shared` is the network's input where streams share it.
+    pub fn forward(&mut self, batch: &Batch, mode: &Mode, shared: Option<&B::Buffer>) -> Result<()> {
         let n = batch.len();
         assert!(n <= self.capacity, "batch of {n} images in a stream made for {}", self.capacity);
         if let Some(record) = &mut self.record {
             record.clear();
         }
         self.older_marks.append(&mut self.marks);
-        match (&batch.images, &self.input) {
-            (Images::Ready(images), _) => self.backend.write(images, &mut self.activations[0])?,
-            (Images::Bytes(pixels, windows), Some((shape, mean))) => {
-                let _span = tracing::debug_span!("augment").entered();
-                self.backend.augment(shape, pixels, windows, mean, &mut self.activations[0])?;
-            }
-            (Images::Bytes(..), None) => panic!("images as bytes before set_input"),
+        if shared.is_none() {
+            write_input(&self.backend, self.input.as_ref(), batch, &mut self.activations[0])?;
         }
         for index in 0..self.plan.layers.len() {
-            self.forward_layer(index, batch, mode)?;
+            self.forward_layer(index, batch, mode, shared)?;
         }
         Ok(())
     }
 
-    fn forward_layer(&mut self, index: usize, batch: &Batch, mode: &Mode) -> Result<()> {
+    fn forward_layer(&mut self, index: usize, batch: &Batch, mode: &Mode, shared: Option<&B::Buffer>) -> Result<()> {
         let Stream { plan, backend, exchange, params, activations, gradients, stats, scores, marks, record, .. } = self;
         let (layer, n) = (&plan.layers[index], batch.len());
         let _span = tracing::debug_span!("layer", layer = &*layer.name, pass = "forward").entered();
@@ -73,7 +74,13 @@ impl<B: Backend> Stream<B> {
                 };
                 // The own block while the other stream's activations are on their way.
                 if let Some(p) = layer.params {
-                    let [x, y] = disjoint(activations, [layer.x, layer.y]);
+                    let (x, y) = match shared {
+                        Some(input) if layer.x == 0 => (input, &mut activations[layer.y]),
+                        _ => {
+                            let [x, y] = disjoint(activations, [layer.x, layer.y]);
+                            (&*x, y)
+                        }
+                    };
                     let bias = Some(&params[p.bias].value);
                     timed.run(Activity::Compute, || {
                         block_forward(backend, layer, n, x, &params[p.own].value, bias, y)
@@ -133,17 +140,35 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// Runs the newest batch backward, from the gradient by the logits to the gradients by all parameters.
-    pub fn backward(&mut self, n: usize, mode: &Mode) -> Result<()> {
+    /// Runs the newest batch backward, from the gradient by the logits to the gradients by all parameters. With `hyper`,
+    /// dense weights, which are most of the network, are updated at once and their gradients never stored;
+    /// [`Stream::update`] does the rest.
+    pub fn backward(&mut self, n: usize, mode: &Mode, shared: Option<&B::Buffer>, hyper: Option<&Hyper>) -> Result<()> {
+        for (param, buffers) in self.plan.params.iter().zip(&mut self.params) {
+            // Only a dense layer's weights have two dimensions.
+            if hyper.is_some() && param.shape.len() == 2 {
+                buffers.gradient = None;
+            } else if buffers.gradient.is_none() {
+                buffers.gradient = Some(self.backend.alloc(param.elems())?);
+            }
+        }
         let mut reached = Reached::Buffer(0);
         for index in (0..self.plan.layers.len()).rev() {
-            reached = self.backward_layer(index, n, mode, reached)?;
+            reached = self.backward_layer(index, n, mode, shared, hyper, reached)?;
         }
         Ok(())
     }
 
     /// One layer's backward pass: takes dy from where it lies, and returns where dx does.
-    fn backward_layer(&mut self, index: usize, n: usize, mode: &Mode, reached: Reached) -> Result<Reached> {
+    fn backward_layer(
+        &mut self,
+        index: usize,
+        n: usize,
+        mode: &Mode,
+        shared: Option<&B::Buffer>,
+        hyper: Option<&Hyper>,
+        reached: Reached,
+    ) -> Result<Reached> {
         let Stream {
             plan, backend, exchange, params, activations, gradients, outgoing, incoming, marks, record, ..
         } = self;
@@ -168,8 +193,9 @@ impl<B: Backend> Stream<B> {
             Reached::Buffer(_) => &*own,
             Reached::Slot(slot) => &activations[slot],
         };
-        let (x, y) = (&activations[layer.x], &activations[layer.y]);
         let needs_dx = layer.x != 0; // nobody asks for the gradient by the image
+        let x = shared.filter(|_| !needs_dx).unwrap_or(&activations[layer.x]);
+        let y = &activations[layer.y];
         match &layer.op {
             Op::ReluLrnMaxPool(..) | Op::SoftmaxCrossEntropy(_) => {} // done above; its gradient came with the loss
             Op::Conv(_) | Op::Dense(_) | Op::Absent => {
@@ -193,12 +219,16 @@ impl<B: Backend> Stream<B> {
                         if needs_dx {
                             block_backward_input(backend, layer, n, dy, &params[p.own].value, dx)?;
                         }
-                        block_backward_weight(backend, layer, n, x, dy, &mut params[p.own].gradient)?;
+                        let hyper_of = |param: usize| hyper.map(|hyper| hyper(&plan.params[param]));
+                        block_backward_weight(backend, layer, n, x, dy, &mut params[p.own], hyper_of(p.own))?;
                         if let (Some(block), Some(crossing)) = (p.theirs, layer.crossing) {
                             let theirs = &activations[crossing.theirs];
-                            block_backward_weight(backend, layer, n, theirs, dy, &mut params[block].gradient)?;
+                            block_backward_weight(backend, layer, n, theirs, dy, &mut params[block], hyper_of(block))?;
                         }
-                        block_backward_bias(backend, layer, n, dy, &mut params[p.bias].gradient)
+                        match &mut params[p.bias].gradient {
+                            Some(gradient) => block_backward_bias(backend, layer, n, dy, gradient),
+                            None => Ok(()),
+                        }
                     })?;
                 } else if needs_dx {
                     timed.run(Activity::Compute, || backend.fill_zero(n * plan.slots[layer.x], dx))?;
@@ -227,6 +257,22 @@ impl<B: Backend> Stream<B> {
             record.push((format!("{}.dx", layer.name), gradient));
         }
         Ok(if in_place { reached } else { next })
+    }
+}
+
+fn write_input<B: Backend>(
+    backend: &B,
+    input: Option<&(AugmentShape, B::Buffer)>,
+    batch: &Batch,
+    to: &mut B::Buffer,
+) -> Result<()> {
+    match (&batch.images, input) {
+        (Images::Ready(images), _) => backend.write(images, to),
+        (Images::Bytes(pixels, windows), Some((shape, mean))) => {
+            let _span = tracing::debug_span!("augment").entered();
+            backend.augment(shape, pixels, windows, mean, to)
+        }
+        (Images::Bytes(..), None) => panic!("images as bytes before set_input"),
     }
 }
 
@@ -269,17 +315,23 @@ fn block_backward_input<B: Backend>(
     }
 }
 
+/// To the gradient, or where that is not kept, to the weights at once.
 fn block_backward_weight<B: Backend>(
     backend: &B,
     layer: &PlannedLayer,
     n: usize,
     x: &B::Buffer,
     dy: &B::Buffer,
-    dw: &mut B::Buffer,
+    param: &mut ParamBuffers<B>,
+    update: Option<Update>,
 ) -> Result<()> {
-    match &layer.op {
-        Op::Conv(shape) => backend.conv_backward_weight(shape, n, x, dy, dw),
-        Op::Dense(shape) => backend.dense_backward_weight(shape, n, x, dy, dw),
+    let ParamBuffers { value, gradient, state } = param;
+    match (&layer.op, gradient, update) {
+        (Op::Conv(shape), Some(dw), _) => backend.conv_backward_weight(shape, n, x, dy, dw),
+        (Op::Dense(shape), Some(dw), _) => backend.dense_backward_weight(shape, n, x, dy, dw),
+        (Op::Dense(shape), None, Some(update)) => {
+            backend.dense_backward_weight_update(shape, n, x, dy, &update, value, state)
+        }
         _ => Ok(()),
     }
 }
