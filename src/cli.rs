@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use alexnet_split::config::OnBadLoss;
 use alexnet_split::data::shards::Store;
-use alexnet_split::recipe::OnBadLoss;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The network of 2012 as it was trained: AlexNet split over two devices.

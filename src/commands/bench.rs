@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use alexnet_split::backend::{AugmentShape, Window};
 use alexnet_split::data::{Batch, Images};
+use alexnet_split::engine::pair::Pair;
+use alexnet_split::engine::times::Activity;
+use alexnet_split::engine::times::StreamTimes;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::{Op, Param, Plan, PlannedLayer};
 use alexnet_split::net::spec::Net;
-use alexnet_split::report::times::{Activity, Pass, StreamTimes};
+use alexnet_split::net::swap::Pass;
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 use alexnet_split_cpu::simd;

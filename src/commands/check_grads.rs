@@ -2,9 +2,9 @@
 
 use alexnet_split::backend::Precision;
 use alexnet_split::data::{Batch, Images};
+use alexnet_split::engine::pair::Pair;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::pair::Pair;
 use alexnet_split::net::spec::Net;
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split::train::check_grads;

@@ -3,13 +3,13 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::Recipe;
-use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir::{self, Claim, RunDir, RunInfo};
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use serde::{Deserialize, Serialize};
 
 use super::supervise;
@@ -74,7 +74,7 @@ impl Drop for NewFolder {
 
 /// What the flags ask for, in a directory that is this process' from now on.
 pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
-    let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && run_dir::is_run(run));
+    let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
     let (mut recipe, data) = match &args.resume {
         None => {
@@ -89,12 +89,12 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
         }
         Some(run) => {
-            let recipe = run_dir::load_recipe(run)?;
-            (recipe, args.data.data.clone().map_or_else(|| run_dir::load_info(run).map(|info| info.data), Ok)?)
+            let recipe = dir::load_recipe(run)?;
+            (recipe, args.data.data.clone().map_or_else(|| dir::load_info(run).map(|info| info.data), Ok)?)
         }
     };
     // The same command again does not take back what was asked for on the way.
-    let before = begun.map(run_dir::load_recipe).transpose()?;
+    let before = begun.map(dir::load_recipe).transpose()?;
     let before = before.as_ref().unwrap_or(&recipe);
     let (epochs, on_bad_loss) = (before.train.epochs, before.train.on_bad_loss);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
@@ -157,7 +157,7 @@ impl Job {
                 Ok((RunDir::create(&self.run, recipe, &info, || Ok(()))?, info.keep))
             }
             Some(Hold::Claim(claim)) => {
-                let info = run_dir::load_info(&self.run)?;
+                let info = dir::load_info(&self.run)?;
                 same_recipe(&self.run, recipe)?;
                 if let Some(before) = info.instructions.as_ref().filter(|before| **before != instructions) {
                     tracing::warn!(
@@ -169,7 +169,7 @@ impl Job {
                 // What was changed on the way stays so.
                 let keep = keep.map_or(info.keep, NonZeroUsize::get);
                 if keep != info.keep {
-                    run_dir::store_info(&self.run, &RunInfo { keep, ..info })?;
+                    dir::store_info(&self.run, &RunInfo { keep, ..info })?;
                 }
                 let evaluation_due = matches!(self.start, Start::Checkpoint { evaluation_due: true, .. });
                 let run = RunDir::resume(claim, self.start.step(), evaluation_due)?;
@@ -182,7 +182,7 @@ impl Job {
 
 /// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
 fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
-    let before = run_dir::load_recipe(path)?;
+    let before = dir::load_recipe(path)?;
     let mut stored = before.clone();
     stored.train.epochs = recipe.train.epochs;
     stored.train.on_bad_loss = recipe.train.on_bad_loss;
@@ -190,7 +190,7 @@ fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
         let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
         return Err(Error::run(path, problem));
     }
-    if stored == before { Ok(()) } else { run_dir::store_recipe(path, recipe) }
+    if stored == before { Ok(()) } else { dir::store_recipe(path, recipe) }
 }
 
 /// The commit that this program was built from.

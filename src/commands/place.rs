@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::{compiler, device, libraries};
-use alexnet_split::devices::{GpuOptions, Transport};
+use alexnet_split::engine::devices::{GpuOptions, Transport};
 use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
 use alexnet_split_cpu::simd;
@@ -95,11 +95,11 @@ macro_rules! on_place {
         match $place {
             $crate::commands::place::Place::Cpu { threads, precision, why } => {
                 let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
-                let $seats = alexnet_split::net::pair::Seat::on_cpu($streams, threads, precision)?;
+                let $seats = alexnet_split::engine::pair::Seat::on_cpu($streams, threads, precision)?;
                 $body
             }
             $crate::commands::place::Place::Gpus(gpus) => {
-                let found = alexnet_split::devices::seats(gpus, $streams, &$options)?;
+                let found = alexnet_split::engine::devices::seats(gpus, $streams, &$options)?;
                 let ($seats, $about) = (found.seats, found.about);
                 $body
             }

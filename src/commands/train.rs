@@ -1,20 +1,23 @@
 //! `train`: a new run, or an old one continued; in one process or as one of two.
 
+use alexnet_split::run::files;
 use std::path::Path;
 
 use alexnet_split::backend::Backend;
+use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
-use alexnet_split::devices::{self, GpuSeats};
+use alexnet_split::engine::devices::{self, GpuSeats};
+use alexnet_split::engine::link::{Link, World};
+use alexnet_split::engine::pair::Seat;
+use alexnet_split::engine::times;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::exchange::link::{Link, World};
-use alexnet_split::net::pair::Seat;
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::Recipe;
-use alexnet_split::report::host::Host;
-use alexnet_split::report::progress::Progress;
-use alexnet_split::report::{logs, times, trace};
-use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir::{self, RunDir};
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::dir::{self, RunDir};
+use alexnet_split::run::host::Host;
+use alexnet_split::show::logs;
+use alexnet_split::show::progress::Progress;
+use alexnet_split::show::trace;
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
@@ -77,7 +80,7 @@ fn run<B: Backend>(
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
     let data = DataSet::load(&job.data)?;
     if let Some(Hold::Claim(_)) = hold {
-        run_dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
+        dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
     }
     let recipe = resolve(job.recipe.clone(), &data)?;
     let restart = supervise::restart();
@@ -87,7 +90,7 @@ fn run<B: Backend>(
     let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
     let step = job.start.step();
     if leads {
-        logs::keep(&job.run.join("log.txt"))?;
+        logs::keep(&job.run.join(files::LOG))?;
         if let Some((_, text)) = restart {
             logs::keep_warning(&text);
         }
