@@ -25,10 +25,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
     let n = recipe.train.batch_size;
-    let place = place::choose(&args.device, net.streams);
+    let place = place::choose(&args.device, recipe.train.precision, net.streams);
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let (batch, input, mean) = random_batch(&net, n);
-    let options = place::gpu_options(&args.device, None);
+    let options = place::gpu_options(&args.device, recipe.train.precision);
     let (on_cpu, precision) = match place {
         Place::Cpu { precision, .. } => (true, precision),
         Place::Gpus(_) => (false, options.precision),

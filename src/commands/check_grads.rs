@@ -30,7 +30,7 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
         images: Images::Ready((0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect()),
         labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
     };
-    let (place, streams) = (place::choose(&args.device, net.streams), net.streams);
+    let (place, streams) = (place::choose(&args.device, Some(Precision::Fp32), net.streams), net.streams);
     // Rounded factors would drown the differences.
     let options = place::gpu_options(&args.device, Some(Precision::Fp32));
     let (checks, device) = on_place!(place, options, streams, |seats, about| {

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use alexnet_split::backend::Precision;
 use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
 use alexnet_split::error::{Error, Result};
@@ -12,7 +13,7 @@ use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use serde::{Deserialize, Serialize};
 
-use super::supervise;
+use super::{place, supervise};
 use crate::cli::TrainArgs;
 
 /// Checkpoints that are kept, besides the best.
@@ -90,6 +91,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
         }
         Some(run) => {
             let recipe = dir::load_recipe(run)?;
+            same_precision(&recipe, args, "the run")?;
             (recipe, args.data.data.clone().map_or_else(|| dir::load_info(run).map(|info| info.data), Ok)?)
         }
     };
@@ -99,6 +101,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let (epochs, on_bad_loss) = (before.train.epochs, before.train.on_bad_loss);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
+    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
             // First: a process that trains there changes what there is to go on from.
@@ -180,12 +183,29 @@ impl Job {
     }
 }
 
+/// Fails where `--precision` asks for another arithmetic than `whose` recipe does.
+pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
+    match (recipe.train.precision, place::asked(&args.device)) {
+        (Some(before), Some(asked)) if before != asked => {
+            let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
+            Err(Error::recipe("--precision", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name(precision: Precision) -> String {
+    format!("{precision:?}").to_lowercase()
+}
+
 /// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
 fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
     let before = dir::load_recipe(path)?;
     let mut stored = before.clone();
     stored.train.epochs = recipe.train.epochs;
     stored.train.on_bad_loss = recipe.train.on_bad_loss;
+    // Runs of older versions do not say theirs.
+    stored.train.precision = stored.train.precision.or(recipe.train.precision);
     if stored != *recipe {
         let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
         return Err(Error::run(path, problem));

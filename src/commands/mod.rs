@@ -104,9 +104,9 @@ fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
 macro_rules! on_run {
     ($args:expr, |$session:ident| $body:expr) => {{
         let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args)?;
-        let place = $crate::commands::place::choose(&$args.device, streams);
         // Looking at a run is no matter of speed.
         let fp32 = Some(alexnet_split::backend::Precision::Fp32);
+        let place = $crate::commands::place::choose(&$args.device, fp32, streams);
         let options = $crate::commands::place::gpu_options(&$args.device, fp32);
         $crate::commands::place::on_place!(place, options, streams, |seats, _about| {
             let mut $session = alexnet_split::train::session::Session::new(recipe, data, seats, None)?;

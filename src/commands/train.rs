@@ -23,8 +23,8 @@ use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
 use serde_json::json;
 
-use super::job::{Hold, Job, Start, commit, job, next_run};
-use super::place::{self, on_place};
+use super::job::{Hold, Job, Start, commit, job, next_run, same_precision};
+use super::place::{self, Place, on_place};
 use super::{supervise, words};
 use crate::cli::TrainArgs;
 
@@ -43,21 +43,29 @@ pub fn train(args: &TrainArgs) -> Result<()> {
         std::process::exit(code);
     }
     let stop = Stop::on_signals()?;
-    let options = place::gpu_options(&args.device, None);
     match world {
         None => {
-            let (job, hold) = job(args)?;
+            let (mut job, hold) = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
-            on_place!(place::choose(&args.device, streams), options, streams, |seats, about| {
+            let place = place::choose(&args.device, job.recipe.train.precision, streams);
+            let options = place::gpu_options(&args.device, job.recipe.train.precision);
+            job.recipe.train.precision = Some(match place {
+                Place::Cpu { precision, .. } => precision,
+                Place::Gpus(_) => options.precision,
+            });
+            on_place!(place, options, streams, |seats, about| {
                 run(args, &job, Some(hold), seats, None, &about, &stop)
             })
         }
         Some(world) => {
-            let mut link = Link::open(&world, options.exchange_timeout)?;
+            let mut link = Link::open(&world, place::gpu_options(&args.device, None).exchange_timeout)?;
             // Process 0 decides, so that only it needs the recipe and the run's directory.
             let (ours, hold) =
                 if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
             let mut job = link.told(ours)?;
+            let options = place::gpu_options(&args.device, job.recipe.train.precision);
+            same_precision(&job.recipe, args, "process 0")?;
+            job.recipe.train.precision = Some(options.precision);
             job.data = args.data.data.clone().unwrap_or(job.data);
             if Net::from_options(&job.recipe.net)?.streams != 2 {
                 return Err(Error::recipe("net.streams", "two processes run two streams; start one process"));

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::net::init::{BiasInit, WeightInit};
 use crate::net::plan::{Param, ParamKind};
 use crate::net::spec::{NetOptions, Placement, Table};
-use crate::shapes::{DropoutScaling, Update};
+use crate::shapes::{DropoutScaling, Precision, Update};
 
 pub use named::NAMES;
 pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
@@ -55,6 +55,10 @@ pub struct TrainRecipe {
     pub epochs: u64,
     /// Images a step.
     pub batch_size: usize,
+    /// `fp32`, `tf32` or `bf16`: how matrix products are computed. Where it is not said, bf16 on GPUs and fp32 on CPUs; a
+    /// run's own recipe says which of them it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Of all random numbers.
     pub seed: u64,
     /// `test` or `train`: when dropout scales.

@@ -24,6 +24,7 @@ impl Recipe {
             train: TrainRecipe {
                 epochs: 90,      // section 5: "roughly 90 cycles"
                 batch_size: 128, // section 5
+                precision: Some(Precision::Fp32), // as the GTX 580
                 seed: 2012,
                 dropout: DropoutScaling::Test, // 4.2: "multiply their outputs by 0.5" at test time
                 checkpoint_steps: 0,
@@ -62,7 +63,7 @@ impl Recipe {
                 scale: 1. / 255.,
                 ..paper.input
             },
-            train: TrainRecipe { epochs: 1, batch_size: 32, ..paper.train },
+            train: TrainRecipe { epochs: 1, batch_size: 32, precision: None, ..paper.train },
             optimizer: OptimizerRecipe { lr: 0.005, ..paper.optimizer },
             schedule: ScheduleRecipe::default(),
         }
@@ -86,6 +87,7 @@ impl Recipe {
             train: TrainRecipe {
                 epochs: 5,
                 batch_size: 128,
+                precision: None,
                 seed: 2012,
                 dropout: DropoutScaling::Train,
                 checkpoint_steps: 0,
@@ -116,6 +118,7 @@ impl Recipe {
             train: TrainRecipe {
                 epochs: 10,
                 batch_size: 32,
+                precision: None,
                 seed: 2012,
                 dropout: DropoutScaling::Train,
                 checkpoint_steps: 0,
