@@ -21,8 +21,8 @@ pub fn decode(decoder: Decoder) -> Result<(Vec<u8>, Vec<DecodeWarning>), JpegErr
         })
         .collect();
     let mut pixels = Vec::with_capacity(3 * width * height);
-    for at in 0..width * height {
-        let [c, m, y, k] = [0, 1, 2, 3].map(|colour| planes[colour][at]);
+    let [c, m, y, k] = &planes[..] else { return Err(JpegError::CorruptData("it has not four colours".into())) };
+    for (((&c, &m), &y), &k) in c.iter().zip(m).zip(y).zip(k) {
         let inks = if of_differences { inks(c, m, y) } else { [c, m, y] };
         // Stored inverted, as Adobe's programs write it: 255 is no ink.
         pixels.extend(inks.map(|ink| ((u32::from(ink) * u32::from(k) + 127) / 255) as u8));
