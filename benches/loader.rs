@@ -36,7 +36,7 @@ fn main() {
     let options = Options { size: 256, store: Store::Jpeg, quality: 90, max_bad_images: 0 };
     prepare(folder, &found, &prepared, &options, &Quiet).expect("a prepared set");
     let data = DataSet::load(&prepared).expect("the prepared set");
-    let recipe = Recipe::paper();
+    let recipe = Recipe::find("paper").expect("a recipe of the program");
     let input = Preprocessor::new(&recipe.input, [3, 224, 224], &data).expect("the paper's input");
     let core = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     let count = data.train.len();

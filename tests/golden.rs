@@ -12,7 +12,7 @@ use alexnet_split::engine::merge::{MergedTensor, merge, split};
 use alexnet_split::engine::pair::Pair;
 use alexnet_split::engine::stream::{Record, Tensor};
 use alexnet_split::net::plan::ParamKind;
-use alexnet_split::net::spec::{Activation, Net, NetOptions, Placement, Table};
+use alexnet_split::net::spec::{Activation, Net, NetOptions, Placement};
 use safetensors::SafeTensors;
 use support::tolerance::{GOLDEN, GOLDEN_FINAL, GOLDEN_LOSS, assert_close};
 
@@ -157,7 +157,7 @@ fn two_streams_with_fc8_on_stream_0() {
 #[test]
 fn one_stream_with_tanh_adam_and_inverted_dropout() {
     let options = NetOptions {
-        table: Table::Fashion,
+        layers: support::layers_of("fashion"),
         image_channels: Some(1),
         image_size: Some(80),
         activation: Some(Activation::Tanh),

@@ -2,7 +2,7 @@
 
 mod support;
 
-use alexnet_split::net::spec::{Activation, NetOptions, Placement, Table};
+use alexnet_split::net::spec::{Activation, NetOptions, Placement};
 use alexnet_split::train::check_grads::check_grads;
 
 fn check(options: &NetOptions) {
@@ -37,6 +37,6 @@ fn one_stream_without_normalization() {
 
 #[test]
 fn the_textbook_tables() {
-    check(&NetOptions { table: Table::Fashion, ..support::tiny_options() });
-    check(&NetOptions { table: Table::Half, ..support::tiny_options() });
+    check(&NetOptions { layers: support::layers_of("fashion"), ..support::tiny_options() });
+    check(&NetOptions { layers: support::layers_of("half"), ..support::tiny_options() });
 }

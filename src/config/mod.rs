@@ -5,14 +5,17 @@ mod schedule;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::data::input::{Crop, InputRecipe, Mean, MeanImage};
+use crate::data::input::InputRecipe;
 use crate::error::{Error, Result};
 use crate::net::init::{BiasInit, WeightInit};
-use crate::net::plan::{Param, ParamKind};
-use crate::net::spec::{NetOptions, Placement, Table};
+use crate::net::plan::{Param, ParamKind, Plan};
+use crate::net::spec::{Net, NetOptions};
 use crate::shapes::{DropoutScaling, Precision, Update};
+
+use named::RECIPES;
 
 pub use named::NAMES;
 pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
@@ -55,9 +58,9 @@ pub struct TrainRecipe {
     pub epochs: u64,
     /// Images a step.
     pub batch_size: usize,
-    /// `fp32`, `tf32` or `bf16`: how matrix products are computed. Where it is not said, bf16 on GPUs and fp32 on CPUs; a
-    /// run's own recipe says which of them it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// `fp32`, `tf32` or `bf16`: how matrix products are computed. `auto`, the default, is bf16 on GPUs and fp32 on CPUs;
+    /// a run's own recipe says which of them it was.
+    #[serde(default, deserialize_with = "precision_or_auto", skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     /// Of all random numbers.
     pub seed: u64,
@@ -82,6 +85,15 @@ const LOSS_SPIKE: f64 = 3.;
 
 fn default_loss_spike() -> f64 {
     LOSS_SPIKE
+}
+
+/// `auto` asks for no precision.
+fn precision_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Precision>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    match &*word {
+        "auto" => Ok(None),
+        word => Precision::deserialize(word.into_deserializer()).map(Some),
+    }
 }
 
 /// What is done where the loss is not finite, or jumps; in any case the update of that step is not made.
@@ -147,35 +159,37 @@ impl Recipe {
     /// A built-in recipe by name, or a file: a name with a slash or ending in `.toml`. A file may begin with
     /// `base = "quick"` (or another name) and then need only say what differs.
     pub fn find(name: &str) -> Result<Recipe> {
-        match name {
-            "quick" => Ok(Recipe::quick()),
-            "paper" => Ok(Recipe::paper()),
-            "fashion" => Ok(Recipe::fashion()),
-            "half" => Ok(Recipe::half()),
-            _ if name.contains('/') || name.ends_with(".toml") => Recipe::load(Path::new(name)),
-            _ => Err(Error::recipe(
-                name,
-                format!("no such recipe; there are {}, or give a .toml file", NAMES.join(", ")),
-            )),
+        if let Some((name, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
+            return Recipe::from_text(text, name);
         }
+        if name.contains('/') || name.ends_with(".toml") {
+            return Recipe::load(Path::new(name));
+        }
+        Err(Error::recipe(name, format!("no such recipe; there are {}, or give a .toml file", NAMES.join(", "))))
     }
 
     /// Reads a recipe file.
     pub fn load(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let wrong =
-            |error: toml::de::Error| Error::recipe(path.display().to_string(), error.to_string().trim().to_owned());
-        let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        let recipe = Recipe::from_text(&text, &path.display().to_string())?;
+        // What no image could be run through is told with the file's name.
+        match Net::from_options(&recipe.net).and_then(|net| Plan::all(&net)) {
+            Ok(_) => Ok(recipe),
+            Err(error) => Err(Error::recipe(path.display().to_string(), error.to_string())),
+        }
+    }
+
+    /// From the text of a file called `name`.
+    fn from_text(text: &str, name: &str) -> Result<Recipe> {
+        let wrong = |error: toml::de::Error| Error::recipe(name, error.to_string().trim().to_owned());
+        let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
         if let Some(base) = table.remove("base") {
-            let base = base
-                .as_str()
-                .ok_or_else(|| Error::recipe("base", "expected the name of a built-in recipe"))?
-                .to_owned();
+            let base = base.as_str().ok_or_else(|| Error::recipe("base", "expected the name of a recipe"))?.to_owned();
             let mut whole = Recipe::find(&base)?.to_table();
             overlay(&mut whole, table);
             table = whole;
         }
-        Recipe::from_table(table, &path.display().to_string())
+        Recipe::from_table(table, name)
     }
 
     /// With one value replaced: `key` is dotted (`optimizer.lr`), `value` is TOML (text may go without quotes).
@@ -194,7 +208,7 @@ impl Recipe {
         for part in parents.split('.').filter(|part| !part.is_empty()) {
             at = match at.get_mut(part) {
                 Some(toml::Value::Table(table)) => table,
-                _ => return Err(Error::recipe(key, format!("no such key; {}", known_keys(&whole_keys())))),
+                _ => return Err(Error::recipe(key, format!("no such key; {}", known_keys(&whole)))),
             };
         }
         // A number without a point is meant as one with a point where such a one stood.
@@ -206,9 +220,20 @@ impl Recipe {
         Recipe::from_table(whole, key)
     }
 
-    /// As TOML.
+    /// As TOML; a line for each conv and dense layer and what follows it.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}"))
+        let mut table = self.to_table();
+        let rows = table.get_mut("net").and_then(|net| net.as_table_mut()?.remove("layers"));
+        let mut layers = String::new();
+        for row in rows.as_ref().and_then(toml::Value::as_array).into_iter().flatten() {
+            let begins = row.get("conv").or(row.get("dense")).is_some();
+            layers += &format!("{}{row},", if begins { "\n    " } else { " " });
+        }
+        toml::to_string(&table).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}")).replacen(
+            "[net]\n",
+            &format!("[net]\nlayers = [{layers}\n]\n"),
+            1,
+        )
     }
 
     fn to_table(&self) -> toml::Table {
@@ -300,10 +325,6 @@ fn overlay(base: &mut toml::Table, over: toml::Table) {
     }
 }
 
-fn whole_keys() -> toml::Table {
-    Recipe::quick().to_table()
-}
-
 fn known_keys(table: &toml::Table) -> String {
     let groups: Vec<&str> = table.iter().filter(|(_, value)| value.is_table()).map(|(key, _)| key.as_str()).collect();
     format!("keys begin with {}", groups.join(", "))
@@ -314,17 +335,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_recipe_survives_toml() {
+    fn every_recipe_survives_toml_and_json() {
         for name in NAMES {
             let recipe = Recipe::find(name).unwrap();
-            let back = Recipe::from_table(toml::from_str(&recipe.to_toml()).unwrap(), name).unwrap();
-            assert_eq!(back, recipe);
+            assert_eq!(Recipe::from_text(&recipe.to_toml(), name).unwrap(), recipe);
+            let json = serde_json::to_string(&recipe).unwrap();
+            assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
         }
     }
 
     #[test]
     fn one_value_can_be_set() {
-        let recipe = Recipe::quick().with("optimizer.lr=1").unwrap().with("net.conv_channels=[8,12,16,16,12]").unwrap();
+        let recipe = Recipe::find("quick")
+            .unwrap()
+            .with("optimizer.lr=1")
+            .unwrap()
+            .with("net.conv_channels=[8,12,16,16,12]")
+            .unwrap();
         let recipe = recipe.with("input.mean=pixel").unwrap().with("optimizer.kind=adam").unwrap();
         assert_eq!(recipe.optimizer.lr, 1.);
         assert_eq!(recipe.net.conv_channels, Some(vec![8, 12, 16, 16, 12]));
@@ -336,7 +363,7 @@ mod tests {
         for wrong in
             ["optimizer.rate=1", "optimiser.lr=1", "optimizer.lr=fast", "optimizer.lr=-1", "train.batch_size=0", "lr"]
         {
-            let message = Recipe::quick().with(wrong).unwrap_err().to_string();
+            let message = Recipe::find("quick").unwrap().with(wrong).unwrap_err().to_string();
             assert!(message.contains(wrong.split('=').next().unwrap()), "{message}");
         }
     }

@@ -10,7 +10,7 @@ use crate::rng::{Philox, Purpose};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightInit {
-    /// Normal with standard deviation 0.01 (paper, section 5).
+    /// Normal with standard deviation 0.01 (paper, section 5), or the row's own.
     Paper,
     /// Normal with standard deviation sqrt(2 / fan_in) (He et al., 2015).
     He,
@@ -52,7 +52,10 @@ pub fn initial_values(
     let quad = |at: usize| rng.block([at as u32, (at >> 32) as u32, index as u32, stream as u32]);
     let uniform = |bound: f32| move |at| quad(at).map(|word| bound * (2. * unit(word) - 1.));
     let draw: Box<dyn Fn(usize) -> [f32; 4] + Sync> = match draws {
-        WeightInit::Paper => Box::new(move |at| normals(quad(at)).map(|v| v * 0.01)),
+        WeightInit::Paper => {
+            let std = param.std.unwrap_or(0.01);
+            Box::new(move |at| normals(quad(at)).map(|v| v * std))
+        }
         WeightInit::He => {
             let std = (2. / param.fan_in as f32).sqrt();
             Box::new(move |at| normals(quad(at)).map(|v| v * std))

@@ -4,5 +4,6 @@ pub mod describe;
 pub mod init;
 pub mod plan;
 mod planner;
+mod row;
 pub mod spec;
 pub mod swap;

@@ -115,6 +115,8 @@ pub struct Param {
     pub fan_out: usize,
     /// The table's initial bias; 0 for weights.
     pub bias_init: f32,
+    /// The table's standard deviation of initial weights, where it has one.
+    pub std: Option<f32>,
 }
 
 impl Param {

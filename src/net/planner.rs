@@ -22,7 +22,7 @@ struct Planner<'a> {
     /// Channels, height, width of the newest activation, in one stream.
     shape: [usize; 3],
     slot: Slot,
-    /// Digits of the newest conv or dense layer's name: `relu3` follows `conv3`.
+    /// The newest conv or dense layer's name from its first digit on: `relu3` follows `conv3`. `relu_out` follows `out`.
     stage: String,
 }
 
@@ -32,32 +32,33 @@ impl Planner<'_> {
         let elems = c * h * w;
         match layer {
             Layer::Conv(row) => {
-                self.name_stage(row.name);
-                let k = self.share(row.name, row.out, Placement::Split)?;
-                let p = conv_out_size(row.name, h, row.kernel, row.stride, row.pad, row.round_up)?;
-                let q = conv_out_size(row.name, w, row.kernel, row.stride, row.pad, row.round_up)?;
+                self.name_stage(&row.name);
+                let k = self.share(&row.name, row.out, Placement::Split)?;
+                let p = conv_out_size(&row.name, h, row.kernel, row.stride, row.pad, row.round_up)?;
+                let q = conv_out_size(&row.name, w, row.kernel, row.stride, row.pad, row.round_up)?;
                 let shape =
                     ConvShape { c, h, w, k, r: row.kernel, s: row.kernel, p, q, stride: row.stride, pad: row.pad };
                 let block = vec![k, c, row.kernel, row.kernel];
                 let crossing = self.crossing(row.reads, elems, k, k);
                 let taps = row.kernel * row.kernel;
-                let params = self.params(row.name, block, crossing.is_some(), c * taps, k * taps, row.bias);
-                self.push(row.name.into(), Op::Conv(shape), [k, p, q], crossing, Some(params));
+                let params = self.params(&row.name, block, crossing.is_some(), [c * taps, k * taps], row.bias, row.std);
+                self.push(row.name.clone(), Op::Conv(shape), [k, p, q], crossing, Some(params));
             }
             Layer::Dense(row) => {
-                self.name_stage(row.name);
-                let outputs = self.share(row.name, row.out, row.placement)?;
-                let theirs = if self.net.streams == 2 { row.out - outputs } else { 0 };
+                self.name_stage(&row.name);
+                let units = row.out.unwrap_or_default();
+                let outputs = self.share(&row.name, units, row.placement)?;
+                let theirs = if self.net.streams == 2 { units - outputs } else { 0 };
                 let crossing = self.crossing(row.reads, elems, outputs, theirs);
                 let (op, params) = if outputs > 0 {
-                    let fan_out = if crossing.is_some() { row.out } else { outputs };
+                    let fan_out = if crossing.is_some() { units } else { outputs };
                     let block = vec![outputs, elems];
-                    let params = self.params(row.name, block, crossing.is_some(), elems, fan_out, row.bias);
+                    let params = self.params(&row.name, block, crossing.is_some(), [elems, fan_out], row.bias, row.std);
                     (Op::Dense(DenseShape { inputs: elems, outputs }), Some(params))
                 } else {
                     (Op::Absent, None)
                 };
-                self.push(row.name.into(), op, [outputs, 1, 1], crossing, params);
+                self.push(row.name.clone(), op, [outputs, 1, 1], crossing, params);
             }
             Layer::Activation(kind) => {
                 let name = match kind {
@@ -106,7 +107,8 @@ impl Planner<'_> {
     }
 
     fn name_stage(&mut self, name: &str) {
-        self.stage = name.trim_start_matches(|c: char| !c.is_ascii_digit()).to_owned();
+        let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+        self.stage = if digits.is_empty() { format!("_{name}") } else { digits.to_owned() };
     }
 
     /// Units of a layer in this stream. An odd number of split dense units gives stream 0 the odd one.
@@ -131,7 +133,7 @@ impl Planner<'_> {
             .layers
             .iter()
             .rev()
-            .find_map(|l| if let Layer::Dense(row) = l { Some(row.name) } else { None })
+            .find_map(|l| if let Layer::Dense(row) = l { Some(&*row.name) } else { None })
             .unwrap_or("")
     }
 
@@ -149,14 +151,22 @@ impl Planner<'_> {
         name: &str,
         block: Vec<usize>,
         both: bool,
-        block_fan_in: usize,
-        fan_out: usize,
+        [block_fan_in, fan_out]: [usize; 2],
         bias: f32,
+        std: Option<f32>,
     ) -> LayerParams {
         let fan_in = block_fan_in * if both { 2 } else { 1 };
         let k = block[0];
         let mut add = |suffix: &str, shape: Vec<usize>, kind: ParamKind, bias_init: f32| {
-            self.plan.params.push(Param { name: format!("{name}.{suffix}"), shape, kind, fan_in, fan_out, bias_init });
+            self.plan.params.push(Param {
+                name: format!("{name}.{suffix}"),
+                shape,
+                kind,
+                fan_in,
+                fan_out,
+                bias_init,
+                std,
+            });
             self.plan.params.len() - 1
         };
         let own = add("weight.own", block.clone(), ParamKind::Weight, 0.);

@@ -3,17 +3,17 @@
 //!
 //! Sizes are those of the whole network; with two streams each has half of them.
 
+use std::collections::HashSet;
+
 pub use alexnet_split_cpu::shapes::Activation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What a layer reads: the whole image, the output of its own stream, or of both.
+/// What a layer reads: the output of its own stream, or of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// The input image, which every stream gets whole.
-    Image,
-    /// This stream's output of the layer before.
+    /// This stream's output of the layer before; in the first layer the image, which every stream gets whole.
     Own,
     /// Both streams' output of the layer before: the exchange happens here.
     Both,
@@ -34,7 +34,7 @@ pub enum Placement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     /// Name, the stem of its parameters' names.
-    pub name: &'static str,
+    pub name: String,
     /// Filters, both streams together.
     pub out: usize,
     /// Filter size R = S.
@@ -49,6 +49,8 @@ pub struct Conv {
     pub reads: Reads,
     /// Initial bias (paper, section 5).
     pub bias: f32,
+    /// Standard deviation of the initial weights, where it is not [`WeightInit::Paper`](super::init::WeightInit)'s.
+    pub std: Option<f32>,
 }
 
 /// Local response normalization (paper 3.3): b_i = a_i / (k + alpha * sum_{|j-i| <= n/2} a_j^2)^beta, within a stream.
@@ -77,13 +79,15 @@ pub struct MaxPool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {
     /// Name, the stem of its parameters' names.
-    pub name: &'static str,
-    /// Units, both streams together.
-    pub out: usize,
+    pub name: String,
+    /// Units, both streams together; `None` for one a class.
+    pub out: Option<usize>,
     /// What it reads.
     pub reads: Reads,
     /// Initial bias (paper, section 5).
     pub bias: f32,
+    /// As [`Conv::std`].
+    pub std: Option<f32>,
     /// Where its units live.
     pub placement: Placement,
 }
@@ -118,161 +122,75 @@ pub struct Net {
     pub layers: Vec<Layer>,
 }
 
-/// The network of the paper: five convolutions and three dense layers in two streams that meet at conv3 and at the
-/// dense layers.
-#[rustfmt::skip]
-pub fn alexnet(classes: usize) -> Vec<Layer> {
-    use Reads::{Both, Image, Own};
-    vec![
-        conv("conv1").out(96).kernel(11).stride(4).round_up().reads(Image).into(), relu(), lrn(), max_pool(3, 2),
-        conv("conv2").out(256).kernel(5).pad(2).reads(Own).bias(1.).into(),        relu(), lrn(), max_pool(3, 2),
-        conv("conv3").out(384).kernel(3).pad(1).reads(Both).into(),                relu(),
-        conv("conv4").out(384).kernel(3).pad(1).reads(Own).bias(1.).into(),        relu(),
-        conv("conv5").out(256).kernel(3).pad(1).reads(Own).bias(1.).into(),        relu(), max_pool(3, 2),
-        dense("fc6").out(4096).reads(Both).bias(1.).into(),                        relu(), dropout(0.5),
-        dense("fc7").out(4096).reads(Both).bias(1.).into(),                        relu(), dropout(0.5),
-        dense("fc8").out(classes).reads(Both).into(),                              softmax_cross_entropy(),
-    ]
-}
-
-/// The single tower that textbooks train on Fashion-MNIST ("Dive into Deep Learning", section 8.1): no split, no
-/// normalization, conv1 padded by 1.
-#[rustfmt::skip]
-pub fn fashion(classes: usize) -> Vec<Layer> {
-    use Reads::{Image, Own};
-    vec![
-        conv("conv1").out(96).kernel(11).stride(4).pad(1).reads(Image).into(), relu(), max_pool(3, 2),
-        conv("conv2").out(256).kernel(5).pad(2).reads(Own).into(),             relu(), max_pool(3, 2),
-        conv("conv3").out(384).kernel(3).pad(1).reads(Own).into(),             relu(),
-        conv("conv4").out(384).kernel(3).pad(1).reads(Own).into(),             relu(),
-        conv("conv5").out(256).kernel(3).pad(1).reads(Own).into(),             relu(), max_pool(3, 2),
-        dense("fc6").out(4096).reads(Own).into(),                              relu(), dropout(0.5),
-        dense("fc7").out(4096).reads(Own).into(),                              relu(), dropout(0.5),
-        dense("fc8").out(classes).reads(Own).into(),                           softmax_cross_entropy(),
-    ]
-}
-
-/// One stream of the paper alone, as many PyTorch courses teach "AlexNet": padded by 2, dropout before fc6 and fc7.
-#[rustfmt::skip]
-pub fn half(classes: usize) -> Vec<Layer> {
-    use Reads::{Image, Own};
-    vec![
-        conv("conv1").out(48).kernel(11).stride(4).pad(2).reads(Image).into(), relu(), max_pool(3, 2),
-        conv("conv2").out(128).kernel(5).pad(2).reads(Own).into(),             relu(), max_pool(3, 2),
-        conv("conv3").out(192).kernel(3).pad(1).reads(Own).into(),             relu(),
-        conv("conv4").out(192).kernel(3).pad(1).reads(Own).into(),             relu(),
-        conv("conv5").out(128).kernel(3).pad(1).reads(Own).into(),             relu(), max_pool(3, 2), dropout(0.5),
-        dense("fc6").out(2048).reads(Own).into(),                              relu(), dropout(0.5),
-        dense("fc7").out(2048).reads(Own).into(),                              relu(),
-        dense("fc8").out(classes).reads(Own).into(),                           softmax_cross_entropy(),
-    ]
-}
-
-/// A convolution to be filled in; stride 1, no padding, reads its own stream, bias 0 until said otherwise.
-pub fn conv(name: &'static str) -> Conv {
-    Conv { name, out: 0, kernel: 0, stride: 1, pad: 0, round_up: false, reads: Reads::Own, bias: 0. }
-}
-
-/// A dense layer to be filled in; reads its own stream, bias 0, split, until said otherwise.
-pub fn dense(name: &'static str) -> Dense {
-    Dense { name, out: 0, reads: Reads::Own, bias: 0., placement: Placement::Split }
-}
-
-/// ReLU.
-pub fn relu() -> Layer {
-    Layer::Activation(Activation::Relu)
-}
-
-/// Local response normalization with the paper's constants (3.3).
-pub fn lrn() -> Layer {
-    Layer::Lrn(Lrn { n: 5, k: 2., alpha: 1e-4, beta: 0.75 })
-}
-
-/// Max pooling.
-pub fn max_pool(window: usize, stride: usize) -> Layer {
-    Layer::MaxPool(MaxPool { window, stride })
-}
-
-/// Dropout with the probability of keeping a unit.
-pub fn dropout(keep: f32) -> Layer {
-    Layer::Dropout(keep)
-}
-
-/// The loss.
-pub fn softmax_cross_entropy() -> Layer {
-    Layer::SoftmaxCrossEntropy
-}
-
-/// One setter a field, for the table's rows.
-macro_rules! setters {
-    ($row:ident: $($field:ident: $kind:ty),*) => {
-        impl $row {
-            $(#[doc = concat!("Sets `", stringify!($field), "`.")]
-            pub fn $field(mut self, $field: $kind) -> Self { self.$field = $field; self })*
-        }
-        impl From<$row> for Layer { fn from(row: $row) -> Layer { Layer::$row(row) } }
-    };
-}
-setters!(Conv: out: usize, kernel: usize, stride: usize, pad: usize, reads: Reads, bias: f32);
-setters!(Dense: out: usize, reads: Reads, bias: f32);
-
-impl Conv {
-    /// Rounds the output size up.
-    pub fn round_up(mut self) -> Self {
-        self.round_up = true;
-        self
+/// The table of the paper: the rows of `recipes/paper.toml`.
+pub fn paper_layers() -> Vec<Layer> {
+    #[derive(Deserialize)]
+    struct File {
+        net: Rows,
     }
+    #[derive(Deserialize)]
+    struct Rows {
+        layers: Vec<Layer>,
+    }
+    let file: Result<File, _> = toml::from_str(include_str!("../../recipes/paper.toml"));
+    file.unwrap_or_else(|error| unreachable!("recipes/paper.toml is tested: {error}")).net.layers
 }
 
-/// Which table, and what is changed in it: the `[net]` part of a recipe. What is not set stays as the table has it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// The `[net]` part of a recipe: the table, and what is changed in it. What is not set stays as the table has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetOptions {
-    /// `alexnet`, `fashion` or `half`.
-    pub table: Table,
+    /// The rows; see `row.rs` for how they are written.
+    pub layers: Vec<Layer>,
     /// Image channels, 1 or 3. Unset: those of the data.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_channels: Option<usize>,
     /// Image height and width. Unset: 224.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
     /// Units of fc8. Unset: the classes of the data.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
-    /// 1 or 2. Unset: 2 for `alexnet`, 1 for the others.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// 1 or 2. Unset: 2 where a layer reads both streams, else 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<usize>,
     /// Filters of the convolutions in order, both streams together.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conv_channels: Option<Vec<usize>>,
     /// Units of the dense layers before the last, both streams together.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dense_units: Option<Vec<usize>>,
     /// `false` takes local response normalization out (paper 3.3 gives the cost).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lrn: Option<bool>,
     /// `"3/2"` overlaps, `"2/2"` does not (paper 3.4).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
     /// `relu` or `tanh` (paper 3.1).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
     /// Where fc8 lives: `split` or `stream0`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fc8: Option<Placement>,
 }
 
-/// The tables there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Table {
-    /// [`alexnet`]
-    #[default]
-    Alexnet,
-    /// [`fashion`]
-    Fashion,
-    /// [`half`]
-    Half,
+impl Default for NetOptions {
+    /// The paper's table as it is.
+    fn default() -> NetOptions {
+        NetOptions {
+            layers: paper_layers(),
+            image_channels: None,
+            image_size: None,
+            classes: None,
+            streams: None,
+            conv_channels: None,
+            dense_units: None,
+            lrn: None,
+            pool: None,
+            activation: None,
+            fc8: None,
+        }
+    }
 }
 
 impl Net {
@@ -280,18 +198,24 @@ impl Net {
     ///
     /// Fails where an option does not fit the table; sizes are checked when the network is planned.
     pub fn from_options(options: &NetOptions) -> Result<Net> {
-        let classes = options.classes.unwrap_or(1000);
-        let (mut layers, streams) = match options.table {
-            Table::Alexnet => (alexnet(classes), 2),
-            Table::Fashion => (fashion(classes), 1),
-            Table::Half => (half(classes), 1),
+        let mut layers = options.layers.clone();
+        check(&layers)?;
+        let reads_both = |layer: &Layer| match layer {
+            Layer::Conv(row) => row.reads == Reads::Both,
+            Layer::Dense(row) => row.reads == Reads::Both,
+            _ => false,
         };
+        let streams = if layers.iter().any(reads_both) { 2 } else { 1 };
+        layers.iter_mut().filter_map(Layer::dense_out).for_each(|out| {
+            out.get_or_insert(options.classes.unwrap_or(1000));
+        });
         if let Some(channels) = &options.conv_channels {
             let mut outs: Vec<&mut usize> = layers.iter_mut().filter_map(Layer::conv_out).collect();
             set_sizes("net.conv_channels", &mut outs, channels)?;
         }
         if let Some(units) = &options.dense_units {
-            let mut outs: Vec<&mut usize> = layers.iter_mut().filter_map(Layer::dense_out).collect();
+            let outs = layers.iter_mut().filter_map(Layer::dense_out).filter_map(Option::as_mut);
+            let mut outs: Vec<&mut usize> = outs.collect();
             outs.pop(); // the last has one unit a class
             set_sizes("net.dense_units", &mut outs, units)?;
         }
@@ -318,7 +242,7 @@ impl Net {
         self.layers
             .iter()
             .rev()
-            .find_map(|layer| if let Layer::Dense(row) = layer { Some(row.out) } else { None })
+            .find_map(|layer| if let Layer::Dense(row) = layer { row.out } else { None })
             .unwrap_or(0)
     }
 }
@@ -328,8 +252,42 @@ impl Layer {
         if let Layer::Conv(row) = self { Some(&mut row.out) } else { None }
     }
 
-    fn dense_out(&mut self) -> Option<&mut usize> {
+    fn dense_out(&mut self) -> Option<&mut Option<usize>> {
         if let Layer::Dense(row) = self { Some(&mut row.out) } else { None }
+    }
+}
+
+/// Refuses tables that no shapes could make a network of.
+fn check(layers: &[Layer]) -> Result<()> {
+    let wrong = |layer: &str, problem: &str| Err(Error::net(layer, problem));
+    match layers {
+        [] => return wrong("of the table", "there is none; net.layers is a list of rows"),
+        [Layer::Conv(_) | Layer::Dense(_), ..] => {}
+        _ => return wrong("the first one", "must be a conv or a dense layer"),
+    }
+    let mut names = HashSet::new();
+    let last_dense = layers.iter().rposition(|layer| matches!(layer, Layer::Dense(_)));
+    for (index, layer) in layers.iter().enumerate() {
+        let (name, reads) = match layer {
+            Layer::Conv(row) => (&row.name, row.reads),
+            Layer::Dense(row) => match (row.out, Some(index) == last_dense) {
+                (Some(_), true) => return wrong(&row.name, "is the last dense layer: write out = \"classes\""),
+                (None, false) => return wrong(&row.name, "is not the last dense layer: its out must be a number"),
+                _ => (&row.name, row.reads),
+            },
+            Layer::SoftmaxCrossEntropy if index + 1 < layers.len() => return wrong("softmax", "must be the last row"),
+            _ => continue,
+        };
+        if !names.insert(name) {
+            return wrong(name, "there are two of this name");
+        }
+        if index == 0 && reads == Reads::Both {
+            return wrong(name, "is the first one and reads the image, which both streams have: leave reads out");
+        }
+    }
+    match layers {
+        [.., Layer::Dense(_), Layer::SoftmaxCrossEntropy] => Ok(()),
+        _ => wrong("the last two", "must be a dense layer and \"softmax\""),
     }
 }
 

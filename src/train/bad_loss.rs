@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_or_jumps_is_bad_and_noise_is_not() {
-        let recipe = Recipe::quick();
+        let recipe = Recipe::find("quick").unwrap();
         let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| State {
             step: steps,
             skipped_steps,

@@ -14,10 +14,11 @@ pub mod trace;
 
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Precision};
+use alexnet_split::config::Recipe;
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::engine::pair::{Pair, Seat};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::spec::{Net, NetOptions};
+use alexnet_split::net::spec::{Layer, Net, NetOptions};
 use alexnet_split::rng::{Philox, Purpose};
 
 /// The paper's table with few channels at the least image size that is interesting (every pool has work).
@@ -30,6 +31,11 @@ pub fn tiny_options() -> NetOptions {
         dense_units: Some(vec![24, 20]),
         ..NetOptions::default()
     }
+}
+
+/// The table of a recipe.
+pub fn layers_of(recipe: &str) -> Vec<Layer> {
+    Recipe::find(recipe).unwrap().net.layers
 }
 
 /// The network of `options` on `threads` CPU threads with He's weights.

@@ -1,0 +1,126 @@
+//! Networks and recipes as files: a network of one's own needs no Rust, and what is wrong with it is told by its name.
+
+mod support;
+
+use alexnet_split::config::Recipe;
+use alexnet_split::net::describe::describe;
+use alexnet_split::net::spec::Net;
+use support::place::{Place, metrics};
+
+/// LeNet-5's table, but for its pooling and its sigmoids.
+const LENET: &str = r#"
+name = "lenet"
+base = "fashion"
+
+[net]
+image_size = 28
+layers = [
+    { conv = "conv1", out = 6, kernel = 5, pad = 2 }, "tanh", { max_pool = 2, stride = 2 },
+    { conv = "conv2", out = 16, kernel = 5, std = 0.1 }, "tanh", { max_pool = 2, stride = 2 },
+    { dense = "fc3", out = 120 }, "tanh",
+    { dense = "fc4", out = 84 }, "tanh",
+    { dense = "fc5", out = "classes" }, "softmax",
+]
+
+[input]
+resize = 28
+
+[train]
+batch_size = 25
+"#;
+
+fn write(place: &Place, text: &str) {
+    std::fs::write(place.path("own.toml"), text).unwrap();
+}
+
+#[test]
+fn a_network_of_ones_own_trains_from_a_file() {
+    let place = Place::new();
+    write(&place, LENET);
+    let shown =
+        place.ok(&["describe", "--recipe", "own.toml", "--set", "net.classes=10", "--set", "net.image_channels=1"]);
+    // 6 (25 + 1) + 16 (150 + 1) + 120 (400 + 1) + 84 (120 + 1) + 10 (84 + 1): the 61,706 that are taught.
+    for part in ["recipe lenet", "1x28x28", "tanh1", "16x10x10", "fc5", "61,706"] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    place.ok(&["--gpus", "0", "--recipe", "own.toml", "--data", "data", "--out", "run", "--steps", "4"]);
+    let rows = metrics(&place.path("run"));
+    assert!(rows.iter().filter(|row| row["kind"] == "step").all(|row| row["loss"].as_f64().unwrap() < 3.));
+    // What the run keeps is whole: the file that it came from may change.
+    std::fs::remove_file(place.path("own.toml")).unwrap();
+    place.ok(&["--resume", "run", "--steps", "5"]);
+    let kept = std::fs::read_to_string(place.path("run/recipe.toml")).unwrap();
+    assert!(
+        kept.contains(
+            "{ conv = \"conv2\", out = 16, kernel = 5, std = 0.1 }, \"tanh\", { max_pool = 2, stride = 2 },\n"
+        ),
+        "{kept}"
+    );
+}
+
+#[test]
+fn streams_and_exchanges_are_fields_of_a_row() {
+    let place = Place::new();
+    let split = LENET
+        .replace("[net]", "[net]\nstreams = 2")
+        .replace("out = 120", "out = 120, reads = \"both\"")
+        .replace("\"classes\"", "\"classes\", on = \"stream0\"");
+    write(&place, &split);
+    let shown = place.ok(&["describe", "--recipe", "own.toml"]);
+    assert!(shown.contains("stream 1") && shown.contains("both"), "{shown}");
+    place.ok(&["--gpus", "0", "--recipe", "own.toml", "--data", "data", "--out", "run", "--steps", "2"]);
+    write(&place, &split.replace("out = 16", "out = 15"));
+    place.fails(&["describe", "--recipe", "own.toml"], 2, &["own.toml", "conv2", "15", "evenly"]);
+}
+
+#[test]
+fn what_is_wrong_is_told_by_file_and_layer() {
+    let place = Place::new();
+    let conv2 = "{ conv = \"conv2\", out = 16, kernel = 5, std = 0.1 }";
+    let wrong: [(&str, &str, &[&str]); 15] = [
+        (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, strid = 2 }", &["conv2", "strid", "stride, pad"]),
+        (conv2, "{ conv = \"conv2\", out = 16 }", &["conv2", "no kernel"]),
+        (conv2, "{ conv = \"conv2\", out = 0, kernel = 5 }", &["conv2", "out = 0", "at least 1"]),
+        (conv2, "{ conv = \"conv2\", out = 16, kernel = -5 }", &["conv2", "-5"]),
+        (conv2, "{ conv = \"conv2\", out = 16, kernel = 50 }", &["conv2", "50x50", "14x14"]),
+        (conv2, "{ conv = \"conv1\", out = 16, kernel = 5 }", &["conv1", "two of this name"]),
+        (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, reads = \"all\" }", &["conv2", "all", "both"]),
+        (conv2, "{ conv = \"a b\", out = 16, kernel = 5 }", &["a b", "no name"]),
+        (conv2, "{ convolution = \"conv2\", out = 16 }", &["convolution", "conv, dense"]),
+        (conv2, "\"sigmoid\"", &["sigmoid", "relu, tanh"]),
+        (conv2, "7", &["7 is no layer"]),
+        (conv2, "{ dropout = 1.0 }", &["dropout = 1.0", "below 1"]),
+        ("\"classes\"", "10", &["fc5", "classes"]),
+        ("out = 84", "out = \"classes\"", &["fc4", "number"]),
+        ("\"classes\" }, \"softmax\"", "\"classes\" }", &["softmax"]),
+    ];
+    for (row, instead, parts) in wrong {
+        write(&place, &LENET.replace(row, instead));
+        place.fails(&["describe", "--recipe", "own.toml"], 2, &[&["own.toml"], parts].concat());
+    }
+    // The first row must have weights, and reads nothing but the image.
+    for (row, instead) in
+        [("{ conv = \"conv1\"", "\"relu\", { conv = \"conv1\""), ("pad = 2 }", "pad = 2, reads = \"both\" }")]
+    {
+        write(&place, &LENET.replace(row, instead));
+        place.fails(&["describe", "--recipe", "own.toml"], 2, &["own.toml", "first"]);
+    }
+}
+
+#[test]
+fn the_recipes_are_what_they_say() {
+    let parameters = |name: &str, classes: usize, channels: usize| {
+        let recipe = Recipe::find(name).unwrap();
+        let mut options = recipe.net;
+        (options.classes, options.image_channels) = (Some(classes), Some(channels));
+        describe(&Net::from_options(&options).unwrap(), 1, 1).unwrap().parameters
+    };
+    // The paper's "60 million"; the same table whole; the single tower of the course, whose notebook prints it.
+    assert_eq!(parameters("paper", 1000, 3), 60_965_224);
+    assert_eq!(parameters("quick", 1000, 3), 60_965_224);
+    assert_eq!(parameters("fashion", 10, 1), 46_764_746);
+    let quick = Recipe::find("quick").unwrap();
+    assert_eq!((quick.input.scale, quick.train.precision), (1. / 255., None));
+    assert_eq!(Recipe::find("half").unwrap().input.scale, 1. / 127.5);
+    assert_eq!(Recipe::find("paper").unwrap().to_toml().lines().filter(|line| line.starts_with("    {")).count(), 8);
+}
