@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use alexnet_split::backend::Backend;
 use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::config::Recipe;
 use alexnet_split::data::input::Preprocessor;
 use alexnet_split::data::prepare::{Observer, Options, compress, prepare};
 use alexnet_split::data::shards::Store;
 use alexnet_split::data::sources::Picture;
 use alexnet_split::data::{DataSet, Images, sources};
-use alexnet_split::recipe::Recipe;
 
 const RUNS: usize = 7;
 

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use alexnet_split::config::OnBadLoss;
 use alexnet_split::data::shards::Store;
-use alexnet_split::recipe::OnBadLoss;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The network of 2012 as it was trained: AlexNet split over two devices.
@@ -108,7 +108,8 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Matrix products in fp32, or with factors rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
-    /// [default: bf16 on GPUs in training and bench, else fp32].
+    /// [recipe: train.precision; default: bf16 on GPUs, fp32 on CPUs and where a run is only looked at]. A resumed run
+    /// keeps its own.
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
     pub precision: Option<PrecisionArg>,
     /// What carries values between two GPUs: nccl, or copy, direct copies within one process.

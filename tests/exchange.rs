@@ -4,8 +4,10 @@
 mod support;
 
 use alexnet_split::backend::cpu::CpuBackend;
-use alexnet_split::exchange::{Exchange, Swap, local};
-use alexnet_split::report::times::Pass;
+use alexnet_split::exchange::Exchange;
+use alexnet_split::exchange::local;
+use alexnet_split::net::swap::Pass;
+use alexnet_split::net::swap::Swap;
 
 /// What the two streams hold after swapping what they held; `gives` says who gives (the other then takes).
 fn swap(values: [&[f32]; 2], gives: [bool; 2]) -> [Vec<f32>; 2] {

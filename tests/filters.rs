@@ -5,8 +5,8 @@ mod support;
 use std::path::Path;
 
 use alexnet_split::data::bitmap::Bitmap;
-use alexnet_split::net::stream::Tensor;
-use alexnet_split::report::filters::{Kernels, colourfulness, write_png};
+use alexnet_split::engine::filters::{Kernels, colourfulness, write_png};
+use alexnet_split::engine::stream::Tensor;
 use support::forms::as_folders;
 use support::place::{Place, TINY, checkpoint, succeeded};
 use support::{normals, pair, tiny_options};

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Update};
 use alexnet_split::data::{Batch, Images};
-use alexnet_split::net::merge::{MergedTensor, merge, split};
-use alexnet_split::net::pair::Pair;
+use alexnet_split::engine::merge::{MergedTensor, merge, split};
+use alexnet_split::engine::pair::Pair;
+use alexnet_split::engine::stream::{Record, Tensor};
 use alexnet_split::net::plan::ParamKind;
 use alexnet_split::net::spec::{Activation, Net, NetOptions, Placement, Table};
-use alexnet_split::net::stream::{Record, Tensor};
 use safetensors::SafeTensors;
 use support::tolerance::{GOLDEN, GOLDEN_FINAL, GOLDEN_LOSS, assert_close};
 

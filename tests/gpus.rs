@@ -60,7 +60,6 @@ fn losses(run: &Path) -> Vec<(u64, f64)> {
 #[test]
 fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
     let place = Place::new();
-    let precision = ["--precision", "fp32"];
     // Another order of streams, blocks and threads each time.
     let runs: [(&str, &[&str], &str); 4] = [
         ("one", &["--gpus", "1"], "1"),
@@ -69,11 +68,11 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
         ("processes", &[], "4"),
     ];
     for (out, args, seed) in runs {
-        let args = [args, &["--steps", "3", "--out", out], &precision].concat();
+        let args = [args, &["--steps", "3", "--precision", "fp32", "--out", out]].concat();
         let settings: &[(&str, &str)] = &[("SOFTGPU_SEED", seed)];
         if out == "processes" {
             // Only process 0 is told what to train.
-            let commands = [place.train_command(&args), place.command(&precision)];
+            let commands = [place.train_command(&args), place.command(&[])];
             let Some(commands) = two_processes(commands, [settings, settings]) else { return };
             let [zero, one] = both(commands).map(succeeded);
             assert!(zero.contains("held-out accuracy") && zero.contains("hidden behind computing"), "{zero}");
@@ -93,18 +92,19 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
         assert!((gpu.1 - cpu.1).abs() <= MERGED * cpu.1, "step {}: {} on GPUs, {} on the CPU", cpu.0, gpu.1, cpu.1);
     }
 
-    // Stopped and resumed elsewhere: the same bits again.
+    // Stopped and resumed elsewhere, in the precision that the run was begun in: the same bits again.
     let steps = |run: &str, args: &[&str]| {
-        let args = [args, &precision].concat();
-        let mut command = place.command(&[&["--resume", run], &args[..]].concat());
+        let mut command = place.command(&[&["--resume", run], args].concat());
         on_gpus(&mut command, &[]).map(|command| succeeded(output_within(command, PATIENCE)))
     };
-    let args = [&["--gpus", "2", "--steps", "1", "--out", "parts"][..], &precision].concat();
+    let args = ["--gpus", "2", "--steps", "1", "--precision", "fp32", "--out", "parts"];
     let Some(mut command) = train(&place, &args, &[]) else { return };
     succeeded(output_within(&mut command, PATIENCE));
     steps("parts", &["--gpus", "1", "--steps", "2"]);
-    let resume = place.command(&[&["--resume", "parts", "--steps", "3"], &precision[..]].concat());
-    let Some(commands) = two_processes([resume, place.command(&precision)], [&[], &[]]) else { return };
+    let other = ["--resume", "parts", "--gpus", "1", "--precision", "bf16", "--steps", "3"];
+    place.fails(&other, 2, &["--precision", "fp32", "leave the flag out"]);
+    let resume = place.command(&["--resume", "parts", "--steps", "3"]);
+    let Some(commands) = two_processes([resume, place.command(&[])], [&[], &[]]) else { return };
     let [_, _] = both(commands).map(succeeded);
     assert_eq!(checkpoint(&place.path("parts")), checkpoint(&place.path("one")));
     // And on to the CPU, which reads what the GPUs wrote.

@@ -3,9 +3,9 @@
 
 mod support;
 
-use alexnet_split::net::merge::{fill_groups, merge, split, take_groups};
+use alexnet_split::engine::merge::{fill_groups, merge, split, take_groups};
+use alexnet_split::engine::stream::Tensor;
 use alexnet_split::net::spec::{NetOptions, Placement};
-use alexnet_split::net::stream::Tensor;
 use support::tolerance::{MERGED, assert_close};
 
 #[test]

@@ -13,9 +13,10 @@ use alexnet_split::backend::cuda::compiler::SOURCES;
 use alexnet_split::backend::cuda::device::Gpu;
 use alexnet_split::backend::cuda::kernels::Kernels;
 use alexnet_split::backend::cuda::watch::Watch;
+use alexnet_split::exchange::Exchange;
 use alexnet_split::exchange::nccl::{self, NcclExchange};
-use alexnet_split::exchange::{Exchange, Swap};
-use alexnet_split::report::times::Pass;
+use alexnet_split::net::swap::Pass;
+use alexnet_split::net::swap::Swap;
 use support::place::{Place, failed, metrics, output_within, succeeded};
 use support::softgpu;
 

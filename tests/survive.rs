@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use alexnet_split::disk::tensors::sha256;
-use alexnet_split::train::checkpoint::State;
+use alexnet_split::run::checkpoint::State;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::process::{PATIENCE, send, wait_for};

@@ -1,6 +1,6 @@
 //! TensorBoard's event files, taken apart byte by byte: frames and checksums, then messages.
 
-use alexnet_split::report::tensorboard::EventFile;
+use alexnet_split::run::tensorboard::EventFile;
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;

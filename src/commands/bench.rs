@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use alexnet_split::backend::{AugmentShape, Window};
 use alexnet_split::data::{Batch, Images};
+use alexnet_split::engine::pair::Pair;
+use alexnet_split::engine::times::Activity;
+use alexnet_split::engine::times::StreamTimes;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::{Op, Param, Plan, PlannedLayer};
 use alexnet_split::net::spec::Net;
-use alexnet_split::report::times::{Activity, Pass, StreamTimes};
+use alexnet_split::net::swap::Pass;
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 use alexnet_split_cpu::simd;
@@ -23,10 +25,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
     let n = recipe.train.batch_size;
-    let place = place::choose(&args.device, net.streams);
+    let place = place::choose(&args.device, recipe.train.precision, net.streams);
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let (batch, input, mean) = random_batch(&net, n);
-    let options = place::gpu_options(&args.device, None);
+    let options = place::gpu_options(&args.device, recipe.train.precision);
     let (on_cpu, precision) = match place {
         Place::Cpu { precision, .. } => (true, precision),
         Place::Gpus(_) => (false, options.precision),

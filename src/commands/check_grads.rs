@@ -2,9 +2,9 @@
 
 use alexnet_split::backend::Precision;
 use alexnet_split::data::{Batch, Images};
+use alexnet_split::engine::pair::Pair;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::pair::Pair;
 use alexnet_split::net::spec::Net;
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split::train::check_grads;
@@ -30,7 +30,7 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
         images: Images::Ready((0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect()),
         labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
     };
-    let (place, streams) = (place::choose(&args.device, net.streams), net.streams);
+    let (place, streams) = (place::choose(&args.device, Some(Precision::Fp32), net.streams), net.streams);
     // Rounded factors would drown the differences.
     let options = place::gpu_options(&args.device, Some(Precision::Fp32));
     let (checks, device) = on_place!(place, options, streams, |seats, about| {

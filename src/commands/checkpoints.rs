@@ -4,7 +4,7 @@ use std::path::Path;
 
 use alexnet_split::disk::show_bytes;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::train::checkpoint::{self, Generation, State};
+use alexnet_split::run::checkpoint::{self, Generation, State};
 use serde_json::json;
 
 use crate::cli::{CheckpointArgs, CheckpointCommand};

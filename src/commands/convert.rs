@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::config::Recipe;
 use alexnet_split::disk;
+use alexnet_split::engine::merge::{fill_groups, merge, split, take_groups};
+use alexnet_split::engine::pair::Pair;
+use alexnet_split::engine::stream::Tensor;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::net::merge::{fill_groups, merge, split, take_groups};
-use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Net;
-use alexnet_split::net::stream::Tensor;
-use alexnet_split::recipe::Recipe;
-use alexnet_split::train::checkpoint::{self, Keep};
-use alexnet_split::train::run_dir::{self, RunDir};
+use alexnet_split::run::checkpoint::{self, Keep};
+use alexnet_split::run::dir::{self, RunDir};
 use serde_json::json;
 
 use crate::cli::ConvertArgs;
@@ -20,7 +20,7 @@ use crate::cli::ConvertArgs;
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let (path, mut state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&path);
-    let (recipe, info) = (run_dir::load_recipe(&run)?, run_dir::load_info(&run)?);
+    let (recipe, info) = (dir::load_recipe(&run)?, dir::load_info(&run)?);
     let mut converted = recipe.clone();
     converted.net.streams = Some(3 - state.streams);
     let (mut from, mut to) = (network(&recipe)?, network(&converted)?);

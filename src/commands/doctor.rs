@@ -1,10 +1,10 @@
 //! `doctor`: the instructions of the CPU, and what this machine has for training on GPUs, line by line, and what to do about what is missing.
 
 use alexnet_split::backend::cuda::{compiler, device};
-use alexnet_split::devices;
+use alexnet_split::engine::devices;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::exchange::nccl;
-use alexnet_split::report::host::Host;
+use alexnet_split::run::host::Host;
 use alexnet_split_cpu::simd;
 use serde_json::json;
 

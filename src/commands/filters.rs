@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use alexnet_split::engine::filters::{self, Colours, Kernels};
 use alexnet_split::error::Result;
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
-use alexnet_split::report::filters::{self, Colours, Kernels};
-use alexnet_split::train::{checkpoint, run_dir};
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::dir;
 use serde_json::json;
 
 use crate::cli::FiltersArgs;
@@ -20,7 +21,7 @@ const CLEAR: f64 = 0.2;
 pub fn filters(args: &FiltersArgs) -> Result<()> {
     let (checkpoint, state) = checkpoint::find(&args.run)?;
     let step = state.step;
-    let recipe = run_dir::load_recipe(&checkpoint::run_of(&checkpoint))?;
+    let recipe = dir::load_recipe(&checkpoint::run_of(&checkpoint))?;
     let kernels = load(&checkpoint, &Plan::all(&Net::from_options(&recipe.net)?)?)?;
     let picture = kernels.picture(args.scale)?;
     filters::write_png(&picture, &args.picture)?;

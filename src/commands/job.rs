@@ -3,16 +3,17 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use alexnet_split::backend::Precision;
+use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::Recipe;
-use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir::{self, Claim, RunDir, RunInfo};
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use serde::{Deserialize, Serialize};
 
-use super::supervise;
+use super::{place, supervise};
 use crate::cli::TrainArgs;
 
 /// Checkpoints that are kept, besides the best.
@@ -74,7 +75,7 @@ impl Drop for NewFolder {
 
 /// What the flags ask for, in a directory that is this process' from now on.
 pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
-    let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && run_dir::is_run(run));
+    let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
     let (mut recipe, data) = match &args.resume {
         None => {
@@ -89,16 +90,18 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
         }
         Some(run) => {
-            let recipe = run_dir::load_recipe(run)?;
-            (recipe, args.data.data.clone().map_or_else(|| run_dir::load_info(run).map(|info| info.data), Ok)?)
+            let recipe = dir::load_recipe(run)?;
+            same_precision(&recipe, args, "the run")?;
+            (recipe, args.data.data.clone().map_or_else(|| dir::load_info(run).map(|info| info.data), Ok)?)
         }
     };
     // The same command again does not take back what was asked for on the way.
-    let before = begun.map(run_dir::load_recipe).transpose()?;
+    let before = begun.map(dir::load_recipe).transpose()?;
     let before = before.as_ref().unwrap_or(&recipe);
     let (epochs, on_bad_loss) = (before.train.epochs, before.train.on_bad_loss);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
+    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
             // First: a process that trains there changes what there is to go on from.
@@ -157,7 +160,7 @@ impl Job {
                 Ok((RunDir::create(&self.run, recipe, &info, || Ok(()))?, info.keep))
             }
             Some(Hold::Claim(claim)) => {
-                let info = run_dir::load_info(&self.run)?;
+                let info = dir::load_info(&self.run)?;
                 same_recipe(&self.run, recipe)?;
                 if let Some(before) = info.instructions.as_ref().filter(|before| **before != instructions) {
                     tracing::warn!(
@@ -169,7 +172,7 @@ impl Job {
                 // What was changed on the way stays so.
                 let keep = keep.map_or(info.keep, NonZeroUsize::get);
                 if keep != info.keep {
-                    run_dir::store_info(&self.run, &RunInfo { keep, ..info })?;
+                    dir::store_info(&self.run, &RunInfo { keep, ..info })?;
                 }
                 let evaluation_due = matches!(self.start, Start::Checkpoint { evaluation_due: true, .. });
                 let run = RunDir::resume(claim, self.start.step(), evaluation_due)?;
@@ -180,17 +183,34 @@ impl Job {
     }
 }
 
+/// Fails where `--precision` asks for another arithmetic than `whose` recipe does.
+pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
+    match (recipe.train.precision, place::asked(&args.device)) {
+        (Some(before), Some(asked)) if before != asked => {
+            let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
+            Err(Error::recipe("--precision", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name(precision: Precision) -> String {
+    format!("{precision:?}").to_lowercase()
+}
+
 /// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
 fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
-    let before = run_dir::load_recipe(path)?;
+    let before = dir::load_recipe(path)?;
     let mut stored = before.clone();
     stored.train.epochs = recipe.train.epochs;
     stored.train.on_bad_loss = recipe.train.on_bad_loss;
+    // Runs of older versions do not say theirs.
+    stored.train.precision = stored.train.precision.or(recipe.train.precision);
     if stored != *recipe {
         let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
         return Err(Error::run(path, problem));
     }
-    if stored == before { Ok(()) } else { run_dir::store_recipe(path, recipe) }
+    if stored == before { Ok(()) } else { dir::store_recipe(path, recipe) }
 }
 
 /// The commit that this program was built from.

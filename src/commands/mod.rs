@@ -22,12 +22,12 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
+use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::Recipe;
-use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir;
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::dir;
 
 use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 
@@ -85,14 +85,14 @@ fn data_folder(args: &DataArgs) -> PathBuf {
 fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
     let (checkpoint, state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&checkpoint);
-    let recipe = run_dir::load_recipe(&run)?;
+    let recipe = dir::load_recipe(&run)?;
     let streams = Net::from_options(&recipe.net)?.streams;
     if state.streams != streams {
         let problem = format!("is of a network of {} streams, the recipe's has {streams}", state.streams);
         return Err(Error::run(checkpoint, problem));
     }
     let mut data_args = args.data.clone();
-    let info = run_dir::load_info(&run)?;
+    let info = dir::load_info(&run)?;
     data_args.data.get_or_insert(info.data.clone());
     let folder = data_folder(&data_args);
     let data = DataSet::load(&folder)?;
@@ -104,9 +104,9 @@ fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
 macro_rules! on_run {
     ($args:expr, |$session:ident| $body:expr) => {{
         let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args)?;
-        let place = $crate::commands::place::choose(&$args.device, streams);
         // Looking at a run is no matter of speed.
         let fp32 = Some(alexnet_split::backend::Precision::Fp32);
+        let place = $crate::commands::place::choose(&$args.device, fp32, streams);
         let options = $crate::commands::place::gpu_options(&$args.device, fp32);
         $crate::commands::place::on_place!(place, options, streams, |seats, _about| {
             let mut $session = alexnet_split::train::session::Session::new(recipe, data, seats, None)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::{compiler, device, libraries};
-use alexnet_split::devices::{GpuOptions, Transport};
+use alexnet_split::engine::devices::{GpuOptions, Transport};
 use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
 use alexnet_split_cpu::simd;
@@ -23,12 +23,12 @@ pub enum Place {
     Gpus(usize),
 }
 
-/// What the flags ask for; without `--gpus` the best that is there.
-pub fn choose(args: &DeviceArgs, streams: usize) -> Place {
+/// What the flags ask for; without `--gpus` the best that is there. `precision` as in [`gpu_options`].
+pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Place {
     let cpu = |why| {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = args.threads.map_or_else(all, usize::from);
-        Place::Cpu { threads, precision: args.precision.map_or(Precision::Fp32, Precision::from), why }
+        Place::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), why }
     };
     match args.gpus {
         Some(0) => cpu(String::new()),
@@ -63,10 +63,15 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
-/// How GPUs are used, by the flags; `precision` where they do not say.
+/// The flag `--precision`.
+pub fn asked(args: &DeviceArgs) -> Option<Precision> {
+    args.precision.map(Precision::from)
+}
+
+/// How GPUs are used, by the flags; in `precision` where they do not say, or else the default.
 pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOptions {
     GpuOptions {
-        precision: args.precision.map_or(precision.unwrap_or(DEFAULT_PRECISION), Precision::from),
+        precision: asked(args).or(precision).unwrap_or(DEFAULT_PRECISION),
         transport: match args.exchange {
             TransportArg::Nccl => Transport::Nccl,
             TransportArg::Copy => Transport::Copy,
@@ -95,11 +100,11 @@ macro_rules! on_place {
         match $place {
             $crate::commands::place::Place::Cpu { threads, precision, why } => {
                 let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
-                let $seats = alexnet_split::net::pair::Seat::on_cpu($streams, threads, precision)?;
+                let $seats = alexnet_split::engine::pair::Seat::on_cpu($streams, threads, precision)?;
                 $body
             }
             $crate::commands::place::Place::Gpus(gpus) => {
-                let found = alexnet_split::devices::seats(gpus, $streams, &$options)?;
+                let found = alexnet_split::engine::devices::seats(gpus, $streams, &$options)?;
                 let ($seats, $about) = (found.seats, found.about);
                 $body
             }

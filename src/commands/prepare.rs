@@ -9,7 +9,7 @@ use alexnet_split::data::prepare::{self, Observer, Options};
 use alexnet_split::data::shards::Bad;
 use alexnet_split::data::sources::{self, Sources};
 use alexnet_split::error::Result;
-use alexnet_split::report::logs::BARS;
+use alexnet_split::show::logs::BARS;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 

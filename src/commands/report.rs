@@ -1,13 +1,14 @@
 //! `report`: one HTML page about a run, or about several.
 
+use alexnet_split::run::files;
 use std::path::PathBuf;
 
 use alexnet_split::disk::write_whole;
 use alexnet_split::error::{Error, NO_SPACE, Result};
-use alexnet_split::report::page::heldout::{self, HeldOut};
-use alexnet_split::report::page::{self, HeldOutPart};
-use alexnet_split::report::run::{Run, tell_apart};
-use alexnet_split::train::checkpoint;
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::reader::{Run, tell_apart};
+use alexnet_split::show::page::heldout::{self, HeldOut};
+use alexnet_split::show::page::{self, HeldOutPart};
 
 use super::on_run;
 use crate::cli::{DeviceArgs, ReportArgs, RunArgs, TransportArg};
@@ -17,7 +18,7 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     let mut read: Vec<Run> = runs.iter().map(|path| Run::read(path)).collect::<Result<_>>()?;
     tell_apart(&mut read);
     let (html, default) = match &read[..] {
-        [run] => (page::of_one(run, &held_out(args)), runs[0].join("report.html")),
+        [run] => (page::of_one(run, &held_out(args)), runs[0].join(files::REPORT)),
         several => (page::of_several(several), PathBuf::from("runs-report.html")),
     };
     let out = args.out.clone().unwrap_or(default);

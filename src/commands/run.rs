@@ -5,7 +5,7 @@ use std::path::Path;
 use alexnet_split::backend::Backend;
 use alexnet_split::data::ImageSet;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::report::picture::picture;
+use alexnet_split::show::picture::picture;
 use alexnet_split::train::export;
 use alexnet_split::train::session::{Session, softmax};
 use serde_json::json;

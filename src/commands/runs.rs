@@ -1,10 +1,10 @@
 //! `runs`: the runs of a folder, a line each.
 
 use alexnet_split::error::{Error, Result};
-use alexnet_split::report::page::html::{ago, percent, short, shortened};
-use alexnet_split::report::page::quoted;
-use alexnet_split::report::rows::Event;
-use alexnet_split::report::run::{self, Run};
+use alexnet_split::run::reader::{self, Run};
+use alexnet_split::run::rows::Event;
+use alexnet_split::show::page::html::{ago, percent, short, shortened};
+use alexnet_split::show::page::quoted;
 use serde_json::{Value, json};
 
 use crate::cli::RunsArgs;
@@ -21,7 +21,7 @@ pub fn runs(args: &RunsArgs) -> Result<()> {
         let problem = "no such folder; give the one that your runs are in, or train one: alexnet-split";
         return Err(Error::run(folder, problem));
     }
-    let (runs, errors) = run::list(folder)?;
+    let (runs, errors) = reader::list(folder)?;
     for error in errors {
         errln!("left out: {error}");
     }

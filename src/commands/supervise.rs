@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use alexnet_split::error::{Error, GpuTrouble, Result, Signal};
-use alexnet_split::train::checkpoint;
+use alexnet_split::run::checkpoint;
 use alexnet_split::train::signals::Stop;
 use rustix::process::{Pid, Signal as UnixSignal, getppid, kill_process, set_parent_process_death_signal};
 

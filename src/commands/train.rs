@@ -1,27 +1,30 @@
 //! `train`: a new run, or an old one continued; in one process or as one of two.
 
+use alexnet_split::run::files;
 use std::path::Path;
 
 use alexnet_split::backend::Backend;
+use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
-use alexnet_split::devices::{self, GpuSeats};
+use alexnet_split::engine::devices::{self, GpuSeats};
+use alexnet_split::engine::link::{Link, World};
+use alexnet_split::engine::pair::Seat;
+use alexnet_split::engine::times;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::exchange::link::{Link, World};
-use alexnet_split::net::pair::Seat;
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::Recipe;
-use alexnet_split::report::host::Host;
-use alexnet_split::report::progress::Progress;
-use alexnet_split::report::{logs, times, trace};
-use alexnet_split::train::checkpoint;
-use alexnet_split::train::run_dir::{self, RunDir};
+use alexnet_split::run::checkpoint;
+use alexnet_split::run::dir::{self, RunDir};
+use alexnet_split::run::host::Host;
+use alexnet_split::show::logs;
+use alexnet_split::show::progress::Progress;
+use alexnet_split::show::trace;
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
 use serde_json::json;
 
-use super::job::{Hold, Job, Start, commit, job, next_run};
-use super::place::{self, on_place};
+use super::job::{Hold, Job, Start, commit, job, next_run, same_precision};
+use super::place::{self, Place, on_place};
 use super::{supervise, words};
 use crate::cli::TrainArgs;
 
@@ -40,21 +43,29 @@ pub fn train(args: &TrainArgs) -> Result<()> {
         std::process::exit(code);
     }
     let stop = Stop::on_signals()?;
-    let options = place::gpu_options(&args.device, None);
     match world {
         None => {
-            let (job, hold) = job(args)?;
+            let (mut job, hold) = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
-            on_place!(place::choose(&args.device, streams), options, streams, |seats, about| {
+            let place = place::choose(&args.device, job.recipe.train.precision, streams);
+            let options = place::gpu_options(&args.device, job.recipe.train.precision);
+            job.recipe.train.precision = Some(match place {
+                Place::Cpu { precision, .. } => precision,
+                Place::Gpus(_) => options.precision,
+            });
+            on_place!(place, options, streams, |seats, about| {
                 run(args, &job, Some(hold), seats, None, &about, &stop)
             })
         }
         Some(world) => {
-            let mut link = Link::open(&world, options.exchange_timeout)?;
+            let mut link = Link::open(&world, place::gpu_options(&args.device, None).exchange_timeout)?;
             // Process 0 decides, so that only it needs the recipe and the run's directory.
             let (ours, hold) =
                 if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
             let mut job = link.told(ours)?;
+            let options = place::gpu_options(&args.device, job.recipe.train.precision);
+            same_precision(&job.recipe, args, "process 0")?;
+            job.recipe.train.precision = Some(options.precision);
             job.data = args.data.data.clone().unwrap_or(job.data);
             if Net::from_options(&job.recipe.net)?.streams != 2 {
                 return Err(Error::recipe("net.streams", "two processes run two streams; start one process"));
@@ -77,7 +88,7 @@ fn run<B: Backend>(
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
     let data = DataSet::load(&job.data)?;
     if let Some(Hold::Claim(_)) = hold {
-        run_dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
+        dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
     }
     let recipe = resolve(job.recipe.clone(), &data)?;
     let restart = supervise::restart();
@@ -87,7 +98,7 @@ fn run<B: Backend>(
     let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
     let step = job.start.step();
     if leads {
-        logs::keep(&job.run.join("log.txt"))?;
+        logs::keep(&job.run.join(files::LOG))?;
         if let Some((_, text)) = restart {
             logs::keep_warning(&text);
         }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::colours::{Colours, Sums};
 use super::decode::Rgb;
 use super::{Batch, DataSet, ImageSet, Images};
-use crate::backend::{AugmentShape, Window};
 use crate::error::{Error, Result};
 use crate::rng::{Philox, Purpose};
+use crate::shapes::{AugmentShape, Window};
 use alexnet_split_cpu::augment::scale_window;
 
 /// Where the network's window lies in the scaled image during training. At test time it is always the centre.

@@ -19,9 +19,9 @@ use std::path::Path;
 
 use self::colours::Colours;
 use self::shards::{Description, Shards};
-use crate::backend::Window;
 use crate::disk::tensors::{self, TensorFile, max_bytes};
 use crate::error::{Error, Result};
+use crate::shapes::Window;
 
 /// Labelled images of one size.
 #[derive(Debug)]

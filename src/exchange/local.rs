@@ -94,7 +94,7 @@ impl Exchange<CpuBackend> for LocalExchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::times::Pass;
+    use crate::net::swap::Pass;
 
     fn swap(elems: usize) -> Swap {
         Swap { layer: "conv3".into(), pass: Pass::Forward, step: Some(0), elems }

@@ -1,40 +1,13 @@
 //! What carries activations and gradients between the two streams. One verb: swap.
 
 pub mod copies;
-pub mod link;
 pub mod local;
 pub mod nccl;
 pub mod self_test;
 
-use std::fmt;
-use std::sync::Arc;
-
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::report::times::Pass;
-
-/// One exchange: which one it is, and how many values go each way (none, where nothing is given).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Swap {
-    /// Name of the layer that needs it.
-    pub layer: Arc<str>,
-    /// Activations go forward, gradients backward.
-    pub pass: Pass,
-    /// Training step, or `None` at test time.
-    pub step: Option<u64>,
-    /// Values in each buffer.
-    pub elems: usize,
-}
-
-impl fmt::Display for Swap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} values for layer {} ({} pass, ", self.elems, self.layer, self.pass)?;
-        match self.step {
-            Some(step) => write!(f, "step {})", step + 1),
-            None => write!(f, "evaluation)"),
-        }
-    }
-}
+use crate::net::swap::Swap;
 
 /// When a swap's values were on their way, from the call to start it until the other stream's had come.
 pub type Transfer<B> = (<B as Backend>::Mark, <B as Backend>::Mark);

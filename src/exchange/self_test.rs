@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Exchange, Swap};
 use crate::backend::Backend;
 use crate::error::{Error, GpuTrouble, Result};
-use crate::report::times::Pass;
+use crate::net::swap::Pass;
 
 /// Values of a small and of a large swap: fc8's logits, and conv3's input at batch 128.
 const SIZES: [usize; 2] = [256, 128 * 128 * 27 * 27];

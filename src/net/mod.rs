@@ -1,9 +1,8 @@
-//! The network: the table, what each stream does with it, and the two streams together.
+//! The network: its table, and what each stream does with it.
 
 pub mod describe;
 pub mod init;
-pub mod merge;
-pub mod pair;
 pub mod plan;
+mod planner;
 pub mod spec;
-pub mod stream;
+pub mod swap;

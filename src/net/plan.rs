@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::backend::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
+use super::planner;
+use super::spec::{Activation, Net};
 use crate::error::{Error, Result};
-use crate::net::spec::{Activation, Layer, Net, Placement, Reads};
+use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
 
 /// Index of an activation buffer in [`Plan::slots`].
 pub type Slot = usize;
@@ -168,13 +169,7 @@ impl Plan {
         if ![1, 3].contains(&net.image[0]) {
             return Err(Error::recipe("net.image_channels", format!("expected 1 or 3, found {}", net.image[0])));
         }
-        let image_elems = net.image.iter().product();
-        let plan = Plan { stream, streams: net.streams, layers: vec![], slots: vec![image_elems], params: vec![] };
-        let mut planner = Planner { net, plan, shape: net.image, slot: 0, stage: String::new() };
-        for (index, layer) in net.layers.iter().enumerate() {
-            planner.add(layer, index)?;
-        }
-        Ok(planner.plan)
+        planner::plan(net, stream)
     }
 
     /// Both streams' plans (or the one).
@@ -220,193 +215,4 @@ impl Plan {
     pub fn largest_crossing(&self) -> usize {
         self.layers.iter().filter_map(|layer| layer.crossing).map(|crossing| crossing.elems).max().unwrap_or(0)
     }
-}
-
-struct Planner<'a> {
-    net: &'a Net,
-    plan: Plan,
-    /// Channels, height, width of the newest activation, in one stream.
-    shape: [usize; 3],
-    slot: Slot,
-    /// Digits of the newest conv or dense layer's name: `relu3` follows `conv3`.
-    stage: String,
-}
-
-impl Planner<'_> {
-    fn add(&mut self, layer: &Layer, index: usize) -> Result<()> {
-        let [c, h, w] = self.shape;
-        let elems = c * h * w;
-        match layer {
-            Layer::Conv(row) => {
-                self.name_stage(row.name);
-                let k = self.share(row.name, row.out, Placement::Split)?;
-                let p = conv_out_size(row.name, h, row.kernel, row.stride, row.pad, row.round_up)?;
-                let q = conv_out_size(row.name, w, row.kernel, row.stride, row.pad, row.round_up)?;
-                let shape =
-                    ConvShape { c, h, w, k, r: row.kernel, s: row.kernel, p, q, stride: row.stride, pad: row.pad };
-                let block = vec![k, c, row.kernel, row.kernel];
-                let crossing = self.crossing(row.reads, elems, k, k);
-                let taps = row.kernel * row.kernel;
-                let params = self.params(row.name, block, crossing.is_some(), c * taps, k * taps, row.bias);
-                self.push(row.name.into(), Op::Conv(shape), [k, p, q], crossing, Some(params));
-            }
-            Layer::Dense(row) => {
-                self.name_stage(row.name);
-                let outputs = self.share(row.name, row.out, row.placement)?;
-                let theirs = if self.net.streams == 2 { row.out - outputs } else { 0 };
-                let crossing = self.crossing(row.reads, elems, outputs, theirs);
-                let (op, params) = if outputs > 0 {
-                    let fan_out = if crossing.is_some() { row.out } else { outputs };
-                    let block = vec![outputs, elems];
-                    let params = self.params(row.name, block, crossing.is_some(), elems, fan_out, row.bias);
-                    (Op::Dense(DenseShape { inputs: elems, outputs }), Some(params))
-                } else {
-                    (Op::Absent, None)
-                };
-                self.push(row.name.into(), op, [outputs, 1, 1], crossing, params);
-            }
-            Layer::Activation(kind) => {
-                let name = match kind {
-                    Activation::Relu => "relu",
-                    Activation::Tanh => "tanh",
-                };
-                self.push_in_place(format!("{name}{}", self.stage), Op::Activation(*kind, elems));
-            }
-            Layer::Dropout(keep) => {
-                if !(*keep > 0. && *keep <= 1.) {
-                    return Err(Error::net(
-                        format!("drop{}", self.stage),
-                        format!("keep probability {keep} is not in (0, 1]"),
-                    ));
-                }
-                // Units are numbered over both streams, so that each has masks of its own.
-                let first_unit = self.plan.stream * elems;
-                let shape = DropoutShape { elems, first_unit, keep: *keep, layer: index as u32 };
-                // Not in place: the backward pass of the non-linearity before it needs its output as it was.
-                self.push(format!("drop{}", self.stage), Op::Dropout(shape), self.shape, None, None);
-            }
-            Layer::Lrn(row) => {
-                if row.n.is_multiple_of(2) {
-                    return Err(Error::net(format!("norm{}", self.stage), format!("window {} is not odd", row.n)));
-                }
-                let shape = LrnShape { c, pixels: h * w, n: row.n, k: row.k, alpha: row.alpha, beta: row.beta };
-                self.push(format!("norm{}", self.stage), Op::Lrn(shape), self.shape, None, None);
-            }
-            Layer::MaxPool(row) => {
-                let name = format!("pool{}", self.stage);
-                let p = conv_out_size(&name, h, row.window, row.stride, 0, false)?;
-                let q = conv_out_size(&name, w, row.window, row.stride, 0, false)?;
-                let shape = PoolShape { c, h, w, window: row.window, stride: row.stride, p, q };
-                self.push(name, Op::MaxPool(shape), [c, p, q], None, None);
-            }
-            Layer::SoftmaxCrossEntropy => {
-                let total = self.net.classes();
-                let split = self.net.streams == 2 && elems < total && elems > 0;
-                let first = if split && self.plan.stream == 1 { total - elems } else { 0 };
-                let shape = SoftmaxShape { classes: elems, first, split };
-                let op = if elems > 0 { Op::SoftmaxCrossEntropy(shape) } else { Op::Absent };
-                self.push_in_place("loss".into(), op);
-            }
-        }
-        Ok(())
-    }
-
-    fn name_stage(&mut self, name: &str) {
-        self.stage = name.trim_start_matches(|c: char| !c.is_ascii_digit()).to_owned();
-    }
-
-    /// Units of a layer in this stream. An odd number of split dense units gives stream 0 the odd one.
-    fn share(&self, name: &str, out: usize, placement: Placement) -> Result<usize> {
-        let last = name == self.last_dense();
-        match (self.net.streams, placement) {
-            _ if out == 0 => Err(Error::net(name, "has no units; expected at least 1")),
-            (1, _) => Ok(out),
-            (_, Placement::Stream0) => Ok(if self.plan.stream == 0 { out } else { 0 }),
-            (_, Placement::Split) if out.is_multiple_of(2) => Ok(out / 2),
-            (_, Placement::Split) if last && out > 1 => {
-                Ok(if self.plan.stream == 0 { out.div_ceil(2) } else { out / 2 })
-            }
-            (_, Placement::Split) => {
-                Err(Error::net(name, format!("{out} units cannot be split over two streams evenly")))
-            }
-        }
-    }
-
-    fn last_dense(&self) -> &str {
-        self.net
-            .layers
-            .iter()
-            .rev()
-            .find_map(|l| if let Layer::Dense(row) = l { Some(row.name) } else { None })
-            .unwrap_or("")
-    }
-
-    fn crossing(&mut self, reads: Reads, elems: usize, ours: usize, theirs: usize) -> Option<Crossing> {
-        if reads != Reads::Both || self.net.streams == 1 {
-            return None;
-        }
-        let (takes, gives) = (ours > 0, theirs > 0);
-        self.plan.slots.push(if takes { elems } else { 0 });
-        Some(Crossing { theirs: self.plan.slots.len() - 1, elems, takes, gives })
-    }
-
-    fn params(
-        &mut self,
-        name: &str,
-        block: Vec<usize>,
-        both: bool,
-        block_fan_in: usize,
-        fan_out: usize,
-        bias: f32,
-    ) -> LayerParams {
-        let fan_in = block_fan_in * if both { 2 } else { 1 };
-        let k = block[0];
-        let mut add = |suffix: &str, shape: Vec<usize>, kind: ParamKind, bias_init: f32| {
-            self.plan.params.push(Param { name: format!("{name}.{suffix}"), shape, kind, fan_in, fan_out, bias_init });
-            self.plan.params.len() - 1
-        };
-        let own = add("weight.own", block.clone(), ParamKind::Weight, 0.);
-        let theirs = both.then(|| add("weight.theirs", block, ParamKind::Weight, 0.));
-        let bias = add("bias", vec![k], ParamKind::Bias, bias);
-        LayerParams { own, theirs, bias }
-    }
-
-    fn push(
-        &mut self,
-        name: String,
-        op: Op,
-        out_shape: [usize; 3],
-        crossing: Option<Crossing>,
-        params: Option<LayerParams>,
-    ) {
-        let x = self.slot;
-        self.plan.slots.push(out_shape.iter().product());
-        self.slot = self.plan.slots.len() - 1;
-        self.shape = out_shape;
-        self.plan.layers.push(PlannedLayer { name: name.into(), op, x, y: self.slot, out_shape, crossing, params });
-    }
-
-    fn push_in_place(&mut self, name: String, op: Op) {
-        let (slot, out_shape) = (self.slot, self.shape);
-        self.plan.layers.push(PlannedLayer {
-            name: name.into(),
-            op,
-            x: slot,
-            y: slot,
-            out_shape,
-            crossing: None,
-            params: None,
-        });
-    }
-}
-
-/// Output size of a window of `kernel` at every `stride` over `size` pixels with `pad` zeros on each side.
-fn conv_out_size(name: &str, size: usize, kernel: usize, stride: usize, pad: usize, round_up: bool) -> Result<usize> {
-    let room = (size + 2 * pad).checked_sub(kernel).ok_or_else(|| {
-        Error::net(
-            name,
-            format!("its {kernel}x{kernel} window does not fit a map of {size}x{size} padded by {pad}; use a larger image (net.image_size; 67 is the least for the paper's table)"),
-        )
-    })?;
-    Ok(1 + if round_up { room.div_ceil(stride) } else { room / stride })
 }

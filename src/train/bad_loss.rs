@@ -4,15 +4,15 @@
 
 use serde_json::json;
 
-use super::checkpoint::{self, State};
 use super::session::Session;
 use super::training::Outputs;
 use crate::backend::Backend;
+use crate::config::{OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::disk::{self, faults};
 use crate::error::{Error, Result};
-use crate::recipe::{OnBadLoss, Recipe};
-use crate::report::progress::loss_text;
+use crate::run::checkpoint::{self, State};
+use crate::text::loss_text;
 
 /// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
 const MOST_IN_A_ROW: u32 = 10;
@@ -166,7 +166,7 @@ impl<B: Backend> Session<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::schedule::Schedule;
+    use crate::run::schedule::Schedule;
 
     #[test]
     fn what_is_not_finite_or_jumps_is_bad_and_noise_is_not() {

@@ -8,9 +8,9 @@
 
 use crate::backend::Backend;
 use crate::data::Batch;
+use crate::engine::pair::Pair;
+use crate::engine::stream::Tensor;
 use crate::error::Result;
-use crate::net::pair::Pair;
-use crate::net::stream::Tensor;
 use crate::rng::{Philox, Purpose};
 
 /// Change of the loss that a step aims at: large against f32's rounding of the loss (1e-7), small against curvature.

@@ -7,8 +7,8 @@ use crate::backend::Backend;
 use crate::data::Images;
 use crate::data::input::Preprocessor;
 use crate::data::loader::{Loader, Order};
+use crate::engine::pair::BatchResult;
 use crate::error::Result;
-use crate::net::pair::BatchResult;
 
 impl<B: Backend> Session<B> {
     /// Runs all held-out images; `None` where the run is to end first.

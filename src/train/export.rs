@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::session::Session;
 use crate::backend::{Backend, DropoutScaling};
 use crate::disk::tensors::{self, NamedTensor};
+use crate::engine::merge::merge;
+use crate::engine::stream::Tensor;
 use crate::error::Result;
-use crate::net::merge::merge;
 use crate::net::plan::{Op, Plan};
 use crate::net::spec::Activation;
-use crate::net::stream::Tensor;
 
 /// Held-out images whose logits go into the file, so that a reader can check itself.
 const CHECK_IMAGES: u32 = 2;

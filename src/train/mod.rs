@@ -1,12 +1,9 @@
-//! Training: the loop, its schedule, checkpoints and the run's directory.
+//! Training: the loop, evaluation, what is done about a bad loss, and export.
 
 mod bad_loss;
 pub mod check_grads;
-pub mod checkpoint;
 mod evaluation;
 pub mod export;
-pub mod run_dir;
-pub mod schedule;
 pub mod session;
 pub mod signals;
 pub mod training;

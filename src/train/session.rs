@@ -2,20 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::checkpoint::{self, State};
-use super::schedule::Schedule;
 use super::signals::Stop;
 use crate::backend::Backend;
+use crate::config::{Recipe, ScheduleKind};
 use crate::data::DataSet;
 use crate::data::input::Preprocessor;
+use crate::engine::link::Link;
+use crate::engine::pair::{BatchResult, Pair, Seat};
+use crate::engine::timeline::Timeline;
+use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
-use crate::exchange::link::Link;
-use crate::net::pair::{BatchResult, Pair, Seat};
 use crate::net::spec::Net;
-use crate::recipe::{Recipe, ScheduleKind};
-use crate::report::times::StreamTimes;
+use crate::run::checkpoint::{self, State};
+use crate::run::schedule::Schedule;
 
 /// One step, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -63,6 +64,12 @@ pub trait Observer {
     fn left_out(&mut self, _step: u64, _why: &str) {}
     /// A checkpoint is on disk.
     fn saved(&mut self, _path: &Path) {}
+    /// What the streams did in the newest step, which began at `_began`.
+    fn observed(&mut self, _began: Instant, _timeline: &Timeline) {}
+    /// Warnings that were shown since the last call, for the run's journal.
+    fn take_warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Nobody watches.

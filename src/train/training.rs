@@ -1,28 +1,29 @@
 //! The training loop: batches in order, gradients, a look at the loss, update; evaluation and a checkpoint after every
 //! epoch.
 
+use crate::run::files;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
 
 use super::bad_loss;
-use super::checkpoint::{self, Writer};
-use super::run_dir::RunDir;
 use super::session::{EvalReport, Observer, Session, StepReport};
 use crate::backend::Backend;
+use crate::config::{OnBadLoss, Order as ImageOrder, Recipe};
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
+use crate::engine::filters::Kernels;
+use crate::engine::pair::BatchResult;
+use crate::engine::stream::Tensor;
+use crate::engine::timeline::Timeline;
+use crate::engine::times;
 use crate::error::{Error, NO_SPACE, Result, Signal};
-use crate::net::pair::BatchResult;
 use crate::net::plan::Param;
-use crate::net::stream::Tensor;
-use crate::recipe::{OnBadLoss, Order as ImageOrder, Recipe};
-use crate::report::filters::Kernels;
-use crate::report::timeline::Timeline;
-use crate::report::{logs, times, trace};
 use crate::rng::{Philox, Purpose};
+use crate::run::checkpoint::{self, Writer};
+use crate::run::dir::RunDir;
 
 /// Looks at the streams' times, and at the filters, that a run takes in all, about.
 const OBSERVATIONS: u64 = 50;
@@ -284,8 +285,8 @@ impl<B: Backend> Session<B> {
     /// Looks at how the streams spend their time and at the first layer's kernels, and writes it down.
     fn observe(&mut self, began: Instant, to: &mut Outputs) -> Result<()> {
         let timeline = Timeline::new(self.state.step, self.pair.take_timeline(began)?);
-        trace::add_step(began, &timeline);
-        to.run.show("timeline.json", &serde_json::to_vec(&timeline).unwrap_or_default())?;
+        to.observer.observed(began, &timeline);
+        to.run.show(files::TIMELINE, &serde_json::to_vec(&timeline).unwrap_or_default())?;
         let times = self.pair.times()?;
         if let Some(row) = times::row(self.state.step, &times, &self.observed) {
             to.run.log(&row)?;
@@ -307,7 +308,7 @@ impl<B: Backend> Session<B> {
                 }
             }
         }
-        for text in logs::take_warnings() {
+        for text in to.observer.take_warnings() {
             to.run.journal("warning", &json!({"text": text}))?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use alexnet_split::data::decode::{decode, jpeg_square};
 use alexnet_split::data::sources;
 use alexnet_split::disk::tensors::{TensorFile, max_bytes};
-use alexnet_split::train::checkpoint;
+use alexnet_split::run::checkpoint;
 use tempfile::TempDir;
 
 /// Any bytes as an image file: an image or an error.

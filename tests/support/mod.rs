@@ -14,8 +14,8 @@ pub mod trace;
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Precision};
 use alexnet_split::data::{Batch, Images};
+use alexnet_split::engine::pair::{Pair, Seat};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::pair::{Pair, Seat};
 use alexnet_split::net::spec::{Net, NetOptions};
 use alexnet_split::rng::{Philox, Purpose};
 

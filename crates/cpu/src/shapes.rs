@@ -218,7 +218,8 @@ impl Update {
 }
 
 /// How matrix products are computed; everything else, and all that is stored, is fp32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Multiply-adds in fp32.
     #[default]

@@ -10,7 +10,7 @@ use super::staging::Read;
 use super::{CudaBackend, Grid, SOFTMAX_THREADS, address, arg, kernels};
 use crate::backend::*;
 use crate::error::Result;
-use crate::net::spec::Activation;
+use crate::shapes::Activation;
 
 impl Backend for CudaBackend {
     type Buffer = Buffer;

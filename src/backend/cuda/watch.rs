@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cudarc::driver::CudaEvent;
 
 use crate::error::{Error, GpuTrouble, Result};
-use crate::exchange::Swap;
+use crate::net::swap::Swap;
 
 /// What the watching thread grants beyond the deadline before it ends the process.
 const GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,343 @@
+//! Every hyper-parameter, with its source. A recipe prints as TOML and loads from TOML.
+
+mod named;
+mod schedule;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::input::{Crop, InputRecipe, Mean, MeanImage};
+use crate::error::{Error, Result};
+use crate::net::init::{BiasInit, WeightInit};
+use crate::net::plan::{Param, ParamKind};
+use crate::net::spec::{NetOptions, Placement, Table};
+use crate::shapes::{DropoutScaling, Precision, Update};
+
+pub use named::NAMES;
+pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
+
+/// All of a training run's choices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the run calls itself.
+    pub name: String,
+    /// The network.
+    pub net: NetOptions,
+    /// Initial weights.
+    pub init: InitRecipe,
+    /// Images to input.
+    pub input: InputRecipe,
+    /// The loop.
+    pub train: TrainRecipe,
+    /// The update.
+    pub optimizer: OptimizerRecipe,
+    /// The learning rate over time.
+    pub schedule: ScheduleRecipe,
+}
+
+/// The `[init]` part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRecipe {
+    /// `paper`, `he`, `xavier` or `pytorch`.
+    pub weights: WeightInit,
+    /// `table`, `zero` or `pytorch`.
+    pub biases: BiasInit,
+}
+
+/// The `[train]` part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Times that every training image is used.
+    pub epochs: u64,
+    /// Images a step.
+    pub batch_size: usize,
+    /// `fp32`, `tf32` or `bf16`: how matrix products are computed. Where it is not said, bf16 on GPUs and fp32 on CPUs; a
+    /// run's own recipe says which of them it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Of all random numbers.
+    pub seed: u64,
+    /// `test` or `train`: when dropout scales.
+    pub dropout: DropoutScaling,
+    /// `shuffled` or `fixed`: the order of the images.
+    #[serde(default)]
+    pub order: Order,
+    /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
+    pub checkpoint_steps: u64,
+    /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, too large, or jumps.
+    #[serde(default)]
+    pub on_bad_loss: OnBadLoss,
+    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump,
+    /// once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
+    #[serde(default = "default_loss_spike")]
+    pub loss_spike: f64,
+}
+
+/// A loss that is three times chance or more is no noise.
+const LOSS_SPIKE: f64 = 3.;
+
+fn default_loss_spike() -> f64 {
+    LOSS_SPIKE
+}
+
+/// What is done where the loss is not finite, or jumps; in any case the update of that step is not made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadLoss {
+    /// The run ends.
+    #[default]
+    Stop,
+    /// The step is left out.
+    Skip,
+    /// The weights of the newest checkpoint come back, and all steps since then are left out.
+    Rollback,
+}
+
+/// The `[optimizer]` part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerRecipe {
+    /// `sgd` or `adam`.
+    pub kind: OptimizerKind,
+    /// Learning rate at the start.
+    pub lr: f32,
+    /// Of the weights; biases have none.
+    #[serde(default)]
+    pub weight_decay: f32,
+    /// For SGD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f32>,
+    /// For Adam: decay of the first moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f32>,
+    /// For Adam: decay of the second moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f32>,
+    /// For Adam: added to the root of the second moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f32>,
+}
+
+/// The optimizers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Stochastic gradient descent with momentum, as the paper writes it.
+    Sgd,
+    /// Adam.
+    Adam,
+}
+
+/// The order of the training images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Drawn anew for every epoch.
+    #[default]
+    Shuffled,
+    /// Drawn once, as the batches of the 2012 code were.
+    Fixed,
+}
+
+impl Recipe {
+    /// A built-in recipe by name, or a file: a name with a slash or ending in `.toml`. A file may begin with
+    /// `base = "quick"` (or another name) and then need only say what differs.
+    pub fn find(name: &str) -> Result<Recipe> {
+        match name {
+            "quick" => Ok(Recipe::quick()),
+            "paper" => Ok(Recipe::paper()),
+            "fashion" => Ok(Recipe::fashion()),
+            "half" => Ok(Recipe::half()),
+            _ if name.contains('/') || name.ends_with(".toml") => Recipe::load(Path::new(name)),
+            _ => Err(Error::recipe(
+                name,
+                format!("no such recipe; there are {}, or give a .toml file", NAMES.join(", ")),
+            )),
+        }
+    }
+
+    /// Reads a recipe file.
+    pub fn load(path: &Path) -> Result<Recipe> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let wrong =
+            |error: toml::de::Error| Error::recipe(path.display().to_string(), error.to_string().trim().to_owned());
+        let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        if let Some(base) = table.remove("base") {
+            let base = base
+                .as_str()
+                .ok_or_else(|| Error::recipe("base", "expected the name of a built-in recipe"))?
+                .to_owned();
+            let mut whole = Recipe::find(&base)?.to_table();
+            overlay(&mut whole, table);
+            table = whole;
+        }
+        Recipe::from_table(table, &path.display().to_string())
+    }
+
+    /// With one value replaced: `key` is dotted (`optimizer.lr`), `value` is TOML (text may go without quotes).
+    pub fn with(self, assignment: &str) -> Result<Recipe> {
+        let (key, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| Error::recipe(assignment, "expected key=value, such as optimizer.lr=0.01"))?;
+        let (key, value) = (key.trim(), value.trim());
+        let value = match toml::from_str::<toml::Table>(&format!("value = {value}")) {
+            Ok(mut parsed) => parsed.remove("value").unwrap_or(toml::Value::String(value.into())),
+            Err(_) => toml::Value::String(value.into()),
+        };
+        let mut whole = self.to_table();
+        let mut at = &mut whole;
+        let (parents, last) = key.rsplit_once('.').unwrap_or(("", key));
+        for part in parents.split('.').filter(|part| !part.is_empty()) {
+            at = match at.get_mut(part) {
+                Some(toml::Value::Table(table)) => table,
+                _ => return Err(Error::recipe(key, format!("no such key; {}", known_keys(&whole_keys())))),
+            };
+        }
+        // A number without a point is meant as one with a point where such a one stood.
+        let value = match (at.get(last), value) {
+            (Some(toml::Value::Float(_)), toml::Value::Integer(number)) => toml::Value::Float(number as f64),
+            (_, value) => value,
+        };
+        at.insert(last.into(), value);
+        Recipe::from_table(whole, key)
+    }
+
+    /// As TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}"))
+    }
+
+    fn to_table(&self) -> toml::Table {
+        toml::Table::try_from(self).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}"))
+    }
+
+    fn from_table(table: toml::Table, key: &str) -> Result<Recipe> {
+        let recipe: Recipe = table.try_into().map_err(|error: toml::de::Error| {
+            Error::recipe(key, error.message().replace('\n', " ").trim().to_owned())
+        })?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// Refuses values that no run could use.
+    fn check(&self) -> Result<()> {
+        let refuse =
+            |key: &str, found: String, expected: &str| Err(Error::recipe(key, format!("{found} is not {expected}")));
+        let rate = |value: f32| value.is_finite() && value >= 0.;
+        match self {
+            r if r.train.batch_size == 0 => refuse("train.batch_size", "0".into(), "at least 1"),
+            r if !(rate(r.optimizer.lr) && r.optimizer.lr > 0.) => {
+                refuse("optimizer.lr", r.optimizer.lr.to_string(), "a positive number")
+            }
+            r if !rate(r.optimizer.weight_decay) => {
+                refuse("optimizer.weight_decay", r.optimizer.weight_decay.to_string(), "a number from 0")
+            }
+            r if !(rate(r.momentum()) && r.momentum() < 1.) => {
+                refuse("optimizer.momentum", r.momentum().to_string(), "a number from 0 to below 1")
+            }
+            r if r.input.resize == 0 || r.input.resize > 4096 => {
+                refuse("input.resize", r.input.resize.to_string(), "from 1 to 4096")
+            }
+            r if r.net.image_size.is_some_and(|size| size > 4096) => {
+                refuse("net.image_size", format!("{:?}", r.net.image_size), "at most 4096")
+            }
+            r if !(r.input.colour_noise >= 0. && r.input.colour_noise.is_finite()) => {
+                refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
+            }
+            r if !r.input.scale.is_finite() => refuse("input.scale", r.input.scale.to_string(), "a number"),
+            r if !(r.train.loss_spike == 0. || r.train.loss_spike > 1.) => {
+                refuse("train.loss_spike", r.train.loss_spike.to_string(), "0 or more than 1")
+            }
+            r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),
+            _ => Ok(()),
+        }
+    }
+
+    fn momentum(&self) -> f32 {
+        self.optimizer.momentum.unwrap_or(0.9)
+    }
+
+    /// State tensors a parameter that the optimizer keeps, by name.
+    pub fn state_names(&self) -> &'static [&'static str] {
+        match self.optimizer.kind {
+            OptimizerKind::Sgd => &["momentum"],
+            OptimizerKind::Adam => &["adam_m", "adam_v"],
+        }
+    }
+
+    /// The update of a parameter in epoch `epoch`, from 0, where the network's rate is `lr`; `step` counts from 1.
+    pub fn update(&self, param: &Param, epoch: u64, lr: f32, step: u64) -> Update {
+        let is_bias = param.kind == ParamKind::Bias;
+        let layer = param.name.split('.').next().unwrap_or_default();
+        let lr = self.schedule.rate(layer, is_bias, epoch, lr);
+        let weight_decay = if is_bias { 0. } else { self.optimizer.weight_decay };
+        match self.optimizer.kind {
+            OptimizerKind::Sgd => Update::Sgd { lr, momentum: self.momentum(), weight_decay },
+            OptimizerKind::Adam => Update::Adam {
+                lr,
+                beta1: self.optimizer.beta1.unwrap_or(0.9),
+                beta2: self.optimizer.beta2.unwrap_or(0.999),
+                epsilon: self.optimizer.epsilon.unwrap_or(1e-8),
+                weight_decay,
+                step,
+            },
+        }
+    }
+}
+
+fn overlay(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => overlay(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn whole_keys() -> toml::Table {
+    Recipe::quick().to_table()
+}
+
+fn known_keys(table: &toml::Table) -> String {
+    let groups: Vec<&str> = table.iter().filter(|(_, value)| value.is_table()).map(|(key, _)| key.as_str()).collect();
+    format!("keys begin with {}", groups.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_survives_toml() {
+        for name in NAMES {
+            let recipe = Recipe::find(name).unwrap();
+            let back = Recipe::from_table(toml::from_str(&recipe.to_toml()).unwrap(), name).unwrap();
+            assert_eq!(back, recipe);
+        }
+    }
+
+    #[test]
+    fn one_value_can_be_set() {
+        let recipe = Recipe::quick().with("optimizer.lr=1").unwrap().with("net.conv_channels=[8,12,16,16,12]").unwrap();
+        let recipe = recipe.with("input.mean=pixel").unwrap().with("optimizer.kind=adam").unwrap();
+        assert_eq!(recipe.optimizer.lr, 1.);
+        assert_eq!(recipe.net.conv_channels, Some(vec![8, 12, 16, 16, 12]));
+        assert_eq!(recipe.state_names().len(), 2);
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_name_the_key() {
+        for wrong in
+            ["optimizer.rate=1", "optimiser.lr=1", "optimizer.lr=fast", "optimizer.lr=-1", "train.batch_size=0", "lr"]
+        {
+            let message = Recipe::quick().with(wrong).unwrap_err().to_string();
+            assert!(message.contains(wrong.split('=').next().unwrap()), "{message}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Which devices the streams run on: seats on GPUs, joined by an exchange that has passed its self-test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::Precision;
+use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::device::{self, Gpu, GpuInfo};
+use crate::backend::cuda::kernels::Kernels;
+use crate::backend::cuda::watch::Watch;
+use crate::engine::link::{Link, World};
+use crate::engine::pair::Seat;
+use crate::error::{Error, GpuTrouble, Result};
+use crate::exchange::Exchange;
+use crate::exchange::copies;
+use crate::exchange::nccl::{self, NcclExchange};
+use crate::exchange::self_test::{SelfTest, self_test};
+
+/// What carries values between two GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// NCCL, which finds the best way there is.
+    Nccl,
+    /// Copies from GPU to GPU within one process.
+    Copy,
+}
+
+/// How GPUs are used.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuOptions {
+    /// Of the matrix products.
+    pub precision: Precision,
+    /// Between two GPUs.
+    pub transport: Transport,
+    /// How long one exchange may take.
+    pub exchange_timeout: Duration,
+}
+
+/// Seats and what to tell the user about them.
+pub struct GpuSeats {
+    /// One a stream of this process.
+    pub seats: Vec<Seat<CudaBackend>>,
+    /// "2 GPUs: NVIDIA H200; NCCL 2.27.3, 180 GB/s each way, 12 us at least".
+    pub about: String,
+}
+
+type Ends = Vec<Option<Box<dyn Exchange<CudaBackend>>>>;
+
+/// Seats for all streams in this process on the first `gpus` (1 or 2) of the machine.
+///
+/// Fails where a GPU or a library is missing, or the exchange does not work.
+pub fn seats(gpus: usize, streams: usize, options: &GpuOptions) -> Result<GpuSeats> {
+    let found = device::list()?.len();
+    if found < gpus {
+        return Err(too_few(gpus, found));
+    }
+    // Missing libraries first: they take no time to find.
+    let two = gpus == 2 && streams == 2;
+    if two && options.transport == Transport::Nccl {
+        nccl::version()?;
+    }
+    let mut opened = vec![Gpu::open(0)?];
+    if two {
+        opened.push(Gpu::open(1)?);
+    }
+    let kernels = opened.iter().map(|gpu| Ok(Arc::new(Kernels::load(gpu, options.precision)?)));
+    let kernels: Vec<Arc<Kernels>> = kernels.collect::<Result<_>>()?;
+    let gpu_of = |stream: usize| &opened[stream % opened.len()];
+    let watches: Vec<_> = (0..streams).map(|stream| Watch::new(stream, options.exchange_timeout)).collect();
+    let (ends, transport): (Ends, String) = match (streams, two, options.transport) {
+        (1, ..) => (vec![None], String::new()),
+        (_, true, Transport::Nccl) => {
+            let id = nccl::unique_id()?;
+            let begin =
+                |stream: usize| NcclExchange::begin(gpu_of(stream), &id, &watches[stream], Some(&watches[1 - stream]));
+            let (first, second) = (begin(0)?, begin(1)?);
+            (vec![Some(Box::new(first.join()?)), Some(Box::new(second.join()?))], nccl_name()?)
+        }
+        _ => {
+            let [first, second] = copies::connect([gpu_of(0), gpu_of(1)], [&watches[0], &watches[1]])?;
+            (vec![Some(Box::new(first)), Some(Box::new(second))], "device copies".into())
+        }
+    };
+    let mut seats = Vec::new();
+    for (stream, exchange) in ends.into_iter().enumerate() {
+        let kernels = kernels[stream % kernels.len()].clone();
+        let backend = CudaBackend::new(gpu_of(stream).clone(), kernels, watches[stream].clone())?;
+        seats.push(Seat { stream, backend, exchange, threads: 1 });
+    }
+    let tests = test_all(&mut seats)?;
+    let infos: Vec<&GpuInfo> = opened.iter().map(Gpu::info).collect();
+    Ok(GpuSeats { seats, about: about(&infos, streams, options, &transport, &tests) })
+}
+
+/// The seat of this process, where the other stream is in another one, met over `link`.
+pub fn process_seat(world: &World, link: &mut Link, options: &GpuOptions) -> Result<GpuSeats> {
+    if options.transport == Transport::Copy {
+        let text = "--exchange copy works within one process; two processes need NCCL";
+        return Err(Error::gpu(GpuTrouble::Process, text));
+    }
+    let found = device::list()?.len();
+    if found == 0 {
+        return Err(too_few(1, 0));
+    }
+    nccl::version()?;
+    let gpu = Gpu::open(world.local_rank.unwrap_or(world.rank % found))?;
+    let kernels = Arc::new(Kernels::load(&gpu, options.precision)?);
+    let watch = Watch::new(world.rank, options.exchange_timeout);
+    // Both tell each other that they are ready: a process that has failed by now is noticed here, not by a deadline.
+    let ours = if world.rank == 0 { nccl::unique_id()?.to_vec() } else { Vec::new() };
+    let (others, theirs): (String, Vec<u8>) = link.swap(&(gpu.info().name.clone(), ours.clone()))?;
+    let Ok(id) = (if world.rank == 0 { ours } else { theirs }).try_into() else {
+        return Err(watch.failed("joining the other rank", "it gives an identifier of another NCCL"));
+    };
+    let exchange = NcclExchange::begin(&gpu, &id, &watch, None)?.join()?;
+    let backend = CudaBackend::new(gpu.clone(), kernels, watch)?;
+    let mut seats = vec![Seat { stream: world.rank, backend, exchange: Some(Box::new(exchange)), threads: 1 }];
+    let tests = test_all(&mut seats)?;
+    let mut about = about(&[gpu.info()], 2, options, &nccl_name()?, &tests);
+    about += &format!("; process {} of 2, the other has {others}", world.rank);
+    Ok(GpuSeats { seats, about })
+}
+
+fn nccl_name() -> Result<String> {
+    Ok(format!("NCCL {}", nccl::show(nccl::version()?)))
+}
+
+/// For whoever asks whether there are enough.
+pub fn need(wanted: usize, found: usize) -> Result<String> {
+    if found >= wanted { Ok(found.to_string()) } else { Err(too_few(wanted, found)) }
+}
+
+fn too_few(wanted: usize, found: usize) -> Error {
+    let advice = match found {
+        0 => "the driver shows no GPU; use --gpus 0 to run both streams on the CPU",
+        _ => "use --gpus 1 to run both streams on one GPU, or --gpus 0 for the CPU",
+    };
+    let text = format!("{wanted} GPU{} asked for, {found} found: {advice}", if wanted == 1 { "" } else { "s" });
+    Error::gpu(GpuTrouble::TooFewGpus, text)
+}
+
+/// Runs the self-test at all ends in this process at once; nothing where there is only one stream.
+fn test_all(seats: &mut [Seat<CudaBackend>]) -> Result<Vec<SelfTest>> {
+    let run = |seat: &mut Seat<CudaBackend>| {
+        let exchange = seat.exchange.as_mut()?;
+        let tested = self_test(&seat.backend, &mut **exchange, seat.stream);
+        if tested.is_err() {
+            exchange.close();
+        }
+        Some(tested)
+    };
+    let mut failed = Vec::new();
+    let tested = std::thread::scope(|scope| {
+        let running: Vec<_> = seats.iter_mut().map(|seat| scope.spawn(|| run(seat))).collect();
+        let joined = running.into_iter().map(|thread| thread.join());
+        let tested = joined.filter_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        tested.filter_map(|tested| tested.map_err(|error| failed.push(error)).ok()).collect()
+    });
+    Error::cause(failed).map_or(Ok(tested), Err)
+}
+
+fn about(gpus: &[&GpuInfo], streams: usize, options: &GpuOptions, transport: &str, tests: &[SelfTest]) -> String {
+    let names: Vec<String> = gpus.iter().map(|gpu| gpu.to_string()).collect();
+    let mut text = names.join(" and ");
+    text += match (streams, gpus.len()) {
+        (1, _) => ", one stream",
+        (_, 1) if transport == "device copies" => ", both streams",
+        _ => ", one stream each",
+    };
+    text += match options.precision {
+        Precision::Fp32 => ", fp32",
+        Precision::Tf32 => ", tf32 tensor cores (fp32 weights and sums)",
+        Precision::Bf16 => ", bf16 tensor cores (fp32 weights and sums)",
+    };
+    if let Some(test) = tests.first() {
+        text += &format!("; exchange by {transport}: {test}");
+    }
+    text
+}

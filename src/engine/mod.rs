@@ -1,0 +1,11 @@
+//! The two streams at work: each on its device, the pair of them, where they run, and how long what takes.
+
+pub mod devices;
+pub mod extremes;
+pub mod filters;
+pub mod link;
+pub mod merge;
+pub mod pair;
+pub mod stream;
+pub mod timeline;
+pub mod times;

@@ -1,0 +1,39 @@
+//! Where streams run.
+
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Backend, Precision};
+use crate::error::Result;
+use crate::exchange::Exchange;
+use crate::exchange::local;
+
+/// What a stream runs on.
+pub struct Seat<B: Backend> {
+    /// Which stream.
+    pub stream: usize,
+    /// Its device.
+    pub backend: B,
+    /// Its end of the exchange; `None` where there is only one stream.
+    pub exchange: Option<Box<dyn Exchange<B>>>,
+    /// CPU threads.
+    pub threads: usize,
+}
+
+impl Seat<CpuBackend> {
+    /// Seats for all streams on this machine's CPU with `threads` threads in all.
+    ///
+    /// Fails where the CPU cannot multiply in that precision.
+    pub fn on_cpu(streams: usize, threads: usize, precision: Precision) -> Result<Vec<Seat<CpuBackend>>> {
+        let threads = threads.max(1);
+        let (ours, theirs) = local::connect();
+        let ends: [Box<dyn Exchange<CpuBackend>>; 2] = [Box::new(ours), Box::new(theirs)];
+        let seats = CpuBackend::for_streams(streams, threads, precision)?.into_iter().zip(ends).enumerate();
+        let seat = |(stream, (backend, end)): (usize, (CpuBackend, Box<dyn Exchange<CpuBackend>>))| Seat {
+            stream,
+            backend,
+            exchange: (streams > 1).then_some(end),
+            // Cores are shared out evenly; stream 0 gets the odd one.
+            threads: ((threads + streams - 1 - stream) / streams).max(1),
+        };
+        Ok(seats.map(seat).collect())
+    }
+}

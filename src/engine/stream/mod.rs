@@ -1,0 +1,186 @@
+//! One stream: its half of the network on one device. What it does with a batch is in `passes.rs`.
+
+mod inspect;
+mod passes;
+mod timing;
+
+use self::timing::{Marked, Recording, Timer};
+use crate::backend::{AugmentShape, Backend, DropoutScaling, SoftmaxShape, Update};
+use crate::engine::times::Activity;
+use crate::engine::times::StreamTimes;
+use crate::error::Result;
+use crate::exchange::Exchange;
+use crate::net::plan::{Op, Param, Plan};
+use crate::net::swap::Pass;
+
+/// How a batch is run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mode {
+    /// When dropout scales.
+    pub scaling: DropoutScaling,
+    /// In training, the seed and the step, which choose the dropout masks; `None` at test time.
+    pub training: Option<(u64, u64)>,
+}
+
+/// One parameter tensor on the device, its gradient and the optimizer's state.
+struct ParamBuffers<B: Backend> {
+    value: B::Buffer,
+    /// `None` while the newest gradient is part of the value already: see [`Stream::backward`].
+    gradient: Option<B::Buffer>,
+    state: Vec<B::Buffer>,
+}
+
+/// What a stream knows of a batch when it is done.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// For each image its loss (over all classes) and how many of this stream's classes rank above the label.
+    pub rows: Vec<f32>,
+}
+
+/// Gives each parameter the rates of its update.
+pub type Hyper<'a> = dyn Fn(&Param) -> Update + Sync + 'a;
+
+/// A named tensor seen on the way through a recorded batch.
+pub type Record = (String, Vec<f32>);
+
+/// Which of a parameter's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensor {
+    /// The weights.
+    Value,
+    /// Their gradient in the newest batch.
+    Gradient,
+    /// The optimizer's state tensor of this number.
+    State(usize),
+}
+
+/// One stream of the network.
+pub struct Stream<B: Backend> {
+    plan: Plan,
+    backend: B,
+    /// `None` where there is only one stream.
+    exchange: Option<Box<dyn Exchange<B>>>,
+    capacity: usize,
+    /// What is done with the bytes of images, and the mean that is subtracted.
+    input: Option<(AugmentShape, B::Buffer)>,
+    params: Vec<ParamBuffers<B>>,
+    /// By slot; slot 0 is empty where streams share their input.
+    activations: Vec<B::Buffer>,
+    shares_input: bool,
+    /// Those gradients that the backward pass gives no other place.
+    gradients: [B::Buffer; 2],
+    /// Gradients by the other stream's activations, and by ours from the other stream.
+    outgoing: B::Buffer,
+    incoming: B::Buffer,
+    stats: [B::Buffer; 2],
+    scores: B::Buffer,
+    times: StreamTimes,
+    /// Of the newest pass, and of training passes before it whose work may not be done yet.
+    marks: Vec<Marked<B::Mark>>,
+    older_marks: Vec<Marked<B::Mark>>,
+    /// Where wanted, what was done in the newest training step.
+    timeline: Option<Recording<B::Mark>>,
+    record: Option<Vec<Record>>,
+}
+
+impl<B: Backend> Stream<B> {
+    /// Allocates everything that batches of up to `capacity` images need, once. `states` is the number of state
+    /// tensors a parameter that the optimizer keeps. Weights are 0 until they are set. Where it `shares_input`, passes
+    /// are given the network's input.
+    pub fn new(
+        plan: Plan,
+        backend: B,
+        exchange: Option<Box<dyn Exchange<B>>>,
+        capacity: usize,
+        states: usize,
+        shares_input: bool,
+    ) -> Result<Self> {
+        let params = plan.params.iter().map(|param| {
+            let alloc = || backend.alloc(param.elems());
+            let state = (0..states).map(|_| alloc()).collect::<Result<_>>()?;
+            // Where nothing is queued, they are made when they are first needed.
+            let gradient = B::QUEUES.then(alloc).transpose()?;
+            Ok(ParamBuffers { value: alloc()?, gradient, state })
+        });
+        let params = params.collect::<Result<_>>()?;
+        let images = |elems: usize| backend.alloc(elems * capacity);
+        Ok(Stream {
+            params,
+            activations: activations(&backend, &plan, capacity, shares_input)?,
+            shares_input,
+            gradients: [images(plan.largest_gradient())?, images(plan.largest_gradient())?],
+            outgoing: images(plan.largest_crossing())?,
+            incoming: images(plan.largest_crossing())?,
+            stats: [images(SoftmaxShape::STATS)?, images(SoftmaxShape::STATS)?],
+            scores: images(2)?,
+            times: StreamTimes::new(plan.layers.len()),
+            marks: Vec::new(),
+            older_marks: Vec::new(),
+            timeline: None,
+            record: None,
+            input: None,
+            plan,
+            backend,
+            exchange,
+            capacity,
+        })
+    }
+
+    /// What this stream runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// From now on batches may hold images as bytes; `mean` is C x resize x resize.
+    pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
+        let mut buffer = self.backend.alloc(mean.len())?;
+        self.backend.write(mean, &mut buffer)?;
+        self.input = Some((*shape, buffer));
+        Ok(())
+    }
+
+    /// Ends the exchange: this stream has failed and the other must not wait for it.
+    pub fn close_exchange(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.close();
+        }
+    }
+
+    /// Applies the newest gradients, but for those that the backward pass has applied; `hyper` gives each parameter its
+    /// rates.
+    pub fn update(&mut self, hyper: &Hyper) -> Result<()> {
+        let Stream { plan, backend, params, marks, .. } = self;
+        for (index, layer) in plan.layers.iter().enumerate() {
+            let Some(p) = layer.params else { continue };
+            let mut timed = Timer { backend, marks, layer: index, pass: Pass::Update };
+            timed.run(Activity::Compute, || {
+                [Some(p.own), p.theirs, Some(p.bias)].into_iter().flatten().try_for_each(|index| {
+                    let (param, ParamBuffers { value, gradient, state }) = (&plan.params[index], &mut params[index]);
+                    let Some(gradient) = gradient else { return Ok(()) };
+                    backend.update(&hyper(param), param.elems(), gradient, value, state)
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Starts to read the newest batch's scores; `None` where the loss lives on the other stream.
+    pub fn start_scores(&mut self, n: usize) -> Result<Option<B::Read>> {
+        let has_loss = self.plan.layers.iter().any(|layer| matches!(layer.op, Op::SoftmaxCrossEntropy(_)));
+        has_loss.then(|| self.backend.start_read(&self.scores, 2 * n)).transpose()
+    }
+
+    /// Waits for the scores, but not for work queued after [`Stream::start_scores`].
+    pub fn finish_scores(&mut self, scores: Option<B::Read>) -> Result<Option<Scores>> {
+        let scores = scores.map(|read| Ok(Scores { rows: self.backend.finish_read(read)? })).transpose()?;
+        // What was queued before this batch is done now (where there is no loss, the times wait for it).
+        self.collect_times()?;
+        Ok(scores)
+    }
+}
+
+/// A buffer for each slot.
+fn activations<B: Backend>(backend: &B, plan: &Plan, capacity: usize, shares_input: bool) -> Result<Vec<B::Buffer>> {
+    let elems = |slot: usize| if shares_input && slot == 0 { 0 } else { plan.slots[slot] * capacity };
+    (0..plan.slots.len()).map(|slot| backend.alloc(elems(slot))).collect()
+}

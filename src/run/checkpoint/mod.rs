@@ -1,0 +1,396 @@
+//! Checkpoints. One is a *generation*: a folder `step-00000219` with one safetensors file a stream and, written last,
+//! `checkpoint.json`, which has the other files' hashes and its own. It is built as `step-00000219.unfinished`, flushed
+//! and renamed, so that a generation is whole or not there; older ones are removed afterwards, their
+//! `checkpoint.json` first.
+
+mod load;
+mod save;
+
+use crate::run::files;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{load, open};
+pub use save::{Keep, Snapshot, Writer, check_space, generation_bytes, snapshot};
+
+use super::dir;
+use super::schedule::Schedule;
+use crate::disk::{self, tensors};
+use crate::error::{Error, Result};
+
+/// Version of the layout; another one is refused.
+pub const FORMAT: u32 = 2;
+
+/// The file that makes a folder a generation.
+const MARKER: &str = "checkpoint.json";
+
+/// What an unfinished generation's name ends in.
+const UNFINISHED: &str = ".unfinished";
+
+/// What the name of one that turned out to be damaged ends in.
+const DAMAGED: &str = ".damaged";
+
+/// Where a run stands; with the tensors, all that it takes to go on to the same bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Version of the layout.
+    pub format: u32,
+    /// Training steps done. The place in the data and all random numbers follow from it.
+    pub step: u64,
+    /// Streams, and so files.
+    pub streams: usize,
+    /// Where the schedule stands.
+    pub schedule: Schedule,
+    /// Whether an evaluation is due at this step and was not made yet.
+    pub evaluation_due: bool,
+    /// Share of held-out images whose best class is wrong, where they were evaluated at this step.
+    pub heldout_error: Option<f64>,
+    /// Mean loss of the newest steps, which spikes are told from.
+    pub loss_mean: Option<f64>,
+    /// Steps whose update was left out.
+    pub skipped_steps: u64,
+    /// Bad losses since the last good one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bad_in_a_row: u32,
+    /// The step of the checkpoint that they made the run go back to: its weights are no better.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub went_back_to: Option<u64>,
+    /// Whether it is there because the run was told to end: a run that was not told would not have it to go back to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_signal: bool,
+    /// Of a run that may go back: the steps of the newest checkpoint before this one that is not there for a signal, and
+    /// of the newest from which a good step was made.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub saved: Option<u64>,
+    /// See `saved`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub good: Option<u64>,
+    /// The other files, by name.
+    pub files: BTreeMap<String, tensors::Seal>,
+}
+
+impl State {
+    /// At the start of a run.
+    pub fn new(streams: usize, schedule: Schedule) -> State {
+        State {
+            format: FORMAT,
+            step: 0,
+            streams,
+            schedule,
+            evaluation_due: false,
+            heldout_error: None,
+            loss_mean: None,
+            skipped_steps: 0,
+            bad_in_a_row: 0,
+            went_back_to: None,
+            on_signal: false,
+            saved: None,
+            good: None,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Updates that made the weights what they are, and losses in `loss_mean`: steps left out are in neither, also where
+    /// they were left out by going back.
+    pub fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped_steps)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// `checkpoint.json`: the state and the hash of its JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    sha256: String,
+    state: State,
+}
+
+impl Marker {
+    fn of(state: &State) -> Marker {
+        Marker { sha256: tensors::sha256(&serde_json::to_vec(state).unwrap_or_default()), state: state.clone() }
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).unwrap_or_default()
+    }
+}
+
+/// A generation in a run's folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What its name says.
+    pub step: u64,
+}
+
+/// All generations of a run, oldest first, whole or damaged; unfinished ones are none.
+pub fn list(run: &Path) -> Result<Vec<Generation>> {
+    Ok(folders(run)?.into_iter().filter(|generation| is_generation(&generation.path)).collect())
+}
+
+/// The same, and those newer than all of them that have lost their marker.
+pub fn list_all(run: &Path) -> Result<Vec<Generation>> {
+    let mut found = folders(run)?;
+    // Older ones without it are being removed, or were when a process died.
+    let newest = found.iter().rposition(|generation| is_generation(&generation.path));
+    let mut place = 0..;
+    found.retain(|generation| place.next() > newest || is_generation(&generation.path));
+    Ok(found)
+}
+
+/// Folders that are called like generations, oldest first.
+fn folders(run: &Path) -> Result<Vec<Generation>> {
+    let folder = folder(run);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
+    let generation = |path: PathBuf| match ours(&path)? {
+        (step, "") => Some(Generation { path, step }),
+        _ => None,
+    };
+    let mut found: Vec<_> = entries.flatten().filter_map(|entry| generation(entry.path())).collect();
+    found.sort_by_key(|generation| generation.step);
+    Ok(found)
+}
+
+/// The newest whole generation of a run, or the one that `path` is itself, with its state. Damaged ones are passed
+/// over with a warning: the run goes on from an earlier step of its own, to the same bits.
+///
+/// Fails where there is none, where all are damaged, and where the newest was written by another version.
+pub fn find(path: &Path) -> Result<(PathBuf, State)> {
+    if is_generation(path) {
+        return verify(path).map(|state| (path.to_owned(), state));
+    }
+    if !path.is_dir() {
+        return Err(Error::run(path, "no such run directory or checkpoint"));
+    }
+    find_newest(path)
+}
+
+fn find_newest(run: &Path) -> Result<(PathBuf, State)> {
+    /// Times that a run which goes on may remove what has been listed before it is read.
+    const PATIENCE: u32 = 20;
+    let mut again = 0;
+    'again: loop {
+        let (listed, mut first) = (list_all(run)?, None);
+        for generation in listed.iter().rev() {
+            let error = match verify_named(generation) {
+                Ok(state) => return Ok((generation.path.clone(), state)),
+                Err(error) => error,
+            };
+            if again < PATIENCE && list_all(run)? != listed {
+                again += 1;
+                continue 'again;
+            }
+            if !matches!(error, Error::DamagedCheckpoint { .. }) {
+                return Err(error);
+            }
+            tracing::warn!("{error}; looking for the one before");
+            first.get_or_insert(error);
+        }
+        return Err(first.unwrap_or_else(|| Error::run(run, "holds no checkpoint yet")));
+    }
+}
+
+/// All generations whose markers are whole, oldest first, with what those say.
+pub fn states(run: &Path) -> Result<Vec<(Generation, State)>> {
+    let read = |generation: Generation| {
+        let state = load_state(&generation.path).ok().filter(|state| state.step == generation.step)?;
+        Some((generation, state))
+    };
+    Ok(list(run)?.into_iter().filter_map(read).collect())
+}
+
+/// The generation that a run goes back to: the newest one older than `before`; where there is none, the oldest one
+/// again. Those made for a signal, which a run that was not told to end would not have, only where there is no other.
+pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, State)> {
+    let (signalled, regular): (Vec<_>, Vec<_>) = states(run)?.into_iter().partition(|(_, state)| state.on_signal);
+    let older = regular.iter().rev().filter(|(_, state)| before.is_none_or(|before| state.step < before));
+    let others = regular.iter().filter(|(_, state)| before.is_some_and(|before| state.step >= before));
+    for (generation, _) in older.chain(others).chain(signalled.iter().rev()) {
+        match verify_named(generation) {
+            Ok(state) => return Ok((generation.path.clone(), state)),
+            Err(error) => tracing::warn!("{error}; looking for another one"),
+        }
+    }
+    Err(Error::run(run, "holds no checkpoint to go back to"))
+}
+
+/// Whether a path given by the user is a checkpoint's.
+pub fn is_generation(path: &Path) -> bool {
+    path.join(MARKER).is_file()
+}
+
+/// The run that a path given by the user means: itself, or the one that a checkpoint belongs to.
+pub fn run_of(path: &Path) -> PathBuf {
+    if !is_generation(path) {
+        return path.to_owned();
+    }
+    let above = |path: &Path| Some(path.parent()?.parent()?.to_owned());
+    // As the user says it where that leads to a run; a link, or a name within the run, says less.
+    let said = above(path).filter(|run| dir::is_run(run));
+    said.or_else(|| above(&path.canonicalize().ok()?)).unwrap_or_else(|| path.to_owned())
+}
+
+/// [`verify`], and that it is of the step that its name says.
+pub fn verify_named(generation: &Generation) -> Result<State> {
+    match verify(&generation.path)? {
+        state if state.step == generation.step => Ok(state),
+        State { step, .. } => {
+            Err(Error::damaged(&generation.path, format!("{MARKER} is of step {step}, its name says another")))
+        }
+    }
+}
+
+/// Reads and hashes all files of a generation.
+///
+/// Fails with [`Error::DamagedCheckpoint`] where one is missing or not as it was written, and with [`Error::Run`] where
+/// another version wrote it.
+pub fn verify(generation: &Path) -> Result<State> {
+    let state = load_state(generation)?;
+    for (name, expected) in &state.files {
+        let damaged = |problem: String| Error::damaged(generation, format!("{name}: {problem}"));
+        let path = generation.join(name);
+        // The length first: what is no file may have no end.
+        let about = std::fs::metadata(&path).map_err(|error| unreadable(generation, &path, error))?;
+        if !about.is_file() || about.len() != expected.bytes {
+            return Err(damaged(format!("{} bytes, {MARKER} says {}", about.len(), expected.bytes)));
+        }
+        let found = tensors::seal_of(&path).map_err(|error| unreadable(generation, &path, error))?;
+        if found.sha256 != expected.sha256 {
+            let (found, expected) = (&found.sha256[..12], expected.sha256.get(..12).unwrap_or_default());
+            let problem = format!("SHA-256 {found}..., {MARKER} says {expected}...: altered, or of another generation");
+            return Err(damaged(problem));
+        }
+    }
+    Ok(state)
+}
+
+/// Reads `checkpoint.json`; fails as [`verify`].
+pub fn load_state(generation: &Path) -> Result<State> {
+    /// A file that claims more is none of ours.
+    const MAX_BYTES: u64 = 1 << 20;
+    let damaged = |problem: String| Error::damaged(generation, format!("{MARKER}: {problem}"));
+    let path = generation.join(MARKER);
+    let about = std::fs::metadata(&path).map_err(|error| unreadable(generation, &path, error))?;
+    // The length first: what is no file may have no end.
+    if !about.is_file() || about.len() > MAX_BYTES {
+        return Err(damaged(format!("{} bytes, expected a file of at most {MAX_BYTES}", about.len())));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(generation, &path, error))?;
+    // The version first: another one may have other fields.
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    let version = value.pointer("/state/format").or(value.get("format")).and_then(serde_json::Value::as_u64);
+    if version.is_some_and(|version| version != u64::from(FORMAT)) {
+        if altered_version(value) {
+            return Err(damaged("its version was altered".into()));
+        }
+        let found = version.unwrap_or_default();
+        let advice = if found > u64::from(FORMAT) { "a newer program wrote it" } else { "an older program wrote it" };
+        return Err(Error::run(path, format!("layout version {found}, this program reads {FORMAT}: {advice}")));
+    }
+    let marker: Marker = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    if Marker::of(&marker.state).sha256 != marker.sha256 {
+        return Err(damaged("its contents do not have the SHA-256 that it names".into()));
+    }
+    let State { streams, files, .. } = &marker.state;
+    if !(1..=2).contains(streams) {
+        return Err(damaged(format!("is of {streams} streams, expected 1 or 2")));
+    }
+    // Other names are not looked up, wherever they lead.
+    let (found, expected) = (files.keys().cloned(), (0..*streams).map(file_name));
+    if !found.clone().eq(expected.clone()) {
+        let show = |names: Vec<String>| if names.is_empty() { "no files".into() } else { names.join(" and ") };
+        let (found, expected) = (show(found.collect()), show(expected.collect()));
+        return Err(damaged(format!("names {found}, expected {expected}")));
+    }
+    Ok(marker.state)
+}
+
+/// The error of a generation's file that cannot be read: damaged, unless it may be whole for another user or at another
+/// time.
+fn unreadable(generation: &Path, file: &Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{OutOfMemory, PermissionDenied, StaleNetworkFileHandle, TimedOut};
+    /// ENFILE and EMFILE: too many open files.
+    const OPEN_FILES: [i32; 2] = [23, 24];
+    let passes = [OutOfMemory, PermissionDenied, StaleNetworkFileHandle, TimedOut].contains(&error.kind());
+    if passes || error.raw_os_error().is_some_and(|code| OPEN_FILES.contains(&code)) {
+        return Error::io("read", file)(error);
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Error::damaged(generation, format!("{name}: {error}"))
+}
+
+/// Whether a marker has the seal of this version, and so is one of this version whose number is damaged.
+fn altered_version(value: serde_json::Value) -> bool {
+    serde_json::from_value(value)
+        .is_ok_and(|marker: Marker| Marker::of(&State { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
+}
+
+/// What is left of a run's generations where none is whole enough to be listed.
+pub fn left_over(run: &Path) -> Result<Option<PathBuf>> {
+    let folder = folder(run);
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
+    let is_damaged = |path: &PathBuf| ours(path).is_some_and(|(_, ending)| ending == DAMAGED);
+    let damaged = entries.flatten().map(|entry| entry.path()).find(is_damaged);
+    Ok(damaged.or(folders(run)?.pop().map(|generation| generation.path)))
+}
+
+/// The step in the name of a generation's folder, and what the name ends in; `None` of everything that this program has
+/// not made.
+fn ours(path: &Path) -> Option<(u64, &'static str)> {
+    let name = path.file_name()?.to_str()?.strip_prefix("step-")?;
+    let ending = [UNFINISHED, DAMAGED].into_iter().find(|ending| name.ends_with(ending)).unwrap_or_default();
+    let digits = name.strip_suffix(ending)?;
+    let step = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    path.is_dir().then_some((step, ending))
+}
+
+/// Takes generations after `step` out of the way: they are damaged, and will be written anew.
+pub fn set_aside_after(run: &Path, step: u64) -> Result<()> {
+    for generation in folders(run)?.into_iter().filter(|generation| generation.step > step) {
+        let mut name = generation.path.clone().into_os_string();
+        name.push(DAMAGED);
+        disk::remove_folder(Path::new(&name), MARKER)?;
+        disk::rename(&generation.path, Path::new(&name))?;
+    }
+    Ok(())
+}
+
+fn folder(run: &Path) -> PathBuf {
+    run.join(files::CHECKPOINTS)
+}
+
+fn file_name(stream: usize) -> String {
+    format!("stream{stream}.safetensors")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error as IoError, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_whole_for_another_user_is_not_damaged() {
+        let error = |error: IoError| unreadable(Path::new("run/step-1"), Path::new("run/step-1/a"), error);
+        for passes in [ErrorKind::PermissionDenied.into(), IoError::from_raw_os_error(24)] {
+            assert!(matches!(error(passes), Error::Io { .. }));
+        }
+        for stays in [ErrorKind::NotFound.into(), ErrorKind::InvalidData.into(), IoError::from_raw_os_error(5)] {
+            assert!(matches!(error(stays), Error::DamagedCheckpoint { .. }));
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Writing generations: a copy of the tensors is taken between two steps, and a thread writes it while training goes on.
+
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use super::{Generation, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state, ours};
+use crate::backend::Backend;
+use crate::disk::tensors::{self, NamedTensor};
+use crate::disk::{self, Draft};
+use crate::engine::pair::Pair;
+use crate::engine::stream::Tensor;
+use crate::error::{Error, NO_SPACE, Result};
+use crate::net::plan::Plan;
+
+/// Room for metrics, pictures and logs, at least.
+const OTHER_FILES: u64 = 1_000_000;
+
+/// A generation that is to be written.
+pub struct Snapshot {
+    state: State,
+    /// By stream.
+    tensors: Vec<Vec<NamedTensor>>,
+}
+
+/// Bytes of one generation, without headers.
+pub fn generation_bytes(plans: &[Plan], states: usize, mean_values: usize) -> u64 {
+    let values: usize = plans.iter().flat_map(|plan| &plan.params).map(|param| (1 + states) * param.elems()).sum();
+    4 * (values + mean_values) as u64
+}
+
+/// Fails where a run that keeps `keep` generations, the best one and the one being written will not find room in its
+/// folder, beside those that are there already.
+pub fn check_space(run: &Path, keep: usize, generation: u64) -> Result<()> {
+    let there = list(run)?.len() as u64;
+    // The new one is written before an old one goes.
+    let count = (keep as u64).saturating_add(2).saturating_sub(there).max(1);
+    let needed = generation.saturating_mul(count).saturating_add(OTHER_FILES);
+    match disk::free_bytes(run) {
+        Some(free) if free < needed => {
+            let [free, each, needed] = [free, generation, needed].map(disk::show_bytes);
+            let advice = if keep > 1 { "make room, or keep fewer with --keep 1" } else { "make room" };
+            let problem = format!("{free} are free, {count} checkpoints of {each} and metrics need {needed}; {advice}");
+            Err(Error::NoSpace { path: run.to_owned(), problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies all parameters, the optimizer's state and the mean image; `None` on a process that does not lead.
+pub fn snapshot<B: Backend>(
+    state: State,
+    pair: &mut Pair<B>,
+    state_names: &[&str],
+    mean: &[f32],
+) -> Result<Option<Snapshot>> {
+    let kinds: Vec<Tensor> = iter::once(Tensor::Value).chain((0..state_names.len()).map(Tensor::State)).collect();
+    let name = |kind, param: &str| match kind {
+        Tensor::State(number) => format!("{}.{param}", state_names[number]),
+        Tensor::Value | Tensor::Gradient => param.to_owned(),
+    };
+    let mut files: Vec<Vec<NamedTensor>> = Vec::new();
+    let streams = pair.read_params(&kinds)?;
+    for (plan, params) in pair.plans().iter().zip(streams) {
+        let mut file = Vec::new();
+        for (param, tensors) in plan.params.iter().zip(params) {
+            file.extend(kinds.iter().zip(tensors).map(|(kind, values)| NamedTensor {
+                name: name(*kind, &param.name),
+                shape: param.shape.clone(),
+                values,
+            }));
+        }
+        files.push(file);
+    }
+    if let Some(first) = files.first_mut() {
+        first.push(NamedTensor { name: "input.mean".into(), shape: vec![mean.len()], values: mean.to_vec() });
+    }
+    Ok(pair.leads().then_some(Snapshot { state, tensors: files }))
+}
+
+impl Snapshot {
+    /// Writes the generation and removes older ones, but for those to be kept.
+    ///
+    /// Where it fails, those that were there are there still.
+    pub fn write(self, run: &Path, keep: Keep) -> Result<PathBuf> {
+        let _span = tracing::info_span!("write checkpoint", step = self.state.step).entered();
+        let whole = folder(run).join(format!("step-{:08}", self.state.step));
+        let there = load_state(&whole).ok();
+        // Unless steps were left out: the run may have gone back and come here again.
+        if let Some(there) = there.filter(|there| there.skipped_steps == self.state.skipped_steps) {
+            // The same step of the same run, and so the same weights; an evaluation may have come since.
+            let on_signal = there.on_signal && self.state.on_signal;
+            let state = State { files: there.files, on_signal, ..self.state };
+            disk::write_whole(&whole.join(MARKER), &Marker::of(&state).to_json())?;
+            return clean_up(run, keep).map(|()| whole);
+        }
+        let mut unfinished = whole.clone().into_os_string();
+        unfinished.push(UNFINISHED);
+        let unfinished = PathBuf::from(unfinished);
+        // What processes that died have left.
+        disk::remove_folder(&unfinished, MARKER)?;
+        let written = self
+            .write_into(&unfinished)
+            .and_then(|()| disk::remove_folder(&whole, MARKER))
+            .and_then(|()| disk::rename(&unfinished, &whole));
+        if written.is_err() {
+            // What room there is, the run's owner needs now.
+            let _ = std::fs::remove_dir_all(&unfinished);
+        }
+        written?;
+        clean_up(run, keep).map(|()| whole)
+    }
+
+    fn write_into(mut self, unfinished: &Path) -> Result<()> {
+        disk::create_folder(unfinished)?;
+        for (stream, tensors) in self.tensors.iter().enumerate() {
+            let name = file_name(stream);
+            let seal = tensors::write(&unfinished.join(&name), tensors, None)?;
+            self.state.files.insert(name, seal);
+        }
+        let mut marker = Draft::create(&unfinished.join(MARKER))?;
+        marker.write(&Marker::of(&self.state).to_json())?;
+        marker.finish()?;
+        disk::sync_folder(unfinished)
+    }
+}
+
+/// Which generations are kept, besides the one of the least held-out error.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// The newest so many; those that are there because of a signal do not count, and go with the next one.
+    pub newest: usize,
+    /// The newest one from which a good step was made, as long as no kept one is known to be good.
+    pub good: Option<u64>,
+}
+
+/// [`prune`], whose failures are no reason to end: the new generation is whole, whatever lies about.
+fn clean_up(run: &Path, keep: Keep) -> Result<()> {
+    match prune(run, keep) {
+        Err(error) if error.exit_code() != NO_SPACE => {
+            tracing::warn!("old checkpoints are left: {error}");
+            Ok(())
+        }
+        pruned => pruned,
+    }
+}
+
+/// Removes what is not to be kept, and what processes that died have left.
+fn prune(run: &Path, keep: Keep) -> Result<()> {
+    let states = list(run)?.into_iter().map(|generation| (load_state(&generation.path).ok(), generation));
+    let (signalled, regular): (Vec<_>, Vec<_>) =
+        states.partition(|(state, _)| state.as_ref().is_some_and(|state| state.on_signal));
+    let error = |state: &Option<State>| state.as_ref()?.heldout_error;
+    // Of equals the earliest.
+    let errors = regular.iter().filter_map(|(state, generation)| Some((error(state)?, generation.step)));
+    let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step);
+    let (old, kept) = regular.split_at(regular.len().saturating_sub(keep.newest.max(1)));
+    let is_good = |(state, generation): &(Option<State>, Generation)| {
+        error(state).is_some() || keep.good.is_some_and(|good| generation.step == good)
+    };
+    let good = keep.good.filter(|_| !kept.iter().any(is_good));
+    for (_, generation) in old.iter().filter(|(_, old)| Some(old.step) != best && Some(old.step) != good) {
+        disk::remove_folder(&generation.path, MARKER)?;
+    }
+    let newest = kept.last().map(|(_, generation)| generation.step);
+    let last = signalled.last().map(|(_, generation)| generation.step);
+    for (_, old) in signalled.iter().filter(|(_, old)| Some(old.step) < newest || Some(old.step) < last) {
+        disk::remove_folder(&old.path, MARKER)?;
+    }
+    let folder = folder(run);
+    for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?.flatten() {
+        let path = entry.path();
+        if ours(&path).is_some_and(|(_, ending)| !ending.is_empty() || !path.join(MARKER).exists()) {
+            disk::remove_folder(&path, MARKER)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes generations one after the other on a thread of its own.
+pub struct Writer {
+    run: PathBuf,
+    keep: usize,
+    writing: Option<JoinHandle<Result<PathBuf>>>,
+}
+
+impl Writer {
+    /// For a run that keeps the newest `keep` generations, and the best.
+    pub fn new(run: &Path, keep: usize) -> Writer {
+        Writer { run: run.to_owned(), keep, writing: None }
+    }
+
+    /// Starts to write; waits first for the one that is being written, and returns where it is. From the generation of
+    /// step `good` a good step was made.
+    pub fn start(&mut self, snapshot: Snapshot, good: Option<u64>) -> Result<Option<PathBuf>> {
+        let earlier = self.finish()?;
+        let (run, keep) = (self.run.clone(), Keep { newest: self.keep, good });
+        let thread = std::thread::Builder::new().name("checkpoint".into());
+        let thread = thread.spawn(move || snapshot.write(&run, keep));
+        self.writing = Some(thread.map_err(|error| Error::Device(format!("cannot start a thread: {error}")))?);
+        Ok(earlier)
+    }
+
+    /// The generation that has been written since the last call, if one has.
+    pub fn poll(&mut self) -> Result<Option<PathBuf>> {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) { self.finish() } else { Ok(None) }
+    }
+
+    /// Waits for the one that is being written.
+    pub fn finish(&mut self) -> Result<Option<PathBuf>> {
+        let panicked =
+            || Err(Error::run(&self.run, "writing a checkpoint stopped at an internal error; please report it"));
+        self.writing.take().map(|thread| thread.join().unwrap_or_else(|_| panicked())).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_the_one_that_is_written_before_an_old_one_goes() {
+        let run = tempfile::tempdir().unwrap();
+        for step in 1..=9 {
+            let generation = folder(run.path()).join(format!("step-{step:08}"));
+            std::fs::create_dir_all(&generation).unwrap();
+            std::fs::write(generation.join(MARKER), "").unwrap();
+        }
+        check_space(run.path(), 2, 1).unwrap();
+        let error = check_space(run.path(), 1, u64::MAX / 4).unwrap_err().to_string();
+        assert!(error.contains("1 checkpoints") && !error.contains("--keep"), "{error}");
+    }
+}

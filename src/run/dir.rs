@@ -1,0 +1,320 @@
+//! A run's directory: what was asked for, what came of it, and a lock while it is in use.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `recipe.toml` | every hyper-parameter; a folder that has it is a run |
+//! | `run.json` | version, commit, data, instructions, classes, how many checkpoints are kept |
+//! | `metrics.jsonl` | a line for each step, evaluation, and look at the streams; cut back when the run is resumed |
+//! | `journal.jsonl` | a line for each start, warning, checkpoint and end; never cut |
+//! | `log.txt` | what the terminal showed |
+//! | `tensorboard/` | the same metrics, and the filters, for TensorBoard |
+//! | `filters/` | pictures of the first layer's kernels |
+//! | `timeline.json` | what each stream did in one step, the newest that was looked at |
+//! | `checkpoints/` | see `checkpoint` |
+
+use super::files;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::config::Recipe;
+use crate::data::DataSet;
+use crate::data::bitmap::Bitmap;
+use crate::disk::{self, append_line, read_if_there, write_whole};
+use crate::error::{Error, Result};
+use crate::run::checkpoint;
+use crate::run::tensorboard::EventFile;
+
+/// Steps that TensorBoard is shown, at most.
+const SHOWN_STEPS: u64 = 10_000;
+
+/// How long a lock is waited for: `runs` and `report` hold it for a moment to see whether somebody else does.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a run was started with, besides its recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Version of this program.
+    pub version: String,
+    /// The commit that it was built from.
+    #[serde(default)]
+    pub commit: Option<String>,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Training images in it; unknown of runs of older versions.
+    #[serde(default)]
+    pub images: Option<usize>,
+    /// The instructions that it was begun with, see [`Backend::instructions`](crate::backend::Backend::instructions);
+    /// unknown of runs of older versions.
+    #[serde(default)]
+    pub instructions: Option<String>,
+    /// Class names by label.
+    pub classes: Vec<String>,
+    /// Checkpoints that are kept, besides the best.
+    #[serde(default = "two")]
+    pub keep: usize,
+}
+
+fn two() -> usize {
+    2
+}
+
+impl RunInfo {
+    /// Whether `data`, from `folder`, can be what the run was trained on; other names of its classes are warned of.
+    ///
+    /// Fails where it has another number of classes.
+    pub fn has_classes_of(&self, data: &DataSet, folder: &Path) -> Result<()> {
+        let (found, expected) = (data.classes.len(), self.classes.len());
+        if found != expected {
+            let problem = format!("has {found} classes, the run was trained on {expected}");
+            return Err(Error::data(folder, problem));
+        }
+        let other = data.classes.iter().zip(&self.classes).find(|(found, expected)| found != expected);
+        if let Some((found, expected)) = other {
+            // ImageNet's are called by their numbers in one form, by words in another.
+            tracing::warn!(
+                "{}: {found:?} is the class that the run calls {expected:?}, by its number",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The same, and that training goes on as it began.
+    ///
+    /// Fails where there are other numbers of classes or of training images, and so other batches.
+    pub fn goes_on_with(&self, data: &DataSet, folder: &Path) -> Result<()> {
+        self.has_classes_of(data, folder)?;
+        match (data.train.len(), self.images) {
+            (found, Some(expected)) if found != expected => {
+                let problem = format!("has {found} training images, the run was begun with {expected}");
+                Err(Error::data(folder, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A run's directory that no other process may train in until this is dropped.
+pub struct Claim {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Claim {
+    /// Claims an existing directory.
+    ///
+    /// Fails where another process has.
+    pub fn new(path: &Path) -> Result<Claim> {
+        let file = path.join(files::LOCK);
+        if !path.is_dir() {
+            return Err(Error::run(path, "no such run directory"));
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)
+            .map_err(Error::io("open", &file))?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Claim { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::run(path, "is in use by another run; wait for it or choose another --out"));
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &file)(error)),
+            }
+        }
+    }
+}
+
+/// An open run directory; claimed until dropped.
+pub struct RunDir {
+    path: PathBuf,
+    /// `None` where another process keeps the directory.
+    files: Option<Files>,
+}
+
+struct Files {
+    metrics: File,
+    journal: File,
+    events: EventFile,
+    /// TensorBoard is given one of so many steps.
+    every: u64,
+    _claim: Claim,
+}
+
+impl RunDir {
+    /// Makes a new run directory; `fill` puts into it what must be there before it is a run.
+    ///
+    /// Fails where it holds a run already or is in use.
+    pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo, fill: impl FnOnce() -> Result<()>) -> Result<RunDir> {
+        disk::create_folder(&path.join(files::CHECKPOINTS))?;
+        let claim = Claim::new(path)?;
+        if !checkpoint::list(path)?.is_empty() && !is_run(path) {
+            let problem = "holds checkpoints of a run whose recipe.toml is gone; choose another --out";
+            return Err(Error::run(path, problem));
+        }
+        if is_run(path) {
+            let problem =
+                format!("already holds a run; continue it with --resume {}, or choose another --out", path.display());
+            return Err(Error::run(path, problem));
+        }
+        store_info(path, info)?;
+        fill()?;
+        store_recipe(path, recipe)?;
+        RunDir::open(claim, None)
+    }
+
+    /// Opens an existing one to go on after `step`: later lines of the metrics are dropped, and its evaluation where
+    /// that is to be made (again).
+    pub fn resume(claim: Claim, step: u64, evaluation_due: bool) -> Result<RunDir> {
+        let metrics = claim.path.join(files::METRICS);
+        let text = String::from_utf8_lossy(&read_if_there(&metrics)?).into_owned();
+        let done = |line: &&str| {
+            let Ok(row) = serde_json::from_str::<Value>(line) else { return false };
+            let again = evaluation_due && row["kind"] == "eval";
+            row["step"].as_u64().is_some_and(|at| at < step || (at == step && !again))
+        };
+        let kept: String = text.lines().filter(done).flat_map(|line| [line, "\n"]).collect();
+        if kept != text {
+            write_whole(&metrics, kept.as_bytes())?;
+        }
+        RunDir::open(claim, Some(step))
+    }
+
+    fn open(claim: Claim, resumed_after: Option<u64>) -> Result<RunDir> {
+        let path = claim.path.clone();
+        let open = |name: &str| {
+            let file = path.join(name);
+            OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))
+        };
+        // A line that a process did not come to the end of would take the next one with it.
+        let journal = path.join(files::JOURNAL);
+        let torn = read_if_there(&journal)?.last().is_some_and(|byte| *byte != b'\n');
+        let mut events = EventFile::create(&path.join("tensorboard"), unix_s())?;
+        resumed_after.map_or(Ok(()), |step| events.restarted(step))?;
+        let files =
+            Files { metrics: open(files::METRICS)?, journal: open(files::JOURNAL)?, events, every: 1, _claim: claim };
+        let mut run = RunDir { path, files: Some(files) };
+        if torn && let Some(files) = &mut run.files {
+            append_line(&mut files.journal, &journal, "")?;
+        }
+        Ok(run)
+    }
+
+    /// The run directory that the other process keeps.
+    pub fn elsewhere(path: &Path) -> RunDir {
+        RunDir { path: path.to_owned(), files: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Of a run of `steps` steps TensorBoard is shown 10,000 or fewer: it draws no more, and at 277 bytes a step the paper's
+    /// 90 epochs of ImageNet would fill 250 MB.
+    pub fn expect_steps(&mut self, steps: u64) {
+        if let Some(files) = &mut self.files {
+            files.every = steps.div_ceil(SHOWN_STEPS).max(1);
+        }
+    }
+
+    /// Adds a line to the metrics.
+    pub fn log(&mut self, row: &Value) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        if row["kind"] != "step" || row["step"].as_u64().is_some_and(|step| step.is_multiple_of(files.every)) {
+            files.events.log(row)?;
+        }
+        append_line(&mut files.metrics, &self.path.join(files::METRICS), &row.to_string())
+    }
+
+    /// Adds a line to the journal: what happened, and more about it.
+    pub fn journal(&mut self, kind: &str, more: &Value) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        files.events.flush()?;
+        let mut row = json!({"kind": kind, "unix_s": unix_s()});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            row[key] = value.clone();
+        }
+        append_line(&mut files.journal, &self.path.join(files::JOURNAL), &row.to_string())
+    }
+
+    /// Keeps a picture of the first layer's kernels.
+    pub fn keep_picture(&mut self, step: u64, picture: &Bitmap) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let path = self.path.join(files::FILTERS).join(format!("step-{step:08}.png"));
+        let png = picture.png().map_err(Error::io("write", &path))?;
+        files.events.image(step, "filters", &png, picture.width(), picture.height())?;
+        files.events.flush()?;
+        std::fs::create_dir_all(self.path.join(files::FILTERS))
+            .and_then(|()| std::fs::write(&path, png))
+            .map_err(Error::io("write", &path))
+    }
+
+    /// Shows TensorBoard how values are distributed.
+    pub fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> Result<()> {
+        self.files.as_mut().map_or(Ok(()), |files| files.events.histogram(step, tag, values))
+    }
+
+    /// Replaces a small file that only looks are taken at, and so need not be durable.
+    pub fn show(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        if self.files.is_none() {
+            return Ok(());
+        }
+        let (path, temporary) = (self.path.join(name), self.path.join(format!("{name}.tmp")));
+        std::fs::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
+        std::fs::rename(&temporary, &path).map_err(Error::io("rename to", &path))
+    }
+}
+
+fn unix_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64())
+}
+
+/// Whether a folder holds a run, or what is left of one.
+pub fn is_run(path: &Path) -> bool {
+    [files::RECIPE, files::METRICS, files::JOURNAL].iter().any(|name| path.join(name).is_file())
+}
+
+/// The recipe of an existing run.
+pub fn load_recipe(run: &Path) -> Result<Recipe> {
+    if !run.join(files::RECIPE).is_file() {
+        return Err(Error::run(run, "is not a run directory: it has no recipe.toml"));
+    }
+    let path = run.join(files::RECIPE);
+    Recipe::load(&path).map_err(|error| match error {
+        Error::Io { .. } => error,
+        // Not what the user asks for now.
+        wrong => Error::run(path, format!("damaged: {wrong}")),
+    })
+}
+
+/// Writes `run.json`.
+pub fn store_info(run: &Path, info: &RunInfo) -> Result<()> {
+    let text = serde_json::to_string_pretty(info)
+        .map_err(|error| Error::run(run, format!("run.json cannot be written: {error}")))?;
+    write_whole(&run.join(files::INFO), text.as_bytes())
+}
+
+/// Writes `recipe.toml`, which makes a folder a run.
+pub fn store_recipe(run: &Path, recipe: &Recipe) -> Result<()> {
+    write_whole(&run.join(files::RECIPE), recipe.to_toml().as_bytes())
+}
+
+/// What an existing run was started with.
+pub fn load_info(run: &Path) -> Result<RunInfo> {
+    let path = run.join(files::INFO);
+    if !path.exists() {
+        return Err(Error::run(path, "is missing"));
+    }
+    serde_json::from_slice(&read_if_there(&path)?).map_err(|error| Error::run(path, format!("damaged: {error}")))
+}

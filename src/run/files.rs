@@ -1,0 +1,22 @@
+//! The names in a run's directory.
+
+/// The recipe, as the run uses it.
+pub const RECIPE: &str = "recipe.toml";
+/// What else a run is: see [`RunInfo`](super::dir::RunInfo).
+pub const INFO: &str = "run.json";
+/// A line for each step, evaluation and look at the network: see [`Row`](super::rows::Row).
+pub const METRICS: &str = "metrics.jsonl";
+/// A line for each start, end and warning: see [`Event`](super::rows::Event).
+pub const JOURNAL: &str = "journal.jsonl";
+/// What each stream did in the newest step that was looked at.
+pub const TIMELINE: &str = "timeline.json";
+/// What was said while it ran.
+pub const LOG: &str = "log.txt";
+/// Locked while a process trains the run.
+pub const LOCK: &str = "lock";
+/// The folder of checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The folder of the first layer's pictures.
+pub const FILTERS: &str = "filters";
+/// The page that `report` writes.
+pub const REPORT: &str = "report.html";

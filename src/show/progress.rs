@@ -1,0 +1,309 @@
+//! Progress while training: bars on a terminal, plain lines elsewhere, JSON lines on request.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::logs::{self, BARS};
+use super::trace;
+use crate::engine::timeline::Timeline;
+use crate::text::loss_text;
+use crate::train::session::{EvalReport, Observer, StepReport};
+
+/// Steps that the shown loss, accuracy and speed are averaged over, about.
+const MEMORY: f64 = 20.;
+
+/// Time between plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Steps after a start whose time says nothing of those to come: memory is new, kernels are being loaded.
+const WARM_UP: u64 = 2;
+
+/// Steps after a start when it is told how long the run should take.
+const TELL_TIME_AFTER: u64 = 5;
+
+/// A training step's time beside that of evaluating as many images: forward, and backward by weights and by inputs.
+const PASSES: f64 = 3.;
+
+/// What a run has to do, besides its steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Images a step.
+    pub batch_size: usize,
+    /// Steps that make an epoch, after which the held-out images are evaluated.
+    pub steps_per_epoch: u64,
+    /// Held-out images.
+    pub held_out: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+/// Shows a run.
+pub struct Progress {
+    json: bool,
+    /// `None` where standard error is no terminal.
+    bar: Option<ProgressBar>,
+    work: Work,
+    started: Instant,
+    first_step: u64,
+    /// Steps done.
+    step: u64,
+    total: u64,
+    epochs: u64,
+    last_step: Instant,
+    last_line: Instant,
+    /// When the newest result, and the newest word of a checkpoint, were shown.
+    last_result: Option<Instant>,
+    last_saved: Option<Instant>,
+    loss: Average,
+    accuracy: Average,
+    images_per_s: Average,
+    step_s: Average,
+    /// Seconds that the newest evaluation took.
+    evaluation_s: Option<f64>,
+    heldout_accuracy: Option<f64>,
+}
+
+/// A mean that forgets.
+#[derive(Default)]
+struct Average {
+    sum: f64,
+    weight: f64,
+}
+
+impl Average {
+    fn add(&mut self, value: f64) {
+        let keep = 1. - 1. / MEMORY;
+        self.sum = keep * self.sum + value;
+        self.weight = keep * self.weight + 1.;
+    }
+
+    fn value(&self) -> f64 {
+        self.sum / self.weight.max(1e-9)
+    }
+
+    /// `None` where there is nothing to take it of.
+    fn mean(&self) -> Option<f64> {
+        (self.weight > 0.).then(|| self.value())
+    }
+}
+
+/// A time as people read it.
+fn time_text(seconds: f64) -> String {
+    match seconds.round() as u64 {
+        s @ 3600.. => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        s @ 60.. => format!("{}m{:02}s", s / 60, s % 60),
+        s => format!("{s} s"),
+    }
+}
+
+impl Progress {
+    /// For a run that does this.
+    pub fn new(json: bool, work: Work) -> Progress {
+        let bar = (!json && std::io::stderr().is_terminal()).then(|| BARS.add(ProgressBar::no_length()));
+        if let Some(bar) = &bar {
+            let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} steps, {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        }
+        let now = Instant::now();
+        Progress {
+            json,
+            bar,
+            work,
+            started: now,
+            first_step: 0,
+            step: 0,
+            total: 0,
+            epochs: 0,
+            last_step: now,
+            last_line: now,
+            last_result: None,
+            last_saved: None,
+            loss: Average::default(),
+            accuracy: Average::default(),
+            images_per_s: Average::default(),
+            step_s: Average::default(),
+            evaluation_s: None,
+            heldout_accuracy: None,
+        }
+    }
+
+    /// A line for people.
+    pub fn say(&self, text: &str) {
+        if self.json { logs::note(text) } else { logs::say(text) }
+    }
+
+    /// Whether all steps are done.
+    pub fn is_complete(&self) -> bool {
+        self.step >= self.total
+    }
+
+    /// What came of the run, for its last lines; `None` where it had nothing to do.
+    pub fn outcome(&self) -> Option<String> {
+        let steps = self.step - self.first_step;
+        let result = self.heldout_accuracy.map_or(String::new(), |accuracy| {
+            format!(": held-out accuracy {:.1}%, chance is {:.1}%", 100. * accuracy, 100. / self.work.classes as f64)
+        });
+        (steps > 0).then(|| format!("{steps} steps in {}{result}", time_text(self.started.elapsed().as_secs_f64())))
+    }
+
+    /// Seconds from step `step`, which is done, to the end of the run; `None` before steps were measured.
+    fn seconds_left(&self, step: u64) -> Option<f64> {
+        let step_s = self.step_s.mean()?;
+        let steps_to_evaluate = self.work.held_out as f64 / self.work.batch_size as f64;
+        let evaluation_s = self.evaluation_s.unwrap_or(steps_to_evaluate * step_s / PASSES);
+        Some(step_s * (self.total - step) as f64 + evaluation_s * self.evaluations_left(step) as f64)
+    }
+
+    /// One after each epoch and at the end; that of an epoch which ends with `step` is still to come.
+    fn evaluations_left(&self, step: u64) -> u64 {
+        self.total.div_ceil(self.work.steps_per_epoch) - step.saturating_sub(1) / self.work.steps_per_epoch
+    }
+
+    fn tell_time(&mut self, step: u64) {
+        let (Some(left), Some(step_s)) = (self.seconds_left(step), self.step_s.mean()) else { return };
+        let (ms, evaluations) = (step_s * 1e3, self.evaluations_left(step));
+        if self.json {
+            crate::outln!("{}", json!({"kind": "estimate", "step": step, "ms_a_step": ms, "s_left": left}));
+        }
+        let often = if evaluations == 1 { "once".into() } else { format!("{evaluations} times") };
+        self.say(&format!(
+            "time     about {} from here: {ms:.0} ms a step, and the held-out images {often}",
+            time_text(left)
+        ));
+        self.last_line = Instant::now();
+    }
+
+    /// Says what there may be more of than anyone can read: not every time where no bar shows the rest. The log has all.
+    fn say_at_times(&self, before: Option<Instant>, text: &str) -> Option<Instant> {
+        let due = before.is_none_or(|before| before.elapsed() >= LINE_EVERY) || self.step >= self.total;
+        if self.bar.is_some() || due {
+            self.say(text);
+            return Some(Instant::now());
+        }
+        logs::note(text);
+        before
+    }
+}
+
+impl Observer for Progress {
+    fn observed(&mut self, began: Instant, timeline: &Timeline) {
+        trace::add_step(began, timeline);
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        logs::take_warnings()
+    }
+
+    fn started(&mut self, step: u64, total: u64, epochs: u64) {
+        (self.first_step, self.step, self.total, self.epochs) = (step, step, total, epochs);
+        let now = Instant::now();
+        (self.started, self.last_step, self.last_line) = (now, now, now);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(step);
+            bar.set_prefix(format!("epoch {}/{epochs}", (step / self.work.steps_per_epoch + 1).min(epochs)));
+            bar.set_message(format!("first batch of {}", self.work.batch_size));
+        }
+        if step >= total {
+            self.say(&format!("nothing to do: the run has its {step} steps; give more with --epochs or --steps"));
+        }
+    }
+
+    fn stepped(&mut self, report: &StepReport) {
+        (self.step, self.last_step) = (report.step, Instant::now());
+        let speed = report.result.images as f64 / report.time.as_secs_f64();
+        self.loss.add(report.result.loss());
+        self.accuracy.add(1. - report.result.top1_error());
+        self.images_per_s.add(speed);
+        let since = report.step - self.first_step;
+        if since > WARM_UP {
+            self.step_s.add(report.time.as_secs_f64());
+        }
+        if self.json {
+            let row = json!({"kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(), "lr": report.lr, "images_per_s": speed});
+            crate::outln!("{row}");
+        }
+        if since == TELL_TIME_AFTER && report.step < self.total {
+            self.tell_time(report.step);
+        }
+        if self.json {
+            return;
+        }
+        let left = self.seconds_left(report.step).map_or(String::new(), |s| format!(", {} left", time_text(s)));
+        let state = format!(
+            "{:.0} images/s, loss {}, accuracy {:.0}%{left}",
+            self.images_per_s.value(),
+            loss_text(self.loss.value()),
+            100. * self.accuracy.value(),
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_position(report.step);
+            bar.set_prefix(format!("epoch {}/{}", report.epoch + 1, self.epochs));
+            bar.set_message(state);
+        } else if self.last_line.elapsed() >= LINE_EVERY || report.step == self.total {
+            self.last_line = Instant::now();
+            self.say(&format!(
+                "epoch {}/{}, step {}/{}: {state}",
+                report.epoch + 1,
+                self.epochs,
+                report.step,
+                self.total
+            ));
+        }
+    }
+
+    fn evaluating(&mut self, done: usize, total: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("held-out images {done}/{total}"));
+        } else if done < total && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            self.say(&format!("held-out images {done}/{total}"));
+        }
+    }
+
+    fn evaluated(&mut self, report: &EvalReport) {
+        let result = &report.result;
+        self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
+        self.heldout_accuracy = Some(1. - result.top1_error());
+        if self.json {
+            let row = json!({"kind": "eval", "step": report.step, "epoch": report.epoch, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()});
+            crate::outln!("{row}");
+            return;
+        }
+        let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));
+        let text = format!(
+            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {} ({} images)",
+            report.step,
+            loss_text(result.loss()),
+            result.images
+        );
+        let shown = self.say_at_times(self.last_result, &text);
+        if shown != self.last_result {
+            // The step that it is of need not be told besides.
+            (self.last_result, self.last_line) = (shown, Instant::now());
+        }
+        if let (Some(bar), true) = (&self.bar, report.step >= self.total) {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn dropped_rate(&mut self, lr: f32) {
+        self.say(&format!("the held-out error has stopped improving: learning rate now {lr}"));
+    }
+
+    fn stopped_early(&mut self, epochs: u32) {
+        self.say(&format!("the held-out error has not improved for {epochs} epochs: the run ends"));
+    }
+
+    fn left_out(&mut self, step: u64, why: &str) {
+        self.say(&format!("step {step} left out: {why}"));
+    }
+
+    fn saved(&mut self, path: &Path) {
+        self.last_saved = self.say_at_times(self.last_saved, &format!("saved {}", path.display()));
+    }
+}

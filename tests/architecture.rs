@@ -1,0 +1,90 @@
+//! The house: imports run one way. ARCHITECTURE.md says why.
+
+use std::path::{Path, PathBuf};
+
+/// The library's modules, from the bottom up. Each may import those before it and nothing after it.
+const ORDER: [&str; 14] = [
+    "error", "rng", "shapes", "text", "disk", "data", "net", "config", "backend", "exchange", "engine", "run", "train",
+    "show",
+];
+
+/// Every Rust file under a folder, with its text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    fn add(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                add(&entry, found);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&entry).unwrap();
+                found.push((entry, text));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    add(&root.join(folder), &mut found);
+    assert!(!found.is_empty(), "{folder} has sources");
+    found
+}
+
+/// The module of the library or the binary that a file belongs to: `net` for src/net/plan.rs.
+fn module(path: &Path) -> String {
+    let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    below.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// Modules named after `crate::`, wherever they stand.
+fn imports(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().flat_map(|(number, line)| {
+        let code = line.split("//").next().unwrap_or_default();
+        code.split("crate::").skip(1).map(move |rest| {
+            (number + 1, rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+        })
+    })
+}
+
+/// Imports that run back up, and modules that have no place in the order.
+fn climbs(files: &[(PathBuf, String)]) -> Vec<String> {
+    let rank = |module: &str| ORDER.iter().position(|name| *name == module);
+    let mut climbs = Vec::new();
+    for (path, text) in files {
+        let from = module(path);
+        if ["main", "cli", "commands"].contains(&from.as_str()) {
+            if from == "cli" && text.contains("crate::commands") {
+                climbs.push(format!("{} imports commands", path.display()));
+            }
+            continue; // the binary imports the library by its name
+        }
+        for (line, to) in imports(text) {
+            if let Some(to_rank) = rank(to) {
+                let from_rank = if from == "lib" { Some(ORDER.len()) } else { rank(&from) };
+                if from_rank.is_none_or(|from_rank| to_rank > from_rank) {
+                    climbs.push(format!("{}:{line}: {from} imports {to}", path.display()));
+                }
+            }
+        }
+        if from != "lib" && rank(&from).is_none() {
+            climbs.push(format!("{}: {from} has no place in the order", path.display()));
+        }
+    }
+    climbs
+}
+
+#[test]
+fn imports_run_one_way() {
+    let found = climbs(&sources("src"));
+    assert!(found.is_empty(), "imports run back up:\n{}", found.join("\n"));
+}
+
+#[test]
+fn an_import_that_runs_back_up_is_found() {
+    let file = |name: &str, text: &str| (Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name), text.to_owned());
+    let wrong = [
+        file("net/plan.rs", "use crate::engine::pair::Pair;"),
+        file("backend/cuda/watch.rs", "fn f() { crate::show::logs::say(\"\") }"),
+        file("unknown/mod.rs", ""),
+        file("cli/mod.rs", "use crate::commands::run;"),
+    ];
+    let right = file("engine/mod.rs", "use crate::net::plan::Plan; // not crate::show");
+    assert_eq!(climbs(&[&wrong[..], &[right]].concat()).len(), wrong.len());
+}
