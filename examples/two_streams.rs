@@ -4,13 +4,14 @@
 //! cargo run --release --example two_streams
 //! ```
 
+use alexnet_split::config::Recipe;
 use alexnet_split::data::{Batch, Images};
+use alexnet_split::engine::pair::Pair;
 use alexnet_split::error::Result;
-use alexnet_split::net::pair::Pair;
 use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Net;
-use alexnet_split::recipe::Recipe;
 use alexnet_split::rng::{Philox, Purpose};
+use alexnet_split::shapes::SoftmaxShape;
 
 /// Images in the batch.
 const IMAGES: usize = 8;
@@ -54,7 +55,7 @@ fn main() -> Result<()> {
         if let Op::SoftmaxCrossEntropy(shape) = layer.op
             && shape.split
         {
-            println!("softmax: {} values each way, forward", IMAGES * alexnet_split::backend::SoftmaxShape::STATS);
+            println!("softmax: {} values each way, forward", IMAGES * SoftmaxShape::STATS);
         }
     }
     Ok(())
