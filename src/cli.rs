@@ -221,7 +221,7 @@ pub struct TrainArgs {
     /// Directory of the run [default: runs/<recipe>-<n>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with a run from its newest whole checkpoint; what the recipe says may not be given with it.
+    /// Resume a run from its newest whole checkpoint; what the recipe says may not be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set", "batch_size", "seed", "lr"])]
     pub resume: Option<PathBuf>,
     /// Checkpoints that are kept: the newest N, and the one of the least held-out error [default: 2, or as before].
@@ -232,10 +232,10 @@ pub struct TrainArgs {
     /// [recipe: train.on_bad_loss].
     #[arg(long, value_enum, value_name = "stop|skip|rollback", hide_possible_values = true)]
     pub on_nan: Option<OnBadLoss>,
-    /// Start the run again, up to N times, where it is killed or fails of something that may pass; the same command
-    /// given again goes on with it.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub restarts: u32,
+    /// Begin the run in --out, or resume it if it was begun there: one command for systemd, Slurm's requeue and
+    /// torchrun's --max-restarts. The recipe must be that of the run.
+    #[arg(long = "continue", requires = "out")]
+    pub continues: bool,
     /// Write a timeline that Perfetto and Chrome show: each stream's layers, exchanges and waits in some steps, and the
     /// loader and checkpoints in all.
     #[arg(long, value_name = "FILE")]

@@ -133,8 +133,8 @@ fn what_was_asked_for_on_the_way_is_remembered() {
     let text = place.ok(&["--resume", "run"]);
     assert!(text.contains("step 25: held-out"), "{text}");
     assert!(steps(&place).len() <= 3, "{:?}", steps(&place));
-    // The command that began it, with a word for restarts, takes nothing back.
-    succeeded(place.train(&[&RUN[..2], &RUN[6..], &["--restarts", "1"]].concat()));
+    // The command that began it, given again, takes nothing back.
+    succeeded(place.train(&[&RUN[..2], &RUN[6..], &["--continue"]].concat()));
     let recipe = fs::read_to_string(place.path("run/recipe.toml")).unwrap();
     assert!(recipe.contains("epochs = 5") && recipe.contains("on_bad_loss = \"skip\""), "{recipe}");
 }

@@ -5,12 +5,12 @@ mod support;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use support::place::{Place, TINY, checkpoint, failed, metrics, output_within, succeeded};
@@ -226,25 +226,6 @@ fn numbers_without_bound_are_taken_as_such() {
     let most = u64::MAX.to_string();
     succeeded(place.train(&["--out", "run", "--epochs", &most, "--steps", "6"]));
     failed(place.train(&["--out", "many", "--keep", &usize::MAX.to_string()]), 20, &["checkpoints", "--keep 1"]);
-}
-
-#[test]
-fn a_signal_between_two_tries_ends_the_watching_process() {
-    let place = Place::new();
-    succeeded(place.train(&RUN));
-    // What fails at once, each time, so that the pauses grow.
-    fs::remove_dir_all(place.path("run/tensorboard")).unwrap();
-    fs::write(place.path("run/tensorboard"), "").unwrap();
-    let mut watching = spawn(place.command(&["--resume", "run", "--steps", "9", "--restarts", "9"]));
-    let mut lines = BufReader::new(watching.stderr.take().unwrap()).lines().map(|line| line.unwrap());
-    let pause = lines.find(|line| line.ends_with("in 8 s")).unwrap();
-    assert!(pause.contains("restart 4 of 9 from step 5"), "{pause}");
-    let since = Instant::now();
-    send("TERM", &watching);
-    assert_eq!(watching.wait().unwrap().code(), Some(143));
-    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
-    let said: Vec<String> = lines.collect();
-    assert!(said.len() == 1 && said[0].contains("before the restart; go on with --resume run"), "{said:?}");
 }
 
 #[test]

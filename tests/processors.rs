@@ -23,7 +23,7 @@ const EMULATOR: &str = "qemu-aarch64";
 /// Crates that must be seen to use vectors of 8 numbers on a processor with AVX2: those in which time is spent. This
 /// program's own kernels are compiled into pulp's function for a set of instructions.
 #[cfg(target_arch = "x86_64")]
-const WIDE: [&str; 3] = ["pulp", "fast_image_resize", "zune_jpeg"];
+const WIDE: [&str; 3] = ["pulp", "fast_image_resize", "libjpeg_turbo_rs"];
 
 /// Whether there is an emulator; says so where there is none.
 fn emulated() -> bool {

@@ -13,7 +13,7 @@ use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use serde::{Deserialize, Serialize};
 
-use super::{place, supervise};
+use super::place;
 use crate::cli::TrainArgs;
 
 /// Checkpoints that are kept, besides the best.
@@ -75,7 +75,7 @@ impl Drop for NewFolder {
 
 /// What the flags ask for, in a directory that is this process' from now on.
 pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
-    let begun = args.out.as_deref().filter(|run| supervise::is_supervised().unwrap_or(false) && dir::is_run(run));
+    let begun = args.out.as_deref().filter(|run| args.continues && dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
     let (mut recipe, data) = match &args.resume {
         None => {

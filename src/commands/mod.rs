@@ -16,7 +16,6 @@ mod prepare;
 mod report;
 mod run;
 mod runs;
-mod supervise;
 mod train;
 mod words;
 

@@ -1,7 +1,6 @@
 //! `train`: a new run, or an old one continued; in one process or as one of two.
 
-use alexnet_split::run::files;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use alexnet_split::backend::Backend;
 use alexnet_split::config::Recipe;
@@ -14,6 +13,7 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir::{self, RunDir};
+use alexnet_split::run::files;
 use alexnet_split::run::host::Host;
 use alexnet_split::show::logs;
 use alexnet_split::show::progress::Progress;
@@ -23,25 +23,13 @@ use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
 use serde_json::json;
 
-use super::job::{Hold, Job, Start, commit, job, next_run, same_precision};
+use super::job::{Hold, Job, Start, commit, job, same_precision};
 use super::place::{self, Place, on_place};
-use super::{supervise, words};
+use super::words;
 use crate::cli::TrainArgs;
 
 pub fn train(args: &TrainArgs) -> Result<()> {
     let world = World::from_environment(|name| std::env::var(name).ok())?;
-    if args.restarts > 0 && !supervise::is_supervised()? {
-        let given = args.resume.clone().or(args.out.clone());
-        // Process 0 alone keeps the run's directory.
-        let leads = world.as_ref().is_none_or(|world| world.rank == 0);
-        let new = given.is_none() && leads;
-        let made = new.then(|| next_run(&super::recipe(&args.recipe, "quick")?.name)).transpose()?;
-        let run = given.or(made.as_ref().map(|made| made.path.clone())).unwrap_or("runs".into());
-        let code = supervise::supervise(args, &run)?;
-        drop(made);
-        // The run's process has said why.
-        std::process::exit(code);
-    }
     let stop = Stop::on_signals()?;
     match world {
         None => {
@@ -91,17 +79,14 @@ fn run<B: Backend>(
         dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
     }
     let recipe = resolve(job.recipe.clone(), &data)?;
-    let restart = supervise::restart();
-    let _tracing = args.trace.as_ref().filter(|_| leads).map(|path| start_trace(path, &restart)).transpose()?;
+    let _tracing =
+        args.trace.as_ref().filter(|_| leads).map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
     let instructions = seats.first().map_or(String::new(), |seat| seat.backend.instructions());
     // The directory before the network: nobody wants to learn after minutes that it cannot be used.
     let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
     let step = job.start.step();
     if leads {
         logs::keep(&job.run.join(files::LOG))?;
-        if let Some((_, text)) = restart {
-            logs::keep_warning(&text);
-        }
     }
     let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
     let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
@@ -138,13 +123,16 @@ fn run<B: Backend>(
     trained.and(ended)
 }
 
-/// Starts the trace; beside that of the tries before, so that what was seen before the run ended stays.
-fn start_trace(path: &Path, restart: &Option<(u32, String)>) -> Result<trace::Tracing> {
-    match (restart, path.extension()) {
-        (Some((number, _)), Some(kind)) => trace::start(&path.with_extension(format!("{number}.{}", kind.display()))),
-        (Some((number, _)), None) => trace::start(&path.with_extension(number.to_string())),
-        (None, _) => trace::start(path),
+/// Where the trace goes: of a run that is resumed beside those of before, so that what was seen then stays.
+fn trace_path(path: &Path, start: &Start) -> PathBuf {
+    if let Start::New = start {
+        return path.to_owned();
     }
+    let numbered = (1..).map(|number: u32| match path.extension() {
+        Some(kind) => path.with_extension(format!("{number}.{}", kind.display())),
+        None => path.with_extension(number.to_string()),
+    });
+    std::iter::once(path.to_owned()).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path.to_owned())
 }
 
 /// Trains; returns the steps done.

@@ -22,8 +22,8 @@ impl Recipe {
                 scale: 1.,                           // section 2: "raw RGB values"
             },
             train: TrainRecipe {
-                epochs: 90,      // section 5: "roughly 90 cycles"
-                batch_size: 128, // section 5
+                epochs: 90,                       // section 5: "roughly 90 cycles"
+                batch_size: 128,                  // section 5
                 precision: Some(Precision::Fp32), // as the GTX 580
                 seed: 2012,
                 dropout: DropoutScaling::Test, // 4.2: "multiply their outputs by 0.5" at test time

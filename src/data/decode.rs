@@ -10,14 +10,9 @@ use std::cell::RefCell;
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
 
 use super::caught::caught;
-use super::formats::{self, check_size, orientation};
-use super::jpeg::{self, Headers, Square};
+use super::formats::{self, orientation};
 
 /// Pixels of the largest image that is decoded: a tenth of a gigapixel, 300 MB.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -38,63 +33,11 @@ pub struct Rgb {
 ///
 /// Fails with the reason, also where the decoder panics: that takes down this image alone.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
-    let rgb = decode_whole(bytes)?;
-    // Decoders fill up what is missing where there is an end.
-    if caught(|| Headers::parse(bytes).is_some_and(|headers| jpeg::is_cut_off(&headers))).unwrap_or_default() {
-        return Err("truncated JPEG: its data ends before the image does".into());
-    }
-    Ok(rgb)
-}
-
-/// As [`decode`], of a file that is known to be whole.
-pub fn decode_whole(bytes: &[u8]) -> Result<Rgb, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
-    let decoded =
-        caught(|| if bytes.starts_with(&[0xff, 0xd8, 0xff]) { decode_jpeg(bytes) } else { formats::decode(bytes) });
-    decoded.unwrap_or_else(|| Err("the decoder failed on it (a defect of the decoder); the image is damaged".into()))
-}
-
-/// A photograph as most are, a baseline JPEG that lies upright, as the square that [`Rgb::square`] gives of it.
-///
-/// None for everything else, and where it is damaged: [`decode`] knows what to do, or what is wrong.
-pub fn jpeg_square(bytes: &[u8], size: usize) -> Option<Square> {
-    let headers = Headers::parse(bytes)?;
-    let plain = orientation(headers.exif) == 1;
-    check_size(headers.width as u64, headers.height as u64).ok().filter(|()| plain)?;
-    Square::decode(&headers, size)
-}
-
-fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
-    // Strict, so that missing data is an error. Junk between headers is met in good photographs and does no harm, so they
-    // are tried again, if they have an end.
-    let decoded = decode_jpeg_as(bytes, true);
-    let has_end = bytes[bytes.len().saturating_sub(64)..].windows(2).any(|two| two == [0xff, 0xd9]);
-    match decoded {
-        Err(problem) if problem.contains("Extra bytes between headers") && has_end => decode_jpeg_as(bytes, false),
-        decoded => decoded,
-    }
-}
-
-fn decode_jpeg_as(bytes: &[u8], strict: bool) -> Result<Rgb, String> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(strict)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let problem = |error: zune_jpeg::errors::DecodeErrors| format!("damaged JPEG: {error:?}");
-    decoder.decode_headers().map_err(problem)?;
-    let info = decoder.info().ok_or("damaged JPEG: it has no size")?;
-    let (width, height) = (usize::from(info.width), usize::from(info.height));
-    check_size(width as u64, height as u64)?;
-    let orientation = orientation(decoder.exif().map(Vec::as_slice));
-    let pixels = decoder.decode().map_err(problem)?;
-    if pixels.len() != width * height * 3 {
-        return Err(format!("damaged JPEG: {} bytes for {width}x{height} pixels", pixels.len()));
-    }
-    Ok(Rgb { width, height, pixels, orientation })
+    caught(|| formats::decode(bytes))
+        .unwrap_or_else(|| Err("the decoder failed on it (a defect of the decoder); the image is damaged".into()))
 }
 
 impl Rgb {

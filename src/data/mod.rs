@@ -8,7 +8,6 @@ pub mod decode;
 pub mod formats;
 pub mod idx;
 pub mod input;
-pub mod jpeg;
 pub mod loader;
 pub mod prepare;
 pub mod shards;

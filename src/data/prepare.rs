@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::caught::caught;
 use super::colours::Sums;
-use super::decode::{Rgb, decode, jpeg_square};
+use super::decode::{Rgb, decode};
 use super::shards::{self, Bad, Description, Entry, Shard, Store};
 use super::sources::{Part, Picture, Sources};
 use crate::disk::tensors::{self, NamedTensor};
@@ -223,15 +223,7 @@ pub fn compress(
     pixels: bool,
 ) -> std::result::Result<(Vec<u8>, Option<Vec<u8>>), String> {
     let image = match picture {
-        Picture::File(bytes) => {
-            // JPEG to JPEG does not need red, green and blue.
-            if options.store == Store::Jpeg
-                && let Some(square) = jpeg_square(bytes, options.size)
-            {
-                return Ok((square.encode(options.quality), pixels.then(|| square.rgb())));
-            }
-            decode(bytes)?
-        }
+        Picture::File(bytes) => decode(bytes)?,
         Picture::Planes { channels, height, width, values } => Rgb::from_planes(*channels, *height, *width, values),
     };
     let square = image.square(options.size)?;

@@ -18,8 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::colours::Colours;
-use super::jpeg::Square;
-use super::{ImageSet, decode};
+use super::{ImageSet, decode, formats};
 use crate::disk::tensors::{Seal, sha256};
 use crate::disk::write_whole;
 use crate::error::{Error, Result};
@@ -152,7 +151,7 @@ pub struct Entry {
 pub fn encode(square: &[u8], size: usize, store: Store, quality: u8) -> Result<Vec<u8>, String> {
     match store {
         Store::Jpeg if !(1..=65_535).contains(&size) => Err(format!("{size} rows are too many for a JPEG")),
-        Store::Jpeg => Ok(Square::from_rgb(square, size).encode(quality)),
+        Store::Jpeg => formats::jpeg::encode(square, size, quality),
         Store::Raw => {
             let mut bytes = format!("P6\n{size} {size}\n255\n").into_bytes();
             bytes.extend_from_slice(square);
@@ -268,7 +267,7 @@ impl Shards {
         }
         let pixels = 3 * self.size * self.size;
         match self.store {
-            Store::Jpeg => decode::decode_whole(&bytes).and_then(|image| image.square(self.size)).map_err(damaged),
+            Store::Jpeg => decode::decode(&bytes).and_then(|image| image.square(self.size)).map_err(damaged),
             Store::Raw if bytes.len() < pixels => Err(damaged(format!("{} bytes are too few", bytes.len()))),
             Store::Raw => Ok(bytes.split_off(bytes.len() - pixels)),
         }

@@ -1,4 +1,5 @@
-//! Faults on demand, for the tests that prove what a run survives (`tests/survive.rs`, `tests/soak.rs`).
+//! Faults on demand, for the tests that prove what a run survives (`tests/survive.rs`, `tests/soak.rs`); release builds
+//! have none.
 //!
 //! `ALEXNET_SPLIT_FAULT` holds one or several, separated by commas. `kill@7` ends the process with SIGKILL before its
 //! seventh operation on the disk, `tear@7` in the middle of it if it is a write, `full@7` lets it fail as on a full
@@ -16,6 +17,9 @@ type Fault = (String, u64);
 
 fn faults() -> &'static [Fault] {
     static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
+    if !cfg!(debug_assertions) {
+        return &[];
+    }
     FAULTS.get_or_init(|| {
         let text = std::env::var("ALEXNET_SPLIT_FAULT").unwrap_or_default();
         let faults = text.split(',').filter_map(|fault| fault.split_once('@'));

@@ -158,11 +158,11 @@ impl RunDir {
     pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo, fill: impl FnOnce() -> Result<()>) -> Result<RunDir> {
         disk::create_folder(&path.join(files::CHECKPOINTS))?;
         let claim = Claim::new(path)?;
-        if !checkpoint::list(path)?.is_empty() && !is_run(path) {
-            let problem = "holds checkpoints of a run whose recipe.toml is gone; choose another --out";
-            return Err(Error::run(path, problem));
+        let is_begun = is_run(path) || !checkpoint::list(path)?.is_empty();
+        if is_begun && !path.join(files::RECIPE).is_file() {
+            return Err(Error::run(path, "holds a run whose recipe.toml is gone; choose another --out"));
         }
-        if is_run(path) {
+        if is_begun {
             let problem =
                 format!("already holds a run; continue it with --resume {}, or choose another --out", path.display());
             return Err(Error::run(path, problem));

@@ -65,7 +65,7 @@ pub fn note(text: &str) {
 }
 
 /// Keeps a warning that the terminal has shown already.
-pub fn keep_warning(text: &str) {
+fn keep_warning(text: &str) {
     note(&format!("warning: {text}"));
     kept().1.push(text.to_owned());
 }

@@ -1,6 +1,6 @@
 //! What the fuzzers do with their bytes, and `tests/hostile.rs` with those that they have stored.
 
-use alexnet_split::data::decode::{decode, jpeg_square};
+use alexnet_split::data::decode::decode;
 use alexnet_split::data::sources;
 use alexnet_split::disk::tensors::{TensorFile, max_bytes};
 use alexnet_split::run::checkpoint;
@@ -11,10 +11,6 @@ pub fn image(bytes: &[u8]) {
     match decode(bytes).and_then(|image| image.square(16)) {
         Ok(square) => assert_eq!(square.len(), 16 * 16 * 3),
         Err(problem) => assert!(!problem.contains("a defect of the decoder"), "{problem}"),
-    }
-    if let Some(square) = jpeg_square(bytes, 16) {
-        assert_eq!(square.rgb().len(), 16 * 16 * 3);
-        square.encode(90);
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod forms;
 pub mod fuzzed;
+pub mod jpegs;
 pub mod place;
 pub mod prepared;
 pub mod process;

@@ -1,4 +1,4 @@
-//! Image files other than JPEG to rows of red, green and blue.
+//! Image files to rows of red, green and blue.
 //!
 //! Each format has a file, and gives what Pillow's `convert("RGB")` does: grey is repeated, palettes are looked up,
 //! transparency is dropped. Of 16 bits the upper eight count. What is cut off or damaged is an error.
@@ -6,6 +6,7 @@
 mod bmp;
 mod exif;
 mod gif;
+pub mod jpeg;
 pub mod png;
 mod ppm;
 mod webp;
@@ -23,6 +24,7 @@ const MAX_BYTES: usize = 8 * MAX_PIXELS as usize;
 /// Decodes a file, whose format is told by its first bytes.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     match bytes {
+        [0xff, 0xd8, 0xff, ..] => jpeg::decode(bytes),
         [0x89, b'P', b'N', b'G', ..] => png::decode(bytes),
         [b'G', b'I', b'F', b'8', ..] => gif::decode(bytes),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(bytes),
