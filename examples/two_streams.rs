@@ -19,11 +19,11 @@ const IMAGES: usize = 8;
 fn main() -> Result<()> {
     // The recipe has every hyper-parameter, as `describe --recipe quick --toml` prints it. `?` ends `main` with the
     // error where a call fails; `mut` marks what will change.
-    let mut recipe = Recipe::quick();
+    let mut recipe = Recipe::find("quick")?;
     recipe.net.classes = Some(10);
     let seed = recipe.train.seed;
 
-    // The table of layers, as in src/net/spec.rs: what PyTorch calls the module, but without weights.
+    // The table of layers, as in recipes/paper.toml: what PyTorch calls the module, but without weights.
     let net = Net::from_options(&recipe.net)?;
 
     // The two streams with their weights, optimizer state and buffers, each in a thread of its own. SGD keeps one state

@@ -1,4 +1,4 @@
-// Counter-based random numbers, the same as src/rng.rs: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy
+// Counter-based random numbers, the same as crates/cpu/src/rng.rs: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy
 // as 1, 2, 3", SC 2011).
 #pragma once
 

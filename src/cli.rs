@@ -43,8 +43,9 @@ Examples:
 Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
 4 run directory or checkpoint unusable, 5 the CPU cannot be used as asked, 6 the loss diverged, 7 gradients wrong,
 8 a stream failed, 20 the disk is full, 130 and 143 ended by SIGINT or SIGTERM, all saved. GPUs: 10 no driver, 11 fewer
-than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing, 15 out of memory, 16 no peer access, 17 a CUDA
-call failed, 18 exchange failed or timed out, 19 other process missing.";
+than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing or too old, 15 out of
+memory, 16 no peer access with --exchange copy, 17 a CUDA call or a kernel failed, 18 the exchange failed or timed out,
+19 the other process cannot be reached or has ended.";
 
 #[derive(Subcommand)]
 pub enum Command {

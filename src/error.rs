@@ -243,7 +243,7 @@ impl Error {
         })
     }
 
-    /// The program's exit code for this failure; `--help` and README list them.
+    /// The program's exit code for this failure; `--help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Recipe { .. } | Error::Net { .. } => 2,

@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+//! The AlexNet of 2012 as it was trained: one network in two streams, each on a device of its own, that exchange
+//! activations at four layers. `ARCHITECTURE.md` has the order of the modules; `examples/two_streams.rs` is a step by hand.
 
 pub mod backend;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Where the learning rate stands, and when it changes; what a recipe says about it is in `recipe/schedule.rs`.
+//! Where the learning rate stands, and when it changes; what a recipe says about it is in `config/schedule.rs`.
 
 use serde::{Deserialize, Serialize};
 
