@@ -19,7 +19,7 @@ static __device__ Tap tap(unsigned at, unsigned size, unsigned shorter, unsigned
 }
 
 // One thread a value of the input; a window is its row, its column, whether it is mirrored, and three shifts' bits.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     augment(AugmentShape shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, float* __restrict__ y) {
     const unsigned at = blockIdx.x * blockDim.x + threadIdx.x, size = shape.size;

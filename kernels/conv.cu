@@ -159,7 +159,7 @@ struct Matrix {
     __device__ void write(unsigned, unsigned place, float sum) const { out[place] = sum; }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
     conv_forward(ConvShape shape, Split split, const float* __restrict__ x, const float* __restrict__ w,
                  const float* __restrict__ bias, float* y, float* partials) {
     __shared__ Tiles tiles;
@@ -169,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
              partials);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
     conv_backward_input(ConvShape shape, Split split, const float* __restrict__ dy, const float* __restrict__ w,
                         float* __restrict__ dx, float* partials) {
     __shared__ Tiles tiles;
@@ -178,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
              shape.k * shape.by_rs.d, partials);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
     conv_backward_weight(ConvShape shape, Split split, const float* __restrict__ x, const float* __restrict__ dy,
                          float* __restrict__ dw, float* partials) {
     __shared__ Tiles tiles;
@@ -187,19 +187,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
              shape.n * shape.by_pq.d, partials);
 }
 
-// A block sums one filter's maps: each of its 256 threads every 256th pixel, then a tree, so that the order is fixed.
-extern "C" __global__ void __launch_bounds__(256)
+// A block sums one filter's maps: each thread takes one pixel in ELEMENT_THREADS, then a tree adds them, in a fixed order.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     conv_backward_bias(ConvShape shape, const float* __restrict__ dy, float* __restrict__ dbias) {
-    __shared__ float sums[256];
+    __shared__ float sums[ELEMENT_THREADS];
     const unsigned pixels = shape.by_pq.d, k = blockIdx.x;
     float sum = 0.f;
-    for (unsigned at = threadIdx.x; at < shape.n * pixels; at += 256) {
+    for (unsigned at = threadIdx.x; at < shape.n * pixels; at += ELEMENT_THREADS) {
         const unsigned n = shape.by_pq.quotient(at);
         sum += dy[(n * (shape.k - 1) + k) * pixels + at];
     }
     sums[threadIdx.x] = sum;
     __syncthreads();
-    for (unsigned half = 128; half > 0; half /= 2) {
+    for (unsigned half = ELEMENT_THREADS / 2; half > 0; half /= 2) {
         if (threadIdx.x < half) {
             sums[threadIdx.x] += sums[threadIdx.x + half];
         }

@@ -47,7 +47,7 @@ struct Matrix {
     __device__ void write(unsigned, unsigned place, float sum) const { out[place] = sum; }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
     dense_forward(DenseShape shape, Split split, const float* __restrict__ x, const float* __restrict__ w,
                   const float* __restrict__ bias, float* y, float* partials) {
     __shared__ Tiles tiles;
@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
              Units{shape.outputs, y, bias, bias == nullptr}, split, shape.outputs, shape.n, shape.inputs, partials);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
     dense_backward_input(DenseShape shape, Split split, const float* __restrict__ dy, const float* __restrict__ w,
                          float* __restrict__ dx, float* partials) {
     __shared__ Tiles tiles;
@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
              Units{shape.inputs, dx, nullptr, false}, split, shape.inputs, shape.n, shape.outputs, partials);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
     dense_backward_weight(DenseShape shape, Split split, const float* __restrict__ x, const float* __restrict__ dy,
                           float* __restrict__ dw, float* partials) {
     __shared__ Tiles tiles;
@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // One thread a unit: a batch is short.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     dense_backward_bias(DenseShape shape, const float* __restrict__ dy, float* __restrict__ dbias) {
     const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
     if (unit >= shape.outputs) {

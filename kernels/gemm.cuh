@@ -2,7 +2,7 @@
 // b(depth, column). No matrix lies in memory as such: loaders say where an element comes from (implicit GEMM), and the
 // output says where a sum goes.
 //
-// Tiling. A block of 128 threads computes TILE_ROWS x TILE_COLS = 64 x 128 sums, TILE_DEPTH = 16 products at a time.
+// Tiling. A block of GEMM_THREADS = 128 threads computes TILE_ROWS x TILE_COLS = 64 x 128 sums, TILE_DEPTH = 16 products at a time.
 // Both factors' tiles lie in shared memory, [depth][row] and [depth][column], twice: while one pair is multiplied the
 // next is fetched into registers and then stored to the other, so that a step needs one barrier. Rows are padded by 8
 // words: then the fragments' words (depth t, row group) lie in 32 different banks.
@@ -22,14 +22,13 @@
 #define TF32 1
 #define BF16 2
 
-constexpr unsigned THREADS = 128;
 constexpr unsigned PAD = 8;
 #if PRECISION == BF16
 constexpr unsigned WORDS = TILE_DEPTH / 2;  // of depth
 #else
 constexpr unsigned WORDS = TILE_DEPTH;
 #endif
-static_assert(TILE_ROWS == 64 && TILE_COLS == 128 && TILE_DEPTH == 16, "the threads' shares are made for these");
+static_assert(GEMM_THREADS == 128 && TILE_ROWS == 64 && TILE_COLS == 128 && TILE_DEPTH == 16, "the threads' shares are made for these");
 
 // Both factors' tiles, twice.
 struct __align__(16) Tiles {
@@ -42,7 +41,7 @@ struct __align__(16) Tiles {
 // neighbouring threads read neighbouring addresses. SIZE is the tile's number of rows (or columns).
 template <class Loader, unsigned SIZE>
 struct Carrier {
-    static constexpr unsigned PAIRS = SIZE * TILE_DEPTH / 2 / THREADS;
+    static constexpr unsigned PAIRS = SIZE * TILE_DEPTH / 2 / GEMM_THREADS;
     static constexpr unsigned INDICES = Loader::ALONG_DEPTH ? PAIRS : 1;
 
     typename Loader::Index index[INDICES];
@@ -50,7 +49,7 @@ struct Carrier {
     float values[PAIRS][2];
 
     static __device__ unsigned row(unsigned pair) {
-        return Loader::ALONG_DEPTH ? threadIdx.x / (TILE_DEPTH / 2) + pair * (THREADS / (TILE_DEPTH / 2))
+        return Loader::ALONG_DEPTH ? threadIdx.x / (TILE_DEPTH / 2) + pair * (GEMM_THREADS / (TILE_DEPTH / 2))
                                    : threadIdx.x % SIZE;
     }
 

@@ -93,7 +93,7 @@ static __device__ float scale(const LrnShape& shape, const float* x, int i) {
     return shape.k + shape.alpha * sum;
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(LRN_THREADS)
     lrn_forward(LrnShape shape, const float* __restrict__ x, float* __restrict__ y) {
     const unsigned pixel = blockIdx.x * blockDim.x + threadIdx.x;
     if (pixel >= shape.n * shape.pixels) {
@@ -111,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(128)
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(LRN_THREADS)
     lrn_backward(LrnShape shape, const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx) {
     const unsigned pixel = blockIdx.x * blockDim.x + threadIdx.x;
     if (pixel >= shape.n * shape.pixels) {

@@ -5,28 +5,28 @@
 static __device__ unsigned element() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 // y = max(y, 0), but NaN stays: a diverged run must be seen in the loss.
-extern "C" __global__ void __launch_bounds__(256) relu_forward(unsigned elems, float* y) {
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) relu_forward(unsigned elems, float* y) {
     const unsigned i = element();
     if (i < elems) {
         y[i] = y[i] < 0.f ? 0.f : y[i];
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) relu_backward(unsigned elems, const float* __restrict__ y, float* dy) {
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) relu_backward(unsigned elems, const float* __restrict__ y, float* dy) {
     const unsigned i = element();
     if (i < elems) {
         dy[i] = y[i] > 0.f ? dy[i] : 0.f;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) tanh_forward(unsigned elems, float* y) {
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) tanh_forward(unsigned elems, float* y) {
     const unsigned i = element();
     if (i < elems) {
         y[i] = tanhf(y[i]);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) tanh_backward(unsigned elems, const float* __restrict__ y, float* dy) {
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) tanh_backward(unsigned elems, const float* __restrict__ y, float* dy) {
     const unsigned i = element();
     if (i < elems) {
         dy[i] *= 1.f - y[i] * y[i];
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) tanh_backward(unsigned elems, 
 }
 
 // y = y + x
-extern "C" __global__ void __launch_bounds__(256) add(unsigned elems, const float* __restrict__ x, float* y) {
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) add(unsigned elems, const float* __restrict__ x, float* y) {
     const unsigned i = element();
     if (i < elems) {
         y[i] += x[i];
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(256) add(unsigned elems, const floa
 
 // Dropout forward, and backward with x = y: unit u of sample n is kept where word u % 4 of the random block at counter
 // (u / 4, n, step) is below the threshold. The generator's ten rounds cost less than reading a stored mask would.
-extern "C" __global__ void __launch_bounds__(256) dropout(DropoutShape shape, const float* x, float* y) {
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) dropout(DropoutShape shape, const float* x, float* y) {
     const unsigned i = element();
     if (i >= shape.n * shape.elems) {
         return;
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(256) dropout(DropoutShape shape, co
 }
 
 // Adds up the parts of a cut product in their order: onto out itself (`adds`), the bias of the element's channel, or 0.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     reduce_partials(unsigned elems, unsigned count, const float* __restrict__ partials, const float* __restrict__ bias,
                     unsigned pixels, unsigned channels, unsigned adds, float* out) {
     const unsigned i = element();

@@ -2,7 +2,7 @@
 #include "shapes.cuh"
 
 // One thread an output.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     max_pool_forward(PoolShape shape, const float* __restrict__ x, float* __restrict__ y) {
     const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= shape.n * shape.c * shape.p * shape.q) {
@@ -33,7 +33,7 @@ static __device__ bool is_first(const PoolShape& shape, const float* corner, flo
 
 // One thread an input: it looks at the windows that contain it, in row order, and takes the gradients of those whose
 // first maximum it is. So no two threads write to one place, and the order of the sum is fixed.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     max_pool_backward(PoolShape shape, const float* __restrict__ x, const float* __restrict__ y,
                       const float* __restrict__ dy, float* __restrict__ dx) {
     const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,9 +1,7 @@
 // Softmax and cross-entropy over classes that may live in two streams: each tells the other three numbers an image (the
 // maximum, the sum of exponentials, the label's logit), and both compute the same loss, to the bit. Contracts:
-// src/backend/mod.rs. One block of 128 threads an image; sums are trees over the threads, so their order is fixed.
+// src/backend/mod.rs. One block of SOFTMAX_THREADS threads an image; sums are trees over the threads, so their order is fixed.
 #include "shapes.cuh"
-
-constexpr unsigned THREADS = 128;
 
 // The larger of two, NaN if either is.
 static __device__ float larger(float a, float b) { return a > b || isnan(a) ? a : b; }
@@ -14,10 +12,10 @@ static __device__ float add_up(float a, float b) { return a + b; }
 
 // All threads' values combined by a tree; every thread gets the result. `scratch` may be used again at once.
 template <class Combine>
-static __device__ float over_threads(float (&scratch)[THREADS], float value, Combine combine) {
+static __device__ float over_threads(float (&scratch)[SOFTMAX_THREADS], float value, Combine combine) {
     scratch[threadIdx.x] = value;
     __syncthreads();
-    for (unsigned half = THREADS / 2; half > 0; half /= 2) {
+    for (unsigned half = SOFTMAX_THREADS / 2; half > 0; half /= 2) {
         if (threadIdx.x < half) {
             scratch[threadIdx.x] = combine(scratch[threadIdx.x], scratch[threadIdx.x + half]);
         }
@@ -28,19 +26,19 @@ static __device__ float over_threads(float (&scratch)[THREADS], float value, Com
     return result;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
     softmax_stats(SoftmaxShape shape, const float* __restrict__ logits, const unsigned* __restrict__ labels,
                   float* __restrict__ stats) {
-    __shared__ float scratch[THREADS];
+    __shared__ float scratch[SOFTMAX_THREADS];
     const unsigned image = blockIdx.x;
     const float* row = logits + image * shape.classes;
     float largest = minus_infinity();
-    for (unsigned i = threadIdx.x; i < shape.classes; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < shape.classes; i += SOFTMAX_THREADS) {
         largest = larger(largest, row[i]);
     }
     largest = over_threads(scratch, largest, larger);
     float sum = 0.f;
-    for (unsigned i = threadIdx.x; i < shape.classes; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < shape.classes; i += SOFTMAX_THREADS) {
         sum += expf(row[i] - largest);
     }
     sum = over_threads(scratch, sum, add_up);
@@ -52,11 +50,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
     softmax_cross_entropy(SoftmaxShape shape, const float* __restrict__ logits, const unsigned* __restrict__ labels,
                           const float* __restrict__ ours, const float* __restrict__ theirs, float* __restrict__ dlogits,
                           float* __restrict__ scores) {
-    __shared__ float scratch[THREADS];
+    __shared__ float scratch[SOFTMAX_THREADS];
     const unsigned image = blockIdx.x, label = labels[image];
     float largest = ours[3 * image], sum = ours[3 * image + 1], label_logit = ours[3 * image + 2];
     if (theirs) {
@@ -69,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     const float* row = logits + image * shape.classes;
     float above = 0.f;
-    for (unsigned i = threadIdx.x; i < shape.classes; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < shape.classes; i += SOFTMAX_THREADS) {
         const unsigned place = i + shape.first;
         const float one_hot = place == label ? 1.f : 0.f;
         dlogits[image * shape.classes + i] = (expf(row[i] - largest) / sum - one_hot) / static_cast<float>(shape.n);

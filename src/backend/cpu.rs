@@ -47,6 +47,18 @@ impl CpuBackend {
     }
 }
 
+/// Operations of the CPU's crate, each on this stream's core: a signature of the trait without `&self` and its result,
+/// and the call.
+macro_rules! operations {
+    ($me:ident => $(fn $name:ident($($arg:ident: $kind:ty),*) => $call:expr;)*) => {
+        $(fn $name(&$me, $($arg: $kind),*) -> Result<()> {
+            let _core = $me.core();
+            $call;
+            Ok(())
+        })*
+    };
+}
+
 impl Backend for CpuBackend {
     type Buffer = Vec<f32>;
     type Mark = Instant;
@@ -87,265 +99,73 @@ impl Backend for CpuBackend {
         Ok(to.duration_since(*from))
     }
 
-    fn augment(
-        &self,
-        shape: &AugmentShape,
-        pixels: &[u8],
-        windows: &[Window],
-        mean: &Vec<f32>,
-        y: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        augment::augment(shape, pixels, windows, mean, y);
-        Ok(())
-    }
-
-    fn conv_forward(
-        &self,
-        shape: &ConvShape,
-        n: usize,
-        x: &Vec<f32>,
-        w: &Vec<f32>,
-        bias: Option<&Vec<f32>>,
-        y: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        conv::conv_forward(self.precision, shape, n, x, w, bias.map(Vec::as_slice), y);
-        Ok(())
-    }
-
-    fn conv_backward_input(
-        &self,
-        shape: &ConvShape,
-        n: usize,
-        dy: &Vec<f32>,
-        w: &Vec<f32>,
-        dx: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        conv::conv_backward_input(self.precision, shape, n, dy, w, dx);
-        Ok(())
-    }
-
-    fn conv_backward_weight(
-        &self,
-        shape: &ConvShape,
-        n: usize,
-        x: &Vec<f32>,
-        dy: &Vec<f32>,
-        dw: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        conv::conv_backward_weight(self.precision, shape, n, x, dy, dw);
-        Ok(())
-    }
-
-    fn conv_backward_bias(&self, shape: &ConvShape, n: usize, dy: &Vec<f32>, dbias: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        conv::conv_backward_bias(shape, n, dy, dbias);
-        Ok(())
-    }
-
-    fn dense_forward(
-        &self,
-        shape: &DenseShape,
-        n: usize,
-        x: &Vec<f32>,
-        w: &Vec<f32>,
-        bias: Option<&Vec<f32>>,
-        y: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        dense::dense_forward(self.precision, shape, n, x, w, bias.map(Vec::as_slice), y);
-        Ok(())
-    }
-
-    fn dense_backward_input(
-        &self,
-        shape: &DenseShape,
-        n: usize,
-        dy: &Vec<f32>,
-        w: &Vec<f32>,
-        dx: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        dense::dense_backward_input(self.precision, shape, n, dy, w, dx);
-        Ok(())
-    }
-
-    fn dense_backward_weight(
-        &self,
-        shape: &DenseShape,
-        n: usize,
-        x: &Vec<f32>,
-        dy: &Vec<f32>,
-        dw: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        dense::dense_backward_weight(self.precision, shape, n, x, dy, dw);
-        Ok(())
-    }
-
-    fn dense_backward_weight_update(
-        &self,
-        shape: &DenseShape,
-        n: usize,
-        x: &Vec<f32>,
-        dy: &Vec<f32>,
-        update: &Update,
-        w: &mut Vec<f32>,
-        state: &mut [Vec<f32>],
-    ) -> Result<()> {
-        let _core = self.core();
-        dense::dense_backward_weight_update(self.precision, shape, n, x, dy, update, w, state);
-        Ok(())
-    }
-
-    fn dense_backward_bias(&self, shape: &DenseShape, n: usize, dy: &Vec<f32>, dbias: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        dense::dense_backward_bias(shape, n, dy, dbias);
-        Ok(())
-    }
-
-    fn activation_forward(&self, kind: Activation, elems: usize, y: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        pointwise::activation_forward(kind, &mut y[..elems]);
-        Ok(())
-    }
-
-    fn activation_backward(&self, kind: Activation, elems: usize, y: &Vec<f32>, dy: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        pointwise::activation_backward(kind, &y[..elems], &mut dy[..elems]);
-        Ok(())
-    }
-
-    fn lrn_forward(&self, shape: &LrnShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        lrn::lrn_forward(shape, n, x, y);
-        Ok(())
-    }
-
-    fn lrn_backward(&self, shape: &LrnShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        lrn::lrn_backward(shape, n, x, dy, dx);
-        Ok(())
-    }
-
-    fn max_pool_forward(&self, shape: &PoolShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        pool::max_pool_forward(shape, n, x, y);
-        Ok(())
-    }
-
-    fn max_pool_backward(
-        &self,
-        shape: &PoolShape,
-        n: usize,
-        x: &Vec<f32>,
-        y: &Vec<f32>,
-        dy: &Vec<f32>,
-        dx: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        pool::max_pool_backward(shape, n, x, y, dy, dx);
-        Ok(())
-    }
-
     fn fuses(lrn: &LrnShape, pool: &PoolShape) -> bool {
         relu_lrn_max_pool::applies(lrn, pool)
     }
 
-    fn relu_lrn_max_pool_forward(
-        &self,
-        lrn: &LrnShape,
-        pool: &PoolShape,
-        n: usize,
-        x: &Vec<f32>,
-        y: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        relu_lrn_max_pool::relu_lrn_max_pool_forward(lrn, pool, n, x, y);
-        Ok(())
-    }
-
-    fn relu_lrn_max_pool_backward(
-        &self,
-        lrn: &LrnShape,
-        pool: &PoolShape,
-        n: usize,
-        x: &mut Vec<f32>,
-        y: &Vec<f32>,
-        dy: &Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        relu_lrn_max_pool::relu_lrn_max_pool_backward(lrn, pool, n, x, y, dy);
-        Ok(())
-    }
-
-    fn dropout_forward(
-        &self,
-        shape: &DropoutShape,
-        n: usize,
-        draw: &DropoutDraw,
-        x: &Vec<f32>,
-        y: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        pointwise::dropout_forward(shape, n, draw, x, y);
-        Ok(())
-    }
-
-    fn dropout_backward(&self, shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        pointwise::dropout_backward(shape, n, draw, dy);
-        Ok(())
-    }
-
-    fn softmax_stats(
-        &self,
-        shape: &SoftmaxShape,
-        n: usize,
-        logits: &Vec<f32>,
-        labels: &[u32],
-        stats: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        softmax::softmax_stats(shape, n, logits, labels, stats);
-        Ok(())
-    }
-
-    fn softmax_cross_entropy(
-        &self,
-        shape: &SoftmaxShape,
-        n: usize,
-        logits: &Vec<f32>,
-        labels: &[u32],
-        ours: &Vec<f32>,
-        theirs: Option<&Vec<f32>>,
-        dlogits: &mut Vec<f32>,
-        scores: &mut Vec<f32>,
-    ) -> Result<()> {
-        let _core = self.core();
-        softmax::softmax_cross_entropy(shape, n, logits, labels, ours, theirs.map(Vec::as_slice), dlogits, scores);
-        Ok(())
-    }
-
-    fn add(&self, elems: usize, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
-        let _core = self.core();
-        pointwise::add(&x[..elems], &mut y[..elems]);
-        Ok(())
-    }
-
-    fn update(
-        &self,
-        update: &Update,
-        elems: usize,
-        dw: &Vec<f32>,
-        w: &mut Vec<f32>,
-        state: &mut [Vec<f32>],
-    ) -> Result<()> {
-        let _core = self.core();
-        update::update(update, &dw[..elems], &mut w[..elems], state);
-        Ok(())
+    operations! {
+        self =>
+        fn augment(shape: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &Vec<f32>, y: &mut Vec<f32>) =>
+            augment::augment(shape, pixels, windows, mean, y);
+        fn conv_forward(
+            shape: &ConvShape, n: usize, x: &Vec<f32>, w: &Vec<f32>, bias: Option<&Vec<f32>>, y: &mut Vec<f32>
+        ) =>
+            conv::conv_forward(self.precision, shape, n, x, w, bias.map(Vec::as_slice), y);
+        fn conv_backward_input(shape: &ConvShape, n: usize, dy: &Vec<f32>, w: &Vec<f32>, dx: &mut Vec<f32>) =>
+            conv::conv_backward_input(self.precision, shape, n, dy, w, dx);
+        fn conv_backward_weight(shape: &ConvShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dw: &mut Vec<f32>) =>
+            conv::conv_backward_weight(self.precision, shape, n, x, dy, dw);
+        fn conv_backward_bias(shape: &ConvShape, n: usize, dy: &Vec<f32>, dbias: &mut Vec<f32>) =>
+            conv::conv_backward_bias(shape, n, dy, dbias);
+        fn dense_forward(
+            shape: &DenseShape, n: usize, x: &Vec<f32>, w: &Vec<f32>, bias: Option<&Vec<f32>>, y: &mut Vec<f32>
+        ) =>
+            dense::dense_forward(self.precision, shape, n, x, w, bias.map(Vec::as_slice), y);
+        fn dense_backward_input(shape: &DenseShape, n: usize, dy: &Vec<f32>, w: &Vec<f32>, dx: &mut Vec<f32>) =>
+            dense::dense_backward_input(self.precision, shape, n, dy, w, dx);
+        fn dense_backward_weight(shape: &DenseShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dw: &mut Vec<f32>) =>
+            dense::dense_backward_weight(self.precision, shape, n, x, dy, dw);
+        fn dense_backward_weight_update(
+            shape: &DenseShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, update: &Update, w: &mut Vec<f32>,
+            state: &mut [Vec<f32>]
+        ) =>
+            dense::dense_backward_weight_update(self.precision, shape, n, x, dy, update, w, state);
+        fn dense_backward_bias(shape: &DenseShape, n: usize, dy: &Vec<f32>, dbias: &mut Vec<f32>) =>
+            dense::dense_backward_bias(shape, n, dy, dbias);
+        fn activation_forward(kind: Activation, elems: usize, y: &mut Vec<f32>) =>
+            pointwise::activation_forward(kind, &mut y[..elems]);
+        fn activation_backward(kind: Activation, elems: usize, y: &Vec<f32>, dy: &mut Vec<f32>) =>
+            pointwise::activation_backward(kind, &y[..elems], &mut dy[..elems]);
+        fn lrn_forward(shape: &LrnShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            lrn::lrn_forward(shape, n, x, y);
+        fn lrn_backward(shape: &LrnShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>) =>
+            lrn::lrn_backward(shape, n, x, dy, dx);
+        fn max_pool_forward(shape: &PoolShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            pool::max_pool_forward(shape, n, x, y);
+        fn max_pool_backward(
+            shape: &PoolShape, n: usize, x: &Vec<f32>, y: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>
+        ) =>
+            pool::max_pool_backward(shape, n, x, y, dy, dx);
+        fn relu_lrn_max_pool_forward(lrn: &LrnShape, pool: &PoolShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            relu_lrn_max_pool::relu_lrn_max_pool_forward(lrn, pool, n, x, y);
+        fn relu_lrn_max_pool_backward(
+            lrn: &LrnShape, pool: &PoolShape, n: usize, x: &mut Vec<f32>, y: &Vec<f32>, dy: &Vec<f32>
+        ) =>
+            relu_lrn_max_pool::relu_lrn_max_pool_backward(lrn, pool, n, x, y, dy);
+        fn dropout_forward(shape: &DropoutShape, n: usize, draw: &DropoutDraw, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            pointwise::dropout_forward(shape, n, draw, x, y);
+        fn dropout_backward(shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut Vec<f32>) =>
+            pointwise::dropout_backward(shape, n, draw, dy);
+        fn softmax_stats(shape: &SoftmaxShape, n: usize, logits: &Vec<f32>, labels: &[u32], stats: &mut Vec<f32>) =>
+            softmax::softmax_stats(shape, n, logits, labels, stats);
+        fn softmax_cross_entropy(
+            shape: &SoftmaxShape, n: usize, logits: &Vec<f32>, labels: &[u32], ours: &Vec<f32>,
+            theirs: Option<&Vec<f32>>, dlogits: &mut Vec<f32>, scores: &mut Vec<f32>
+        ) =>
+            softmax::softmax_cross_entropy(shape, n, logits, labels, ours, theirs.map(Vec::as_slice), dlogits, scores);
+        fn add(elems: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            pointwise::add(&x[..elems], &mut y[..elems]);
+        fn update(update: &Update, elems: usize, dw: &Vec<f32>, w: &mut Vec<f32>, state: &mut [Vec<f32>]) =>
+            update::update(update, &dw[..elems], &mut w[..elems], state);
     }
 }

@@ -24,6 +24,15 @@ pub const TILE_COLS: usize = 128;
 /// See [`TILE_ROWS`].
 pub const TILE_DEPTH: usize = 16;
 
+/// Threads a block of the matrix products; the kernels' `__launch_bounds__` are these constants, too.
+pub const GEMM_THREADS: u32 = 128;
+/// Threads a block of the softmax.
+pub const SOFTMAX_THREADS: u32 = 128;
+/// Threads a block of local response normalization.
+pub const LRN_THREADS: u32 = 128;
+/// Threads a block of the kernels with a thread for each element, and of sums over one channel.
+pub const ELEMENT_THREADS: u32 = 256;
+
 /// A kernel file.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
@@ -175,6 +184,10 @@ fn options(target: Target, precision: Precision) -> Vec<String> {
         format!("-DTILE_ROWS={TILE_ROWS}"),
         format!("-DTILE_COLS={TILE_COLS}"),
         format!("-DTILE_DEPTH={TILE_DEPTH}"),
+        format!("-DGEMM_THREADS={GEMM_THREADS}u"),
+        format!("-DSOFTMAX_THREADS={SOFTMAX_THREADS}u"),
+        format!("-DLRN_THREADS={LRN_THREADS}u"),
+        format!("-DELEMENT_THREADS={ELEMENT_THREADS}u"),
     ]
 }
 

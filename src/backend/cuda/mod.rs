@@ -16,18 +16,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaFunction, CudaStream, DeviceRepr, result};
 
-use self::compiler::{TILE_COLS, TILE_DEPTH, TILE_ROWS};
+use self::compiler::{ELEMENT_THREADS, GEMM_THREADS, TILE_COLS, TILE_DEPTH, TILE_ROWS};
 use self::device::{Buffer, Gpu};
 use self::kernels::{Kernels, Split};
 use self::staging::Staging;
 use self::watch::Watch;
 use super::*;
 
-/// Threads a block of the matrix products.
-const GEMM_THREADS: u32 = 128;
-
-/// Threads a block of the softmax.
-const SOFTMAX_THREADS: u32 = 128;
+/// Queues the kernel of this name; the values that follow the grid are its parameters, in their order.
+macro_rules! launch {
+    ($me:ident.$kernel:ident, $grid:expr, $($value:expr),*) => {
+        $me.launch_kernel(stringify!($kernel), &$me.kernels.$kernel, $grid, [$(arg(&$value.value())),*])
+    };
+}
+use launch;
 
 /// Products that a part of a cut sum has at least: below that adding the parts costs more than it brings.
 const LEAST_DEPTH: usize = 8 * TILE_DEPTH;
@@ -96,8 +98,8 @@ impl CudaBackend {
         self.watch.block_until(|| self.gpu.check("the queued work", event.try_is_complete()))
     }
 
-    /// Queues a kernel; `args` are values of the types that it declares.
-    fn launch<const N: usize>(
+    /// Queues a kernel; see [`launch`].
+    fn launch_kernel<const N: usize>(
         &self,
         name: &str,
         function: &CudaFunction,
@@ -155,21 +157,8 @@ impl CudaBackend {
             return Ok(()); // the product's kernel has written the result itself
         }
         let (elems, pixels, channels) = (product.elems as u32, pixels as u32, channels as u32);
-        self.launch(
-            "reduce_partials",
-            &self.kernels.reduce_partials,
-            Grid::over(product.elems, 256),
-            [
-                arg(&elems),
-                arg(&product.split.count),
-                arg(&product.address()),
-                arg(&address(bias)),
-                arg(&pixels),
-                arg(&channels),
-                arg(&u32::from(adds)),
-                arg(&out.address()),
-            ],
-        )
+        let (grid, count) = (Grid::over(product.elems, ELEMENT_THREADS), product.split.count);
+        launch!(self.reduce_partials, grid, elems, count, product, bias, pixels, channels, u32::from(adds), out)
     }
 }
 
@@ -196,12 +185,6 @@ struct Product<'a> {
     partials: MutexGuard<'a, Option<Buffer>>,
 }
 
-impl Product<'_> {
-    fn address(&self) -> u64 {
-        address(self.partials.as_ref())
-    }
-}
-
 /// A kernel's argument: where its value lies. The driver reads it during the launch.
 struct Arg<'a> {
     value: *mut c_void,
@@ -212,10 +195,47 @@ fn arg<T: DeviceRepr>(value: &T) -> Arg<'_> {
     Arg { value: std::ptr::from_ref(value).cast_mut().cast(), borrowed: PhantomData }
 }
 
-/// Where a buffer is on the device; null for none.
-fn address(buffer: Option<&Buffer>) -> u64 {
-    buffer.map_or(0, Buffer::address)
+/// What a kernel takes for a value: a buffer's address, everything else as it is.
+trait Argument {
+    type Value: DeviceRepr;
+    fn value(&self) -> Self::Value;
 }
+
+impl Argument for Buffer {
+    type Value = u64;
+    fn value(&self) -> u64 {
+        self.address()
+    }
+}
+
+/// Null for none.
+impl Argument for Option<&Buffer> {
+    type Value = u64;
+    fn value(&self) -> u64 {
+        self.map_or(0, Buffer::address)
+    }
+}
+
+/// The partial sums.
+impl Argument for Product<'_> {
+    type Value = u64;
+    fn value(&self) -> u64 {
+        self.partials.as_ref().value()
+    }
+}
+
+macro_rules! arguments {
+    ($($kind:ty),*) => {
+        $(impl Argument for $kind {
+            type Value = $kind;
+            fn value(&self) -> $kind {
+                *self
+            }
+        })*
+    };
+}
+arguments!(f32, u32, u64, Split, kernels::AugmentShape, kernels::ConvShape, kernels::DenseShape, kernels::DropoutShape);
+arguments!(kernels::LrnShape, kernels::PoolShape, kernels::SoftmaxShape);
 
 impl CudaBackend {
     fn staging(&self) -> MutexGuard<'_, Staging> {
@@ -238,7 +258,7 @@ impl CudaBackend {
             *place = None; // frees the smaller one first
             *place = Some(self.gpu.alloc(elems)?);
         }
-        let to = address(place.as_ref());
+        let to = place.as_ref().value();
         self.upload(host, to)?;
         Ok(to)
     }

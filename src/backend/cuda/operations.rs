@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use cudarc::driver::{CudaEvent, result};
 
+use super::compiler::{ELEMENT_THREADS, LRN_THREADS, SOFTMAX_THREADS};
 use super::device::Buffer;
 use super::staging::Read;
-use super::{CudaBackend, Grid, SOFTMAX_THREADS, address, arg, kernels};
+use super::{Argument, CudaBackend, Grid, arg, kernels, launch};
 use crate::backend::*;
 use crate::error::Result;
 use crate::shapes::Activation;
@@ -85,17 +86,14 @@ impl Backend for CudaBackend {
         let pixels = self.upload_to(&mut batch.pixels, pixels)?;
         let windows = self.upload_to(&mut batch.windows, bytemuck::cast_slice(&words))?;
         let sizes = [n, s.c, s.h, s.w, s.resize, s.channels, s.size, s.cropped.into()].map(|size| size as u32);
-        self.launch(
-            "augment",
-            &self.kernels.augment,
-            Grid::over(n * s.channels * s.size * s.size, 256),
-            [
-                arg(&kernels::AugmentShape { sizes, scale }),
-                arg(&pixels),
-                arg(&windows),
-                arg(&mean.address()),
-                arg(&y.address()),
-            ],
+        launch!(
+            self.augment,
+            Grid::over(n * s.channels * s.size * s.size, ELEMENT_THREADS),
+            kernels::AugmentShape { sizes, scale },
+            pixels,
+            windows,
+            mean,
+            y
         )
     }
 
@@ -110,65 +108,27 @@ impl Backend for CudaBackend {
     ) -> Result<()> {
         let product = self.plan_product([s.k, n * s.p * s.q, s.c * s.r * s.s])?;
         let shape = kernels::ConvShape::new(s, n);
-        self.launch(
-            "conv_forward",
-            &self.kernels.conv_forward,
-            product.grid,
-            [
-                arg(&shape),
-                arg(&product.split),
-                arg(&x.address()),
-                arg(&w.address()),
-                arg(&address(bias)),
-                arg(&y.address()),
-                arg(&product.address()),
-            ],
-        )?;
+        launch!(self.conv_forward, product.grid, shape, product.split, x, w, bias, y, product)?;
         self.add_parts(product, bias, [s.p * s.q, s.k], bias.is_none(), y)
     }
 
     fn conv_backward_input(&self, s: &ConvShape, n: usize, dy: &Buffer, w: &Buffer, dx: &mut Buffer) -> Result<()> {
         let product = self.plan_product([s.c, n * s.h * s.w, s.k * s.r * s.s])?;
         let shape = kernels::ConvShape::new(s, n);
-        self.launch(
-            "conv_backward_input",
-            &self.kernels.conv_backward_input,
-            product.grid,
-            [
-                arg(&shape),
-                arg(&product.split),
-                arg(&dy.address()),
-                arg(&w.address()),
-                arg(&dx.address()),
-                arg(&product.address()),
-            ],
-        )?;
+        launch!(self.conv_backward_input, product.grid, shape, product.split, dy, w, dx, product)?;
         self.add_parts(product, None, [1, 1], false, dx)
     }
 
     fn conv_backward_weight(&self, s: &ConvShape, n: usize, x: &Buffer, dy: &Buffer, dw: &mut Buffer) -> Result<()> {
         let product = self.plan_product([s.k, s.c * s.r * s.s, n * s.p * s.q])?;
         let shape = kernels::ConvShape::new(s, n);
-        self.launch(
-            "conv_backward_weight",
-            &self.kernels.conv_backward_weight,
-            product.grid,
-            [
-                arg(&shape),
-                arg(&product.split),
-                arg(&x.address()),
-                arg(&dy.address()),
-                arg(&dw.address()),
-                arg(&product.address()),
-            ],
-        )?;
+        launch!(self.conv_backward_weight, product.grid, shape, product.split, x, dy, dw, product)?;
         self.add_parts(product, None, [1, 1], false, dw)
     }
 
     fn conv_backward_bias(&self, s: &ConvShape, n: usize, dy: &Buffer, dbias: &mut Buffer) -> Result<()> {
-        let (shape, grid) = (kernels::ConvShape::new(s, n), Grid { blocks: [s.k, 1, 1], threads: 256 });
-        let function = &self.kernels.conv_backward_bias;
-        self.launch("conv_backward_bias", function, grid, [arg(&shape), arg(&dy.address()), arg(&dbias.address())])
+        let (shape, grid) = (kernels::ConvShape::new(s, n), Grid { blocks: [s.k, 1, 1], threads: ELEMENT_THREADS });
+        launch!(self.conv_backward_bias, grid, shape, dy, dbias)
     }
 
     fn dense_forward(
@@ -181,114 +141,52 @@ impl Backend for CudaBackend {
         y: &mut Buffer,
     ) -> Result<()> {
         let product = self.plan_product([s.outputs, n, s.inputs])?;
-        self.launch(
-            "dense_forward",
-            &self.kernels.dense_forward,
-            product.grid,
-            [
-                arg(&dense_shape(s, n)),
-                arg(&product.split),
-                arg(&x.address()),
-                arg(&w.address()),
-                arg(&address(bias)),
-                arg(&y.address()),
-                arg(&product.address()),
-            ],
-        )?;
+        launch!(self.dense_forward, product.grid, dense_shape(s, n), product.split, x, w, bias, y, product)?;
         self.add_parts(product, bias, [1, s.outputs], bias.is_none(), y)
     }
 
     fn dense_backward_input(&self, s: &DenseShape, n: usize, dy: &Buffer, w: &Buffer, dx: &mut Buffer) -> Result<()> {
         let product = self.plan_product([s.inputs, n, s.outputs])?;
-        self.launch(
-            "dense_backward_input",
-            &self.kernels.dense_backward_input,
-            product.grid,
-            [
-                arg(&dense_shape(s, n)),
-                arg(&product.split),
-                arg(&dy.address()),
-                arg(&w.address()),
-                arg(&dx.address()),
-                arg(&product.address()),
-            ],
-        )?;
+        launch!(self.dense_backward_input, product.grid, dense_shape(s, n), product.split, dy, w, dx, product)?;
         self.add_parts(product, None, [1, 1], false, dx)
     }
 
     fn dense_backward_weight(&self, s: &DenseShape, n: usize, x: &Buffer, dy: &Buffer, dw: &mut Buffer) -> Result<()> {
         let product = self.plan_product([s.outputs, s.inputs, n])?;
-        self.launch(
-            "dense_backward_weight",
-            &self.kernels.dense_backward_weight,
-            product.grid,
-            [
-                arg(&dense_shape(s, n)),
-                arg(&product.split),
-                arg(&x.address()),
-                arg(&dy.address()),
-                arg(&dw.address()),
-                arg(&product.address()),
-            ],
-        )?;
+        launch!(self.dense_backward_weight, product.grid, dense_shape(s, n), product.split, x, dy, dw, product)?;
         self.add_parts(product, None, [1, 1], false, dw)
     }
 
     fn dense_backward_bias(&self, s: &DenseShape, n: usize, dy: &Buffer, dbias: &mut Buffer) -> Result<()> {
-        self.launch(
-            "dense_backward_bias",
-            &self.kernels.dense_backward_bias,
-            Grid::over(s.outputs, 256),
-            [arg(&dense_shape(s, n)), arg(&dy.address()), arg(&dbias.address())],
-        )
+        launch!(self.dense_backward_bias, Grid::over(s.outputs, ELEMENT_THREADS), dense_shape(s, n), dy, dbias)
     }
 
     fn activation_forward(&self, kind: Activation, elems: usize, y: &mut Buffer) -> Result<()> {
-        let (name, function) = match kind {
-            Activation::Relu => ("relu_forward", &self.kernels.relu_forward),
-            Activation::Tanh => ("tanh_forward", &self.kernels.tanh_forward),
-        };
-        self.launch(name, function, Grid::over(elems, 256), [arg(&(elems as u32)), arg(&y.address())])
+        let (grid, count) = (Grid::over(elems, ELEMENT_THREADS), elems as u32);
+        match kind {
+            Activation::Relu => launch!(self.relu_forward, grid, count, y),
+            Activation::Tanh => launch!(self.tanh_forward, grid, count, y),
+        }
     }
 
     fn activation_backward(&self, kind: Activation, elems: usize, y: &Buffer, dy: &mut Buffer) -> Result<()> {
-        let (name, function) = match kind {
-            Activation::Relu => ("relu_backward", &self.kernels.relu_backward),
-            Activation::Tanh => ("tanh_backward", &self.kernels.tanh_backward),
-        };
-        self.launch(
-            name,
-            function,
-            Grid::over(elems, 256),
-            [arg(&(elems as u32)), arg(&y.address()), arg(&dy.address())],
-        )
+        let (grid, count) = (Grid::over(elems, ELEMENT_THREADS), elems as u32);
+        match kind {
+            Activation::Relu => launch!(self.relu_backward, grid, count, y, dy),
+            Activation::Tanh => launch!(self.tanh_backward, grid, count, y, dy),
+        }
     }
 
     fn lrn_forward(&self, s: &LrnShape, n: usize, x: &Buffer, y: &mut Buffer) -> Result<()> {
-        self.launch(
-            "lrn_forward",
-            &self.kernels.lrn_forward,
-            Grid::over(n * s.pixels, 128),
-            [arg(&lrn_shape(s, n)), arg(&x.address()), arg(&y.address())],
-        )
+        launch!(self.lrn_forward, Grid::over(n * s.pixels, LRN_THREADS), lrn_shape(s, n), x, y)
     }
 
     fn lrn_backward(&self, s: &LrnShape, n: usize, x: &Buffer, dy: &Buffer, dx: &mut Buffer) -> Result<()> {
-        self.launch(
-            "lrn_backward",
-            &self.kernels.lrn_backward,
-            Grid::over(n * s.pixels, 128),
-            [arg(&lrn_shape(s, n)), arg(&x.address()), arg(&dy.address()), arg(&dx.address())],
-        )
+        launch!(self.lrn_backward, Grid::over(n * s.pixels, LRN_THREADS), lrn_shape(s, n), x, dy, dx)
     }
 
     fn max_pool_forward(&self, s: &PoolShape, n: usize, x: &Buffer, y: &mut Buffer) -> Result<()> {
-        self.launch(
-            "max_pool_forward",
-            &self.kernels.max_pool_forward,
-            Grid::over(n * s.c * s.p * s.q, 256),
-            [arg(&pool_shape(s, n)), arg(&x.address()), arg(&y.address())],
-        )
+        launch!(self.max_pool_forward, Grid::over(n * s.c * s.p * s.q, ELEMENT_THREADS), pool_shape(s, n), x, y)
     }
 
     fn max_pool_backward(
@@ -300,11 +198,14 @@ impl Backend for CudaBackend {
         dy: &Buffer,
         dx: &mut Buffer,
     ) -> Result<()> {
-        self.launch(
-            "max_pool_backward",
-            &self.kernels.max_pool_backward,
-            Grid::over(n * s.c * s.h * s.w, 256),
-            [arg(&pool_shape(s, n)), arg(&x.address()), arg(&y.address()), arg(&dy.address()), arg(&dx.address())],
+        launch!(
+            self.max_pool_backward,
+            Grid::over(n * s.c * s.h * s.w, ELEMENT_THREADS),
+            pool_shape(s, n),
+            x,
+            y,
+            dy,
+            dx
         )
     }
 
@@ -316,21 +217,11 @@ impl Backend for CudaBackend {
         x: &Buffer,
         y: &mut Buffer,
     ) -> Result<()> {
-        self.launch(
-            "dropout",
-            &self.kernels.dropout,
-            Grid::over(n * s.elems, 256),
-            [arg(&dropout_shape(s, n, draw)), arg(&x.address()), arg(&y.address())],
-        )
+        launch!(self.dropout, Grid::over(n * s.elems, ELEMENT_THREADS), dropout_shape(s, n, draw), x, y)
     }
 
     fn dropout_backward(&self, s: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut Buffer) -> Result<()> {
-        self.launch(
-            "dropout",
-            &self.kernels.dropout,
-            Grid::over(n * s.elems, 256),
-            [arg(&dropout_shape(s, n, draw)), arg(&dy.address()), arg(&dy.address())],
-        )
+        launch!(self.dropout, Grid::over(n * s.elems, ELEMENT_THREADS), dropout_shape(s, n, draw), dy, dy)
     }
 
     fn softmax_stats(
@@ -343,12 +234,7 @@ impl Backend for CudaBackend {
     ) -> Result<()> {
         let labels = self.upload_to(&mut self.batch().labels, bytemuck::cast_slice(&labels[..n]))?;
         let grid = Grid { blocks: [n, 1, 1], threads: SOFTMAX_THREADS };
-        self.launch(
-            "softmax_stats",
-            &self.kernels.softmax_stats,
-            grid,
-            [arg(&softmax_shape(s, n)), arg(&logits.address()), arg(&labels), arg(&stats.address())],
-        )
+        launch!(self.softmax_stats, grid, softmax_shape(s, n), logits, labels, stats)
     }
 
     fn softmax_cross_entropy(
@@ -364,68 +250,22 @@ impl Backend for CudaBackend {
     ) -> Result<()> {
         let labels = self.upload_to(&mut self.batch().labels, bytemuck::cast_slice(&labels[..n]))?;
         let grid = Grid { blocks: [n, 1, 1], threads: SOFTMAX_THREADS };
-        self.launch(
-            "softmax_cross_entropy",
-            &self.kernels.softmax_cross_entropy,
-            grid,
-            [
-                arg(&softmax_shape(s, n)),
-                arg(&logits.address()),
-                arg(&labels),
-                arg(&ours.address()),
-                arg(&address(theirs)),
-                arg(&dlogits.address()),
-                arg(&scores.address()),
-            ],
-        )
+        launch!(self.softmax_cross_entropy, grid, softmax_shape(s, n), logits, labels, ours, theirs, dlogits, scores)
     }
 
     fn add(&self, elems: usize, x: &Buffer, y: &mut Buffer) -> Result<()> {
-        self.launch(
-            "add",
-            &self.kernels.add,
-            Grid::over(elems, 256),
-            [arg(&(elems as u32)), arg(&x.address()), arg(&y.address())],
-        )
+        launch!(self.add, Grid::over(elems, ELEMENT_THREADS), (elems as u32), x, y)
     }
 
     fn update(&self, update: &Update, elems: usize, dw: &Buffer, w: &mut Buffer, state: &mut [Buffer]) -> Result<()> {
-        let (count, grid) = (elems as u32, Grid::over(elems, 256));
+        let (count, grid) = (elems as u32, Grid::over(elems, ELEMENT_THREADS));
         match (*update, state) {
-            (Update::Sgd { lr, momentum, weight_decay }, [v]) => self.launch(
-                "update_sgd",
-                &self.kernels.update_sgd,
-                grid,
-                [
-                    arg(&count),
-                    arg(&lr),
-                    arg(&momentum),
-                    arg(&(weight_decay * lr)),
-                    arg(&dw.address()),
-                    arg(&w.address()),
-                    arg(&v.address()),
-                ],
-            ),
+            (Update::Sgd { lr, momentum, weight_decay }, [v]) => {
+                launch!(self.update_sgd, grid, count, lr, momentum, (weight_decay * lr), dw, w, v)
+            }
             (Update::Adam { beta1, beta2, epsilon, weight_decay, .. }, [m, v]) => {
                 let [rate, root] = update.adam_factors();
-                self.launch(
-                    "update_adam",
-                    &self.kernels.update_adam,
-                    grid,
-                    [
-                        arg(&count),
-                        arg(&rate),
-                        arg(&root),
-                        arg(&beta1),
-                        arg(&beta2),
-                        arg(&epsilon),
-                        arg(&weight_decay),
-                        arg(&dw.address()),
-                        arg(&w.address()),
-                        arg(&m.address()),
-                        arg(&v.address()),
-                    ],
-                )
+                launch!(self.update_adam, grid, count, rate, root, beta1, beta2, epsilon, weight_decay, dw, w, m, v)
             }
             (_, state) => panic!("{update:?} with {} state tensors", state.len()),
         }
