@@ -80,6 +80,13 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Compile the GPU kernels, with no GPU, and print their registers, shared memory and spills.
     Kernels(KernelsArgs),
+    /// Print a shell's completions, for a file that the shell reads at its start.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page: alexnet-split man | man -l -
+    Man,
 }
 
 /// Which network and how: recipe and overrides.

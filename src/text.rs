@@ -27,6 +27,12 @@ pub fn loss_text(loss: f64) -> String {
     if loss.abs() < 1e6 || !loss.is_finite() { format!("{loss:.3}") } else { format!("{loss:.3e}") }
 }
 
+/// The candidate that a misspelled word is most like, if one is like it.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let alike = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
+    alike.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
+}
+
 /// What kept something from being printed, if anything did.
 pub fn failure() -> Option<std::io::Error> {
     FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -269,6 +269,17 @@ fn two_processes_end_when_one_does() {
 }
 
 #[test]
+fn a_process_that_sees_one_gpu_uses_it() {
+    let place = Place::new();
+    let zero = place.train_command(&["--out", "run", "--steps", "1"]);
+    // As `srun --gpus-per-task 1` and a launcher that sets CUDA_VISIBLE_DEVICES do.
+    let alone: &[(&str, &str)] = &[("SOFTGPU_DEVICES", "1")];
+    let Some(commands) = two_processes([zero, place.command(&[])], [alone, alone]) else { return };
+    let [zero, _] = both(commands).map(succeeded);
+    assert!(zero.contains("process 0 of 2"), "{zero}");
+}
+
+#[test]
 fn the_timeline_of_two_gpus_comes_from_their_clocks() {
     let place = Place::new();
     let args = ["--out", "run", "--steps", "2", "--gpus", "2", "--trace", "trace.json"];

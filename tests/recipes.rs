@@ -108,6 +108,32 @@ fn what_is_wrong_is_told_by_file_and_layer() {
 }
 
 #[test]
+fn recipes_build_on_each_other_but_not_on_themselves() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("folder")).unwrap();
+    std::fs::write(place.path("folder/base.toml"), LENET).unwrap();
+    std::fs::write(place.path("folder/own.toml"), "name = \"own\"\nbase = \"./base.toml\"\n[optimizer]\nlr = 0.5")
+        .unwrap();
+    let shown = place.ok(&["describe", "--recipe", "folder/own.toml", "--toml"]);
+    assert!(shown.contains("name = \"own\"") && shown.contains("lr = 0.5") && shown.contains("fc5"), "{shown}");
+    write(&place, "base = \"./own.toml\"");
+    place.fails(&["describe", "--recipe", "own.toml"], 2, &["base", "own.toml", "leads back to itself"]);
+    place.fails(&["describe", "--recipe", "papr"], 2, &["papr", "did you mean paper?"]);
+}
+
+#[test]
+fn completions_and_the_manual_page_are_printed() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = place.ok(&["completions", shell]);
+        assert!(text.contains("alexnet-split") && text.contains("precision"), "{shell}: {text}");
+    }
+    let page = place.ok(&["man"]);
+    assert!(page.contains(".TH alexnet-split 1") && page.contains("check\\-grads"), "{page}");
+    place.fails(&["repot", "run"], 2, &["repot", "report"]);
+}
+
+#[test]
 fn the_recipes_are_what_they_say() {
     let parameters = |name: &str, classes: usize, channels: usize| {
         let recipe = Recipe::find(name).unwrap();

@@ -10,6 +10,7 @@ mod doctor;
 mod filters;
 mod job;
 mod kernels;
+mod manual;
 mod peer;
 pub mod place;
 mod prepare;
@@ -49,6 +50,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Checkpoint(command)) => checkpoints::checkpoint(&command),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Kernels(args)) => kernels::kernels(&args),
+        Some(Command::Completions { shell }) => manual::completions(shell),
+        Some(Command::Man) => manual::man(),
     }
 }
 

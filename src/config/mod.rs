@@ -14,6 +14,7 @@ use crate::net::init::{BiasInit, WeightInit};
 use crate::net::plan::{Param, ParamKind, Plan};
 use crate::net::spec::{Net, NetOptions};
 use crate::shapes::{DropoutScaling, Precision, Update};
+use crate::text::nearest;
 
 use named::RECIPES;
 
@@ -155,23 +156,43 @@ pub enum Order {
     Fixed,
 }
 
+/// Recipes that build on each other; more are a circle.
+const MOST_BASES: usize = 8;
+
 impl Recipe {
     /// A built-in recipe by name, or a file: a name with a slash or ending in `.toml`. A file may begin with
-    /// `base = "quick"` (or another name) and then need only say what differs.
+    /// `base = "quick"` (or another name, or a file beside it) and then need only say what differs.
     pub fn find(name: &str) -> Result<Recipe> {
+        Recipe::find_in(Path::new(""), name, 0)
+    }
+
+    /// The same, with files as seen from `folder`; `bases` are the recipes that have led here.
+    fn find_in(folder: &Path, name: &str, bases: usize) -> Result<Recipe> {
+        if bases > MOST_BASES {
+            return Err(Error::recipe(
+                "base",
+                format!("\"{name}\" leads back to itself; end at one of {}", NAMES.join(", ")),
+            ));
+        }
         if let Some((name, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
-            return Recipe::from_text(text, name);
+            return Recipe::from_text(text, name, Path::new(""), bases);
         }
         if name.contains('/') || name.ends_with(".toml") {
-            return Recipe::load(Path::new(name));
+            return Recipe::load_in(&folder.join(name), bases);
         }
-        Err(Error::recipe(name, format!("no such recipe; there are {}, or give a .toml file", NAMES.join(", "))))
+        let meant = nearest(name, NAMES).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
+        Err(Error::recipe(name, format!("no such recipe{meant}; there are {}, or give a .toml file", NAMES.join(", "))))
     }
 
     /// Reads a recipe file.
     pub fn load(path: &Path) -> Result<Recipe> {
+        Recipe::load_in(path, 0)
+    }
+
+    fn load_in(path: &Path, bases: usize) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let recipe = Recipe::from_text(&text, &path.display().to_string())?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let recipe = Recipe::from_text(&text, &path.display().to_string(), folder, bases)?;
         // What no image could be run through is told with the file's name.
         match Net::from_options(&recipe.net).and_then(|net| Plan::all(&net)) {
             Ok(_) => Ok(recipe),
@@ -179,13 +200,13 @@ impl Recipe {
         }
     }
 
-    /// From the text of a file called `name`.
-    fn from_text(text: &str, name: &str) -> Result<Recipe> {
+    /// From the text of a file called `name` in `folder`.
+    fn from_text(text: &str, name: &str, folder: &Path, bases: usize) -> Result<Recipe> {
         let wrong = |error: toml::de::Error| Error::recipe(name, error.to_string().trim().to_owned());
         let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
         if let Some(base) = table.remove("base") {
             let base = base.as_str().ok_or_else(|| Error::recipe("base", "expected the name of a recipe"))?.to_owned();
-            let mut whole = Recipe::find(&base)?.to_table();
+            let mut whole = Recipe::find_in(folder, &base, bases + 1)?.to_table();
             overlay(&mut whole, table);
             table = whole;
         }
@@ -338,7 +359,7 @@ mod tests {
     fn every_recipe_survives_toml_and_json() {
         for name in NAMES {
             let recipe = Recipe::find(name).unwrap();
-            assert_eq!(Recipe::from_text(&recipe.to_toml(), name).unwrap(), recipe);
+            assert_eq!(Recipe::from_text(&recipe.to_toml(), name, Path::new(""), 0).unwrap(), recipe);
             let json = serde_json::to_string(&recipe).unwrap();
             assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
         }

@@ -103,7 +103,8 @@ pub fn process_seat(world: &World, link: &mut Link, options: &GpuOptions) -> Res
         return Err(too_few(1, 0));
     }
     nccl::version()?;
-    let gpu = Gpu::open(world.local_rank.unwrap_or(world.rank % found))?;
+    // A launcher may show each process its own GPU alone, as number 0.
+    let gpu = Gpu::open(world.local_rank.unwrap_or(world.rank) % found)?;
     let kernels = Arc::new(Kernels::load(&gpu, options.precision)?);
     let watch = Watch::new(world.rank, options.exchange_timeout);
     // Both tell each other that they are ready: a process that has failed by now is noticed here, not by a deadline.

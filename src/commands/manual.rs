@@ -1,0 +1,25 @@
+//! What shells and `man` are told about the program, made from the flags themselves.
+
+use alexnet_split::error::{Error, Result};
+use clap::CommandFactory;
+use clap_complete::{Shell, generate};
+use clap_mangen::Man;
+
+use crate::cli::Cli;
+
+/// Prints the completions of `shell`.
+pub fn completions(shell: Shell) -> Result<()> {
+    let mut text = Vec::new();
+    generate(shell, &mut Cli::command(), "alexnet-split", &mut text);
+    out!("{}", String::from_utf8_lossy(&text));
+    Ok(())
+}
+
+/// Prints the manual page, in roff.
+pub fn man() -> Result<()> {
+    let mut text = Vec::new();
+    let page = Man::new(Cli::command());
+    page.render(&mut text).map_err(|error| Error::Device(format!("the manual page cannot be made: {error}")))?;
+    out!("{}", String::from_utf8_lossy(&text));
+    Ok(())
+}
