@@ -118,15 +118,16 @@ fn streams_share_a_clock_and_hidden_time_is_what_the_timeline_shows() {
     let wide = ["--set", "net.conv_channels=[16,32,48,48,32]", "--set", "net.dense_units=[256,256]"];
     let args = ["--out", "run", "--steps", "5", "--trace", "trace.json"];
     succeeded(place.train(&[&wide[..], &args].concat()));
-    // Both streams' backward passes are waited for before either updates its weights: as they say themselves.
+    // Both streams' forward passes are waited for, and the loss looked at, before either goes backward: as they say
+    // themselves.
     let tracks = tracks(&place.path("trace.json"));
     let spans = |track: &str| tracks.values().find(|(name, _)| name == track).unwrap().1.clone();
     let of = |track: &str, what: &str| spans(track).into_iter().filter(|(.., name)| name == what).collect::<Vec<_>>();
     let streams = ["stream 0", "stream 1"];
     for step in 0..5 {
-        let backward_end = streams.map(|stream| of(stream, "backward")[step].1).into_iter().max().unwrap();
-        let update = streams.map(|stream| of(stream, "update")[step].0).into_iter().min().unwrap();
-        assert!(backward_end <= update, "step {}: {backward_end} us, {update} us", step + 1);
+        let forward_end = streams.map(|stream| of(stream, "forward")[step].1).into_iter().max().unwrap();
+        let backward = streams.map(|stream| of(stream, "backward")[step].0).into_iter().min().unwrap();
+        assert!(forward_end <= backward, "step {}: {forward_end} us, {backward} us", step + 1);
         let name = format!("step {}", step + 1);
         let whole = &of("main", &name)[0];
         for stream in streams {
@@ -206,4 +207,18 @@ fn schedules_can_be_followed_in_the_metrics() {
     let place = Place::new();
     succeeded(place.train(&["--set", "schedule.kind=source", "--out", "run"]));
     place.fails(&["--set", "schedule.kind=epochs"], 2, &["schedule.drop_epochs", "[30, 60]"]);
+}
+
+#[test]
+fn spans_say_what_they_are_about() {
+    let place = Place::new();
+    let output = place.train(&["--gpus", "0", "--steps", "1", "--out", "run", "-vv"]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let within = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    for pass in ["forward", "backward", "update"] {
+        let layer = format!("layer{{layer=\"conv3\" pass=\"{pass}\"}}");
+        assert!(within(&["step{step=1}", "stream{stream=1}", &layer]), "no {layer} in {log}");
+    }
+    assert!(within(&["pass=\"forward\"", "exchange{bytes="]), "{log}");
+    assert!(!log.contains("step=0"), "steps are counted as people see them: {log}");
 }

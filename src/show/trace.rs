@@ -228,8 +228,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
             let mut step = StepOf(None);
             attributes.record(&mut step);
             let name = match (span.name(), step.0) {
-                // Its field counts the steps done.
-                ("step", Some(done)) => format!("step {}", done + 1),
+                ("step", Some(step)) => format!("step {step}"),
                 (name, _) => name.to_owned(),
             };
             span.extensions_mut().insert(Began(Instant::now(), name));

@@ -186,7 +186,7 @@ impl<B: Backend> Session<B> {
     /// One step, and when its computing began.
     fn train_step(&mut self, loader: &mut Loader) -> Result<(Stepped, Instant)> {
         let step = self.state.step;
-        let _span = tracing::info_span!("step", step).entered();
+        let _span = tracing::info_span!("step", step = step + 1).entered();
         let start = Instant::now();
         let batch = tracing::debug_span!("batch").in_scope(|| loader.wait())?;
         let (waited, seed, epoch) = (start.elapsed(), self.recipe.train.seed, step / self.steps_per_epoch());

@@ -6,7 +6,6 @@ mod timing;
 
 use self::timing::{Marked, Recording, Timer};
 use crate::backend::{AugmentShape, Backend, DropoutScaling, SoftmaxShape, Update};
-use crate::engine::times::Activity;
 use crate::engine::times::StreamTimes;
 use crate::error::Result;
 use crate::exchange::Exchange;
@@ -152,8 +151,9 @@ impl<B: Backend> Stream<B> {
         let Stream { plan, backend, params, marks, .. } = self;
         for (index, layer) in plan.layers.iter().enumerate() {
             let Some(p) = layer.params else { continue };
+            let _span = tracing::debug_span!("layer", layer = &*layer.name, pass = "update").entered();
             let mut timed = Timer { backend, marks, layer: index, pass: Pass::Update };
-            timed.run(Activity::Compute, || {
+            timed.compute(|| {
                 [Some(p.own), p.theirs, Some(p.bias)].into_iter().flatten().try_for_each(|index| {
                     let (param, ParamBuffers { value, gradient, state }) = (&plan.params[index], &mut params[index]);
                     let Some(gradient) = gradient else { return Ok(()) };

@@ -4,7 +4,6 @@ use super::timing::Timer;
 use super::{Hyper, Mode, ParamBuffers, Stream};
 use crate::backend::{AugmentShape, Backend, DropoutDraw, SoftmaxShape, Update};
 use crate::data::{Batch, Images};
-use crate::engine::times::Activity;
 use crate::error::Result;
 use crate::net::plan::{Op, PlannedLayer, Slot};
 use crate::net::swap::Pass;
@@ -83,9 +82,7 @@ impl<B: Backend> Stream<B> {
                         }
                     };
                     let bias = Some(&params[p.bias].value);
-                    timed.run(Activity::Compute, || {
-                        block_forward(backend, layer, n, x, &params[p.own].value, bias, y)
-                    })?;
+                    timed.compute(|| block_forward(backend, layer, n, x, &params[p.own].value, bias, y))?;
                 }
                 if let Some((crossing, swap, exchange)) = theirs {
                     let take = crossing.takes.then_some(&mut activations[crossing.theirs]);
@@ -94,35 +91,33 @@ impl<B: Backend> Stream<B> {
                         layer.params.and_then(|p| p.theirs).map(|block| (block, crossing.takes))
                     {
                         let [x, y] = disjoint(activations, [crossing.theirs, layer.y]);
-                        timed.run(Activity::Compute, || {
-                            block_forward(backend, layer, n, x, &params[block].value, None, y)
-                        })?;
+                        timed.compute(|| block_forward(backend, layer, n, x, &params[block].value, None, y))?;
                     }
                 }
             }
             Op::Activation(kind, _) => {
-                timed.run(Activity::Compute, || backend.activation_forward(*kind, elems, &mut activations[layer.y]))?;
+                timed.compute(|| backend.activation_forward(*kind, elems, &mut activations[layer.y]))?;
             }
             Op::Lrn(shape) => {
                 let [x, y] = disjoint(activations, [layer.x, layer.y]);
-                timed.run(Activity::Compute, || backend.lrn_forward(shape, n, x, y))?;
+                timed.compute(|| backend.lrn_forward(shape, n, x, y))?;
             }
             Op::MaxPool(shape) => {
                 let [x, y] = disjoint(activations, [layer.x, layer.y]);
-                timed.run(Activity::Compute, || backend.max_pool_forward(shape, n, x, y))?;
+                timed.compute(|| backend.max_pool_forward(shape, n, x, y))?;
             }
             Op::ReluLrnMaxPool(lrn, pool) => {
                 let [x, y] = disjoint(activations, [layer.x, layer.y]);
-                timed.run(Activity::Compute, || backend.relu_lrn_max_pool_forward(lrn, pool, n, x, y))?;
+                timed.compute(|| backend.relu_lrn_max_pool_forward(lrn, pool, n, x, y))?;
             }
             Op::Dropout(shape) => {
                 let (draw, [x, y]) = (mode.draw(shape.layer), disjoint(activations, [layer.x, layer.y]));
-                timed.run(Activity::Compute, || backend.dropout_forward(shape, n, &draw, x, y))?;
+                timed.compute(|| backend.dropout_forward(shape, n, &draw, x, y))?;
             }
             Op::SoftmaxCrossEntropy(shape) => {
                 let [ours, theirs] = stats;
                 let (logits, labels) = (&activations[layer.x], &batch.labels[..]);
-                timed.run(Activity::Compute, || backend.softmax_stats(shape, n, logits, labels, ours))?;
+                timed.compute(|| backend.softmax_stats(shape, n, logits, labels, ours))?;
                 let mut other = None;
                 if let (true, Some(exchange)) = (shape.split, exchange) {
                     let swap = mode.swap(layer, Pass::Forward, n * SoftmaxShape::STATS);
@@ -130,7 +125,7 @@ impl<B: Backend> Stream<B> {
                     timed.finish_swap(&mut **exchange, &swap, Some(theirs))?;
                     other = Some(&*theirs);
                 }
-                timed.run(Activity::Compute, || {
+                timed.compute(|| {
                     backend.softmax_cross_entropy(shape, n, logits, labels, ours, other, &mut gradients[0], scores)
                 })?;
             }
@@ -180,8 +175,7 @@ impl<B: Backend> Stream<B> {
         if let Op::ReluLrnMaxPool(lrn, pool) = &layer.op {
             let [x, y] = disjoint(activations, [layer.x, layer.y]);
             let Reached::Buffer(from) = reached else { unreachable!("{} follows itself", layer.name) };
-            timed
-                .run(Activity::Compute, || backend.relu_lrn_max_pool_backward(lrn, pool, n, x, y, &gradients[from]))?;
+            timed.compute(|| backend.relu_lrn_max_pool_backward(lrn, pool, n, x, y, &gradients[from]))?;
             return Ok(Reached::Slot(layer.x));
         }
         let [first, second] = gradients;
@@ -207,16 +201,15 @@ impl<B: Backend> Stream<B> {
                 let mut under_way = None;
                 if let Some((crossing, exchange, swap)) = crossing {
                     if let Some(block) = layer.params.and_then(|p| p.theirs) {
-                        timed.run(Activity::Compute, || {
-                            block_backward_input(backend, layer, n, dy, &params[block].value, outgoing)
-                        })?;
+                        timed
+                            .compute(|| block_backward_input(backend, layer, n, dy, &params[block].value, outgoing))?;
                     }
                     let (give, take) = (crossing.takes.then_some(&*outgoing), crossing.gives.then_some(&mut *incoming));
                     exchange.start_swap(backend, &swap, give, take)?;
                     under_way = Some((crossing, exchange, swap));
                 }
                 if let Some(p) = layer.params {
-                    timed.run(Activity::Compute, || {
+                    timed.compute(|| {
                         if needs_dx {
                             block_backward_input(backend, layer, n, dy, &params[p.own].value, dx)?;
                         }
@@ -232,24 +225,22 @@ impl<B: Backend> Stream<B> {
                         }
                     })?;
                 } else if needs_dx {
-                    timed.run(Activity::Compute, || backend.fill_zero(n * plan.slots[layer.x], dx))?;
+                    timed.compute(|| backend.fill_zero(n * plan.slots[layer.x], dx))?;
                 }
                 if let Some((crossing, exchange, swap)) = under_way {
                     let take = crossing.gives.then_some(&mut *incoming);
                     timed.finish_swap(&mut **exchange, &swap, take)?;
                     if crossing.gives {
-                        timed.run(Activity::Compute, || backend.add(swap.elems, incoming, dx))?;
+                        timed.compute(|| backend.add(swap.elems, incoming, dx))?;
                     }
                 }
             }
-            Op::Activation(kind, _) => {
-                timed.run(Activity::Compute, || backend.activation_backward(*kind, elems, y, own))?
-            }
-            Op::Lrn(shape) => timed.run(Activity::Compute, || backend.lrn_backward(shape, n, x, dy, dx))?,
-            Op::MaxPool(shape) => timed.run(Activity::Compute, || backend.max_pool_backward(shape, n, x, y, dy, dx))?,
+            Op::Activation(kind, _) => timed.compute(|| backend.activation_backward(*kind, elems, y, own))?,
+            Op::Lrn(shape) => timed.compute(|| backend.lrn_backward(shape, n, x, dy, dx))?,
+            Op::MaxPool(shape) => timed.compute(|| backend.max_pool_backward(shape, n, x, y, dy, dx))?,
             Op::Dropout(shape) => {
                 let draw = mode.draw(shape.layer);
-                timed.run(Activity::Compute, || backend.dropout_backward(shape, n, &draw, own))?;
+                timed.compute(|| backend.dropout_backward(shape, n, &draw, own))?;
             }
         }
         let in_place = layer.works_in_place();

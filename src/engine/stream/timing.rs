@@ -111,12 +111,13 @@ pub(super) struct Timer<'a, B: Backend> {
 }
 
 impl<B: Backend> Timer<'_, B> {
-    pub fn run<T>(&mut self, activity: Activity, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let span = match activity {
-            Activity::Compute => tracing::trace_span!("compute"),
-            Activity::Exchange | Activity::Waiting => tracing::debug_span!("exchange"),
-        };
-        let _entered = span.enter();
+    /// Runs an operation.
+    pub fn compute<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _span = tracing::trace_span!("compute").entered();
+        self.run(Activity::Compute, work)
+    }
+
+    fn run<T>(&mut self, activity: Activity, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let from = self.backend.mark()?;
         let done = work()?;
         self.push(activity, from, self.backend.mark()?);
@@ -130,6 +131,8 @@ impl<B: Backend> Timer<'_, B> {
         swap: &Swap,
         take: Option<&mut B::Buffer>,
     ) -> Result<()> {
+        let bytes = swap.elems * size_of::<f32>();
+        let _span = tracing::debug_span!("exchange", bytes).entered();
         let backend = self.backend;
         let (from, to) = self.run(Activity::Waiting, || exchange.finish_swap(backend, swap, take))?;
         // Before the waiting, so that the last mark of a step is one of the computing stream.
