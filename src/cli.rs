@@ -8,7 +8,7 @@ use alexnet_split::config::OnBadLoss;
 use alexnet_split::data::shards::Store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// The network of 2012 as it was trained: AlexNet split over two devices.
+/// Train the two-GPU AlexNet of 2012: one network in two halves ("streams"), one per device.
 ///
 /// Without a command it trains: two streams of 48/128/192/192/128 channels and 2048/2048 units, each on its own device
 /// (or both emulated on the CPU), that exchange activations before conv3, fc6, fc7 and fc8 and nowhere else.
@@ -21,7 +21,7 @@ pub struct Cli {
     #[command(flatten)]
     pub train: TrainArgs,
 
-    /// Log times: -v of steps and checkpoints, -vv of layers, exchanges and waits of both streams, -vvv of operations.
+    /// Log timings: -v steps and checkpoints, -vv layers and exchanges, -vvv operations.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -31,12 +31,12 @@ Examples:
   alexnet-split                                 train on the images that come with the program, about two minutes
   alexnet-split --recipe fashion --data DIR     the textbook's single tower on your Fashion-MNIST folder
   alexnet-split --set net.fc8=stream0 --lr 0.001 --out runs/try
-  alexnet-split --resume runs/try --epochs 2    go on, to the same bits as a run never stopped
+  alexnet-split --resume runs/try --epochs 2    go on; bit-for-bit identical to an uninterrupted run
   alexnet-split describe                        the paper's network: shapes, parameters, exchanges
   alexnet-split describe --recipe quick --toml  a recipe to change, for --recipe FILE
   alexnet-split predict runs/try                what it sees in some held-out images
   alexnet-split predict runs/try cat.jpg        and in one of yours
-  alexnet-split filters runs/try filters.png    its first kernels, as the paper's figure 3
+  alexnet-split filters runs/try filters.png    its first-layer filters, as the paper's figure 3
   alexnet-split report runs/try                 a page with its curves, streams, filters and mistakes
   alexnet-split prepare DIR data/mine           any folder of images, or ImageNet as you have it, ready for --data
 
@@ -57,7 +57,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show a run's best five classes for image files or held-out images, with the images.
     Predict(PredictArgs),
-    /// Draw a run's first kernels as the paper's figure 3, and measure how the streams differ in colour.
+    /// Draw a run's first-layer filters as the paper's figure 3, and measure how much more colour one stream's have.
     Filters(FiltersArgs),
     /// Print the network: shapes, parameters, multiply-adds, exchanges and memory, by stream.
     Describe(DescribeArgs),
@@ -73,12 +73,12 @@ pub enum Command {
     Export(ExportArgs),
     /// Turn a run of two streams into one of a single stream, or back.
     Convert(ConvertArgs),
-    /// List a run's checkpoints, or check that they are as they were written.
+    /// List a run's checkpoints, or verify their checksums.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
     /// Tell what this machine has for training on GPUs, and what to do about what is missing.
     Doctor(DoctorArgs),
-    /// Compile the GPU kernels, with no GPU, and print their registers, shared memory and spills.
+    /// Compile the CUDA kernels for several GPU architectures; no GPU needed. Prints registers, shared memory, spills.
     Kernels(KernelsArgs),
     /// Print a shell's completions, for a file that the shell reads at its start.
     Completions {
@@ -92,13 +92,13 @@ pub enum Command {
 /// Which network and how: recipe and overrides.
 #[derive(Args, Clone)]
 pub struct RecipeArgs {
-    /// quick, paper, fashion, half, or a TOML file.
+    /// quick, paper, fashion, half, or a TOML file [default: quick for train; paper for describe, bench, check-grads].
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     /// Override one value of the recipe, such as optimizer.lr=0.01 or net.fc8=stream0; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Images a step [recipe: train.batch_size].
+    /// Batch size: images per step [recipe: train.batch_size].
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
     /// Seed of all random numbers [recipe: train.seed].
@@ -109,14 +109,14 @@ pub struct RecipeArgs {
 /// Where it runs.
 #[derive(Args, Clone)]
 pub struct DeviceArgs {
-    /// GPUs: 2, one a stream; 1, both streams on it; 0, the CPU. Without it the best that is there.
+    /// Number of GPUs: 2 = one per stream, 1 = both streams on it, 0 = CPU [default: the most that are usable].
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub gpus: Option<u8>,
     /// CPU threads in all, shared out to the streams [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Matrix products in fp32, or with factors rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
-    /// [recipe: train.precision; default: bf16 on GPUs, fp32 on CPUs and where a run is only looked at]. A resumed run
+    /// [recipe: train.precision; default: bf16 on GPUs, fp32 on CPUs and in eval, predict and export]. A resumed run
     /// keeps its own.
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
     pub precision: Option<PrecisionArg>,
@@ -177,7 +177,7 @@ pub struct PrepareArgs {
     /// Quality of JPEG.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub quality: u8,
-    /// What is held out of a set that is in one piece, of every class.
+    /// Share of each class to hold out if the set has no validation part.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share)]
     pub val_fraction: f64,
     /// What to do with an image that is damaged: stop and name it, or skip it.
@@ -186,7 +186,7 @@ pub struct PrepareArgs {
     /// How many are skipped at most.
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub max_bad_images: usize,
-    /// Threads [default: one a core].
+    /// Threads [default: one per core].
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// Print JSON.
@@ -197,12 +197,13 @@ pub struct PrepareArgs {
 const PREPARE_HELP: &str = "\
 Forms of data sets:
   ImageNet's official files: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
-  a folder for each class, with images below it: in train/ and val/, or in one piece (see --val-fraction)
+  a folder for each class, with images below it: in train/ and val/, or all together (see --val-fraction)
   Hugging Face's parquet shards: train-*.parquet, validation-*.parquet
   WebDataset's tar shards: train-*.tar, val-*.tar, with .cls, or .json with a label; classes.txt if there is one
   CIFAR-10 and CIFAR-100, binary; MNIST's IDX files (these train as they are, too)
 
-Images may be JPEG, PNG, WebP, BMP or GIF, whatever they are called, in any colours, and are turned as their EXIF says.";
+Images may be JPEG, PNG, WebP, BMP or GIF, in any colours, and are turned as their EXIF says. In folders only files
+whose names end in .jpg, .jpeg, .jpe, .png, .webp, .bmp or .gif are read; the format is recognized by content.";
 
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0. ..1.).contains(share));
@@ -217,7 +218,7 @@ pub struct TrainArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Times that every training image is used [recipe: train.epochs].
+    /// Number of passes over the training set [recipe: train.epochs].
     #[arg(long, value_name = "N")]
     pub epochs: Option<u64>,
     /// Stop after this many steps in all.
@@ -229,10 +230,11 @@ pub struct TrainArgs {
     /// Directory of the run [default: runs/<recipe>-<n>].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Resume a run from its newest whole checkpoint; what the recipe says may not be given with it.
+    /// Resume a run from its newest undamaged checkpoint; cannot be combined with --out or with flags that change the
+    /// recipe (--recipe, --set, --batch-size, --seed, --lr).
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set", "batch_size", "seed", "lr"])]
     pub resume: Option<PathBuf>,
-    /// Checkpoints that are kept: the newest N, and the one of the least held-out error [default: 2, or as before].
+    /// Checkpoints to keep: the newest N, and the one with the lowest held-out error [default: 2, or as before].
     #[arg(long, value_name = "N")]
     pub keep: Option<NonZeroUsize>,
     /// Where the loss is NaN, infinite, above a million or jumps: end the run, leave the step out, or go back to the
@@ -280,7 +282,7 @@ pub enum Views {
 pub struct EvalArgs {
     #[command(flatten)]
     pub run: RunArgs,
-    /// Views of each image: 1, the centre, or the paper's 10, whose probabilities are averaged.
+    /// Views of each image: 1 (centre crop) or 10 (the paper's crops, probabilities averaged).
     #[arg(long, value_enum, default_value = "1", value_name = "1|10", hide_possible_values = true)]
     pub views: Views,
     /// Print JSON.
@@ -292,9 +294,9 @@ pub struct EvalArgs {
 pub struct PredictArgs {
     #[command(flatten)]
     pub run: RunArgs,
-    /// Image files (JPEG, PNG, WebP, BMP, GIF), or numbers of held-out images, from 0 [default: the first five of those].
+    /// Image files (JPEG, PNG, WebP, BMP, GIF), or numbers of held-out images, from 0 [default: the first five].
     pub images: Vec<OsString>,
-    /// Print JSON, a line an image.
+    /// Print JSON, one line per image.
     #[arg(long)]
     pub json: bool,
 }
@@ -334,7 +336,7 @@ pub struct CheckGradsArgs {
     pub recipe: RecipeArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Print JSON, a line a check.
+    /// Print JSON, one line per check.
     #[arg(long)]
     pub json: bool,
 }
@@ -352,7 +354,7 @@ pub struct BenchArgs {
     /// Measure the forward pass alone.
     #[arg(long)]
     pub inference: bool,
-    /// A Python with PyTorch: the best way it has to make the same step is measured in turn with ours.
+    /// A Python with PyTorch: also measures PyTorch, alternating steps (tuned as in scripts/bench_pytorch.py).
     #[arg(long, value_name = "PYTHON")]
     pub pytorch: Option<PathBuf>,
     /// What bench --json printed earlier: prints how much faster each layer and pass is now.
@@ -383,7 +385,7 @@ pub enum CheckpointCommand {
 pub struct CheckpointArgs {
     /// The run's directory, or one of its checkpoints.
     pub path: PathBuf,
-    /// Print JSON, a line a checkpoint.
+    /// Print JSON, one line per checkpoint.
     #[arg(long)]
     pub json: bool,
 }
@@ -435,7 +437,7 @@ pub struct RunsArgs {
     /// The folder that the runs are in.
     #[arg(default_value = "runs", value_name = "DIR")]
     pub folder: PathBuf,
-    /// Print JSON, a line a run.
+    /// Print JSON, one line per run.
     #[arg(long)]
     pub json: bool,
 }
