@@ -112,6 +112,9 @@ pub struct DeviceArgs {
     /// Number of GPUs: 2 = one per stream, 1 = both streams on it, 0 = CPU [default: the most that are usable].
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub gpus: Option<u8>,
+    /// What computes: fast, or reference, each operation as simply as it can be written, on the CPU, for tiny networks.
+    #[arg(long, value_enum, default_value_t = BackendArg::Fast, value_name = "fast|reference", hide_possible_values = true)]
+    pub backend: BackendArg,
     /// CPU threads in all, shared out to the streams [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -126,6 +129,13 @@ pub struct DeviceArgs {
     /// How long the GPUs may wait for each other before the run ends with an error.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
     pub exchange_timeout: u16,
+}
+
+/// `--backend`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    Fast,
+    Reference,
 }
 
 /// `--precision`

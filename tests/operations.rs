@@ -4,11 +4,11 @@
 mod support;
 
 use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::backend::reference::definitions::{self as reference, wide};
 use alexnet_split::backend::*;
 use alexnet_split::net::spec::Activation;
 use alexnet_split::rng::{Philox, Purpose};
 use support::normals;
-use support::reference::{self, wide};
 use support::tolerance::{OPERATION, TENSOR_CORE, WINOGRAD_BF16, assert_close};
 
 /// Every test of the list, on every device.
@@ -18,6 +18,12 @@ macro_rules! on_every_device {
             $(#[test]
             fn $name() {
                 super::$name(&super::CpuBackend::default());
+            })*
+        }
+        mod reference_operations {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::CpuBackend::default().as_reference());
             })*
         }
         mod cuda {

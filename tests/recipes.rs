@@ -5,7 +5,8 @@ mod support;
 use alexnet_split::config::Recipe;
 use alexnet_split::net::describe::describe;
 use alexnet_split::net::spec::Net;
-use support::place::{Place, metrics};
+use support::place::{Place, failed, metrics, succeeded};
+use support::tolerance::MERGED;
 
 /// LeNet-5's table, but for its pooling and its sigmoids.
 const LENET: &str = r#"
@@ -105,6 +106,26 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         write(&place, &LENET.replace(row, instead));
         place.fails(&["describe", "--recipe", "own.toml"], 2, &["own.toml", "first"]);
     }
+}
+
+/// The reference's operations train a tiny network to the losses of the fast ones.
+#[test]
+fn the_reference_trains_as_the_fast_operations_do() {
+    let place = Place::new();
+    let losses = |out: &str, backend: &str| {
+        let args = ["--gpus", "0", "--backend", backend, "--steps", "4", "--out", out];
+        let said = succeeded(place.train(&args));
+        assert_eq!(said.contains("operations of the reference"), backend == "reference", "{said}");
+        let rows = metrics(&place.path(out)).into_iter().filter(|row| row["kind"] == "step");
+        rows.map(|row| row["loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let (fast, reference) = (losses("fast", "fast"), losses("reference", "reference"));
+    assert_eq!((fast.len(), reference.len()), (4, 4));
+    for (fast, reference) in fast.iter().zip(&reference) {
+        assert!((fast - reference).abs() <= MERGED * reference, "{fast} beside {reference}");
+    }
+    let bf16 = ["--gpus", "0", "--backend", "reference", "--precision", "bf16"];
+    failed(place.train(&bf16), 5, &["reference", "fp32"]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct CpuBackend {
     precision: Precision,
     /// Held during each operation where two streams share a single core (`--threads 1`).
     permit: Option<Arc<Mutex<()>>>,
+    /// Whether operations are those of the [`reference`].
+    is_reference: bool,
 }
 
 impl CpuBackend {
@@ -38,7 +40,12 @@ impl CpuBackend {
             return Err(Error::Device(problem));
         }
         let permit = (threads < streams).then(|| Arc::new(Mutex::new(())));
-        Ok(vec![CpuBackend { precision, permit }; streams])
+        Ok(vec![CpuBackend { precision, permit, is_reference: false }; streams])
+    }
+
+    /// The same, but its operations are those of the [`reference`], in fp32.
+    pub fn as_reference(self) -> CpuBackend {
+        CpuBackend { is_reference: true, precision: Precision::Fp32, ..self }
     }
 
     fn core(&self) -> Option<MutexGuard<'_, ()>> {
@@ -48,12 +55,16 @@ impl CpuBackend {
 }
 
 /// Operations of the CPU's crate, each on this stream's core: a signature of the trait without `&self` and its result,
-/// and the call.
+/// and the call; in the [`reference`] each has its own name and the same arguments.
 macro_rules! operations {
     ($me:ident => $(fn $name:ident($($arg:ident: $kind:ty),*) => $call:expr;)*) => {
         $(fn $name(&$me, $($arg: $kind),*) -> Result<()> {
             let _core = $me.core();
-            $call;
+            if $me.is_reference {
+                reference::$name($($arg),*);
+            } else {
+                $call;
+            }
             Ok(())
         })*
     };
@@ -66,7 +77,7 @@ impl Backend for CpuBackend {
     const QUEUES: bool = false;
 
     fn instructions(&self) -> String {
-        simd::Level::chosen().name().into()
+        if self.is_reference { "reference".into() } else { simd::Level::chosen().name().into() }
     }
 
     fn alloc(&self, elems: usize) -> Result<Vec<f32>> {

@@ -7,6 +7,7 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod reference;
 
 use std::time::Duration;
 

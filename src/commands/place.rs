@@ -9,7 +9,7 @@ use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
 use alexnet_split_cpu::simd;
 
-use crate::cli::{DeviceArgs, PrecisionArg, TransportArg};
+use crate::cli::{BackendArg, DeviceArgs, PrecisionArg, TransportArg};
 
 /// The fastest that learns as fp32 does (tests/gpus.rs): half the tensor cores' time of tf32.
 const DEFAULT_PRECISION: Precision = Precision::Bf16;
@@ -18,18 +18,22 @@ const DEFAULT_PRECISION: Precision = Precision::Bf16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// This machine's CPU, and why not a GPU if nobody said so.
-    Cpu { threads: usize, precision: Precision, why: String },
+    Cpu { threads: usize, precision: Precision, is_reference: bool, why: String },
     /// So many GPUs.
     Gpus(usize),
 }
 
 /// What the flags ask for; without `--gpus` the best that is there. `precision` as in [`gpu_options`].
 pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Place {
+    let is_reference = args.backend == BackendArg::Reference;
     let cpu = |why| {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = args.threads.map_or_else(all, usize::from);
-        Place::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), why }
+        Place::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), is_reference, why }
     };
+    if is_reference {
+        return cpu(", operations of the reference".into());
+    }
     match args.gpus {
         Some(0) => cpu(String::new()),
         Some(gpus) => Place::Gpus(gpus.into()),
@@ -98,9 +102,9 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str
 macro_rules! on_place {
     ($place:expr, $options:expr, $streams:expr, |$seats:ident, $about:ident| $body:expr) => {
         match $place {
-            $crate::commands::place::Place::Cpu { threads, precision, why } => {
+            $crate::commands::place::Place::Cpu { threads, precision, is_reference, why } => {
                 let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
-                let $seats = alexnet_split::engine::pair::Seat::on_cpu($streams, threads, precision)?;
+                let $seats = alexnet_split::engine::pair::Seat::on_cpu($streams, threads, precision, is_reference)?;
                 $body
             }
             $crate::commands::place::Place::Gpus(gpus) => {

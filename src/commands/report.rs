@@ -55,6 +55,7 @@ fn held_out(args: &ReportArgs) -> HeldOutPart {
 fn look(args: &ReportArgs) -> Result<HeldOut> {
     // The CPU, even where there are GPUs: those may be training this run.
     let device = DeviceArgs {
+        backend: crate::cli::BackendArg::Fast,
         gpus: Some(0),
         threads: args.threads,
         precision: None,

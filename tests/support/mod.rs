@@ -1,4 +1,4 @@
-//! What the tests share: tiny networks, random values, the tolerance table, naive reference operations.
+//! What the tests share: tiny networks, random values, the tolerance table.
 #![allow(dead_code)] // each test file uses its part
 
 pub mod forms;
@@ -7,7 +7,6 @@ pub mod jpegs;
 pub mod place;
 pub mod prepared;
 pub mod process;
-pub mod reference;
 pub mod softgpu;
 pub mod tolerance;
 pub mod trace;
@@ -49,7 +48,7 @@ pub fn pair(options: &NetOptions, capacity: usize, threads: usize) -> (Net, Pair
 /// The same with products of bf16; `None`, and a word, on a CPU that has none.
 pub fn pair_in_bf16(options: &NetOptions, capacity: usize, threads: usize) -> Option<(Net, Pair<CpuBackend>)> {
     let net = Net::from_options(options).unwrap();
-    let Ok(seats) = Seat::on_cpu(net.streams, threads, Precision::Bf16) else {
+    let Ok(seats) = Seat::on_cpu(net.streams, threads, Precision::Bf16, false) else {
         eprintln!("skipped: this CPU has no AVX512_BF16");
         return None;
     };

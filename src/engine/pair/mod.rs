@@ -53,7 +53,7 @@ pub struct Pair<B: Backend> {
 impl Pair<CpuBackend> {
     /// The network on this machine's CPU in fp32; see [`Pair::new`].
     pub fn on_cpu(net: &Net, capacity: usize, states: usize, threads: usize, scaling: DropoutScaling) -> Result<Self> {
-        Pair::new(net, Seat::on_cpu(net.streams, threads, Precision::Fp32)?, None, capacity, states, scaling)
+        Pair::new(net, Seat::on_cpu(net.streams, threads, Precision::Fp32, false)?, None, capacity, states, scaling)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, Precision};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exchange::Exchange;
 use crate::exchange::local;
 
@@ -19,17 +19,28 @@ pub struct Seat<B: Backend> {
 }
 
 impl Seat<CpuBackend> {
-    /// Seats for all streams on this machine's CPU with `threads` threads in all.
+    /// Seats for all streams on this machine's CPU with `threads` threads in all, with the fast operations or those of
+    /// the [`reference`](crate::backend::reference).
     ///
     /// Fails where the CPU cannot multiply in that precision.
-    pub fn on_cpu(streams: usize, threads: usize, precision: Precision) -> Result<Vec<Seat<CpuBackend>>> {
+    pub fn on_cpu(
+        streams: usize,
+        threads: usize,
+        precision: Precision,
+        is_reference: bool,
+    ) -> Result<Vec<Seat<CpuBackend>>> {
+        if is_reference && precision != Precision::Fp32 {
+            return Err(Error::Device(
+                "the reference's operations are fp32; leave --precision out, or --backend".into(),
+            ));
+        }
         let threads = threads.max(1);
         let (ours, theirs) = local::connect();
         let ends: [Box<dyn Exchange<CpuBackend>>; 2] = [Box::new(ours), Box::new(theirs)];
         let seats = CpuBackend::for_streams(streams, threads, precision)?.into_iter().zip(ends).enumerate();
         let seat = |(stream, (backend, end)): (usize, (CpuBackend, Box<dyn Exchange<CpuBackend>>))| Seat {
             stream,
-            backend,
+            backend: if is_reference { backend.as_reference() } else { backend },
             exchange: (streams > 1).then_some(end),
             // Cores are shared out evenly; stream 0 gets the odd one.
             threads: ((threads + streams - 1 - stream) / streams).max(1),

@@ -1,7 +1,7 @@
 //! Every operation as its definition says, in f64, one loop an index. Slow and plain: this is what the fast ones are
 //! compared with.
 
-use alexnet_split::backend::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, Window};
+use crate::shapes::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, Window};
 
 /// f32 values as f64.
 pub fn wide(values: &[f32]) -> Vec<f64> {
@@ -140,10 +140,8 @@ pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
         for p in 0..s.p {
             for q in 0..s.q {
                 let at = |i: usize| (map * s.h + p * s.stride + i / s.window) * s.w + q * s.stride + i % s.window;
-                let first = (0..s.window * s.window)
-                    .map(at)
-                    .reduce(|best, place| if x[place] > x[best] { place } else { best });
-                places.push(first.unwrap());
+                let rest = (1..s.window * s.window).map(at);
+                places.push(rest.fold(at(0), |best, place| if x[place] > x[best] { place } else { best }));
             }
         }
     }
