@@ -1,4 +1,4 @@
-//! The house: imports run one way. ARCHITECTURE.md says why.
+//! The house: imports run one way, and files stay small. ARCHITECTURE.md says why.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,9 @@ const ORDER: [&str; 14] = [
     "error", "rng", "shapes", "text", "disk", "data", "net", "config", "backend", "exchange", "engine", "run", "train",
     "show",
 ];
+
+/// Lines of a file; more is two purposes.
+const FILE_LINES: usize = 400;
 
 /// Every Rust file under a folder, with its text.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
@@ -87,4 +90,20 @@ fn an_import_that_runs_back_up_is_found() {
     ];
     let right = file("engine/mod.rs", "use crate::net::plan::Plan; // not crate::show");
     assert_eq!(climbs(&[&wrong[..], &[right]].concat()).len(), wrong.len());
+}
+
+#[test]
+fn files_are_small() {
+    let mut lines_of_all = 0;
+    for folder in ["src", "crates", "tests", "benches", "examples"] {
+        let mut lines_of_folder = 0;
+        for (path, text) in sources(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= FILE_LINES, "{} has {lines} lines, {FILE_LINES} at most", path.display());
+            lines_of_folder += lines;
+        }
+        eprintln!("{folder}: {lines_of_folder} lines of Rust");
+        lines_of_all += lines_of_folder;
+    }
+    eprintln!("in all: {lines_of_all}");
 }
