@@ -1,4 +1,4 @@
-//! What can go wrong, said so that a user can act on it, and the exit code that each kind ends the program with.
+//! Every failure, told so that a user can act on it, and the exit code that each kind ends the program with.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub enum Error {
     Recipe {
         /// The dotted key, or the recipe's name.
         key: String,
-        /// What is wrong, and what would be right.
+        /// The problem, and what would be right.
         problem: String,
     },
     /// The table cannot be applied to the image, or cannot be split.
@@ -22,7 +22,7 @@ pub enum Error {
     Net {
         /// The layer's name.
         layer: String,
-        /// What is wrong, and what would be right.
+        /// The problem, and what would be right.
         problem: String,
     },
     /// A data file is missing or malformed.
@@ -30,7 +30,7 @@ pub enum Error {
     Data {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
     /// A run directory or checkpoint cannot be used.
@@ -38,7 +38,7 @@ pub enum Error {
     Run {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
     /// A checkpoint is not as it was written.
@@ -46,7 +46,7 @@ pub enum Error {
     DamagedCheckpoint {
         /// Its folder.
         path: PathBuf,
-        /// What is wrong with which file.
+        /// The problem, and the file.
         problem: String,
     },
     /// The disk has no room for a run's checkpoints.
@@ -60,7 +60,7 @@ pub enum Error {
     /// The user or the system ended the run, which has been saved.
     #[error("ended by {signal}: saved {} after step {step}; go on with --resume {}", checkpoint.display(), run.display())]
     Interrupted {
-        /// What ended it.
+        /// The signal.
         signal: Signal,
         /// Steps done.
         step: u64,
@@ -85,7 +85,7 @@ pub enum Error {
     /// A GPU, or what it takes to use it, is missing or failed.
     #[error("{message}")]
     Gpu {
-        /// What kind of trouble; decides the exit code.
+        /// The kind of trouble; decides the exit code.
         trouble: GpuTrouble,
         /// What happened, to what, and what to do.
         message: String,
@@ -95,7 +95,7 @@ pub enum Error {
     Diverged {
         /// The step.
         step: u64,
-        /// What is wrong with the loss.
+        /// The problem with the loss.
         why: String,
         /// Where the details and the last good weights are, and what to do.
         advice: String,
@@ -105,7 +105,7 @@ pub enum Error {
     ExchangeClosed {
         /// The stream that was left alone.
         stream: usize,
-        /// What it was exchanging.
+        /// The exchange under way.
         what: String,
     },
     /// The other stream sent something else than what was due: the two do not run the same network.
@@ -113,9 +113,9 @@ pub enum Error {
     ExchangeMismatch {
         /// The stream that noticed.
         stream: usize,
-        /// What was due.
+        /// The swap that was due.
         expected: String,
-        /// What came.
+        /// The swap that came.
         found: String,
     },
     /// A stream's thread panicked: a defect of this program.
@@ -146,7 +146,7 @@ fn is_full(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// What ends a run in good order.
+/// A signal that ends a run in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Ctrl-C.
@@ -164,7 +164,7 @@ impl std::fmt::Display for Signal {
     }
 }
 
-/// What can be wrong with GPUs, each with an exit code of its own.
+/// The kinds of trouble with GPUs, each with an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GpuTrouble {
     /// No NVIDIA driver, or one that does not answer.
@@ -225,7 +225,7 @@ impl Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }
 
-    /// What is wrong, without the file that it is wrong with.
+    /// The problem, without the file's name.
     pub fn problem(&self) -> String {
         match self {
             Error::Data { problem, .. } | Error::Run { problem, .. } => problem.clone(),

@@ -104,7 +104,7 @@ fn read_report(path: &std::path::Path) -> Result<Report> {
 fn flops_per_image(plans: &[Plan], inference: bool) -> f64 {
     let layers = || plans.iter().flat_map(|plan| &plan.layers);
     let macs: u64 = layers().map(|layer| layer.macs()).sum();
-    let first: u64 = layers().filter(|layer| layer.x == 0).map(|layer| layer.macs()).sum();
+    let first: u64 = layers().filter(|layer| layer.reads_image()).map(|layer| layer.macs()).sum();
     2. * if inference { macs } else { 3 * macs - first } as f64
 }
 
@@ -122,7 +122,7 @@ fn layer_reports(plans: &[Plan], times: &[StreamTimes], n: usize) -> Vec<LayerRe
         let gflops = Pass::ALL.map(|pass| {
             let products = match pass {
                 Pass::Forward => 1,
-                Pass::Backward if plans[0].layers[index].x == 0 => 1,
+                Pass::Backward if plans[0].layers[index].reads_image() => 1,
                 Pass::Backward => 2,
                 Pass::Update => 0,
             };

@@ -1,11 +1,11 @@
-//! What `bench` found, for people, as JSON, and beside an earlier run.
+//! The report of `bench`, for people, as JSON, and beside an earlier run.
 
 use serde::{Deserialize, Serialize};
 
 /// A measurement.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// What it ran on.
+    /// The device.
     pub device: String,
     /// The CPU's instructions in use.
     #[serde(default)]
@@ -45,7 +45,7 @@ pub struct LayerReport {
     pub gb_per_s: [Option<f64>; 3],
 }
 
-/// What PyTorch did in the same run.
+/// PyTorch in the same run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PeerReport {
     /// Version and variant.

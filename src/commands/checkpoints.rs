@@ -16,7 +16,7 @@ pub fn checkpoint(command: &CheckpointCommand) -> Result<()> {
     }
 }
 
-/// What `checkpoint.json` says; hashes are not looked at.
+/// The contents of `checkpoint.json`; hashes are not looked at.
 fn list(args: &CheckpointArgs) -> Result<()> {
     let generations = generations(&args.path)?;
     let states: Vec<_> = generations.iter().map(|generation| checkpoint::load_state(&generation.path)).collect();

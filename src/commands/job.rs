@@ -1,4 +1,5 @@
-//! What is to be trained, from which step, and in which directory; which nobody else may train in from then on.
+//! The job of a training process: the run, the step that it begins at, and its directory, which nobody else may train
+//! in from then on.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::cli::TrainArgs;
 /// Checkpoints that are kept, besides the best.
 const DEFAULT_KEEP: usize = 2;
 
-/// What is to be trained: the same in every process of a run.
+/// The job: the same in every process of a run.
 #[derive(Serialize, Deserialize)]
 pub struct Job {
     pub recipe: Recipe,
@@ -49,7 +50,7 @@ impl Start {
     }
 }
 
-/// What keeps other processes out of a run's directory until it is opened.
+/// The claim that keeps other processes out of a run's directory until it is opened.
 pub enum Hold {
     /// A new one's folder.
     Folder(Option<NewFolder>),

@@ -55,7 +55,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// What the program was started with, for a run's journal.
+/// The command line, for a run's journal.
 fn command_line() -> Vec<String> {
     std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect()
 }

@@ -18,7 +18,7 @@ pub struct Peer {
     child: Child,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
-    /// What runs there.
+    /// The program that runs there.
     pub about: String,
 }
 

@@ -39,7 +39,7 @@ pub fn runs(args: &RunsArgs) -> Result<()> {
     Ok(())
 }
 
-/// What is not a number is null.
+/// A value that is not a number is null.
 fn finite(value: Option<f64>) -> Option<f64> {
     value.filter(|value| value.is_finite())
 }

@@ -1,4 +1,4 @@
-//! What a run says before its first step and after its last one.
+//! The words of a run before its first step and after its last one.
 
 use std::path::Path;
 

@@ -25,7 +25,7 @@ pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What the run calls itself.
+    /// The run's name.
     pub name: String,
     /// The network.
     pub net: NetOptions,
@@ -97,7 +97,7 @@ fn precision_or_auto<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     }
 }
 
-/// What is done where the loss is not finite, or jumps; in any case the update of that step is not made.
+/// The policy for a loss that is not finite, or jumps; in any case the update of that step is not made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBadLoss {

@@ -34,7 +34,7 @@ pub enum ScheduleKind {
     Source,
 }
 
-/// What the 2012 code changed after an epoch.
+/// A change that the 2012 code made after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
     /// All rates are divided by ten.
@@ -45,7 +45,7 @@ pub enum Change {
     NoColourNoise,
 }
 
-/// What changed in the 90 epochs of the 2012 code, after how many.
+/// The changes in the 90 epochs of the 2012 code, after how many.
 const SOURCE: [(u64, Change); 6] = [
     (25, Change::Drop),
     (51, Change::Drop),

@@ -67,7 +67,7 @@ pub struct Shard {
 pub struct Bad {
     /// Where it was.
     pub name: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
@@ -95,11 +95,11 @@ pub struct Description {
     /// Of the mean image's file; sets of earlier versions have none.
     #[serde(default)]
     pub mean: Option<Seal>,
-    /// What was prepared, and its form.
+    /// The set that was prepared, and its form.
     pub source: String,
     /// The form that it had.
     pub form: String,
-    /// What was left out.
+    /// The images that were left out.
     pub bad_images: Vec<Bad>,
 }
 

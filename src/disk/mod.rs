@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// What the disk is asked to do; a process may die before any of them.
+/// An operation on the disk; a process may die before any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A folder or an empty file is made.

@@ -16,7 +16,7 @@ use crate::exchange::copies;
 use crate::exchange::nccl::{self, NcclExchange};
 use crate::exchange::self_test::{SelfTest, self_test};
 
-/// What carries values between two GPUs.
+/// The transport between two GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// NCCL, which finds the best way there is.

@@ -29,7 +29,7 @@ pub struct World {
 }
 
 impl World {
-    /// What the environment says; `None` where this is the only process.
+    /// The setting in the environment; `None` where this is the only process.
     ///
     /// Fails where it is contradictory or not two processes.
     pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Option<World>> {

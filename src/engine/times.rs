@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::net::swap::Pass;
 
-/// What a stream was doing.
+/// The activity of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activity {

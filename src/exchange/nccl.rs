@@ -26,7 +26,7 @@ const OLDEST: i32 = 21800;
 /// NCCL's mark for a field that is left to it.
 const UNSET: i32 = i32::MIN;
 
-/// What both ranks must know to meet.
+/// The identifier that both ranks need to meet.
 pub type UniqueId = [u8; 128];
 
 /// NCCL's version as it counts it: 22703 for 2.27.3.

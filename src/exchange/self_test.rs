@@ -15,7 +15,7 @@ const SIZES: [usize; 2] = [256, 128 * 128 * 13 * 13];
 /// Swaps of each size; the fastest counts.
 const ROUNDS: u64 = 4;
 
-/// What the self-test measured at one end.
+/// The result of the self-test at one end.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SelfTest {
     /// Time of a swap of a few values.

@@ -1,4 +1,4 @@
-//! What the table amounts to: shapes, parameters, work, exchanged bytes and memory.
+//! The table in numbers: shapes, parameters, work, exchanged bytes and memory.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! What one stream does: the table resolved to shapes, buffers and parameters.
+//! The plan of one stream: the table resolved to shapes, buffers and parameters.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct Plan {
 pub struct PlannedLayer {
     /// `conv1`, `relu1`, `norm1`, `pool1`, `drop6`, `loss`...
     pub name: Arc<str>,
-    /// What to do, with its shapes.
+    /// The operation, with its shapes.
     pub op: Op,
     /// The buffer it reads.
     pub x: Slot,
@@ -91,7 +91,7 @@ pub enum Op {
     Absent,
 }
 
-/// What a parameter is.
+/// The kinds of parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {
     /// A weight block; weight decay applies.
@@ -138,6 +138,11 @@ impl Op {
 }
 
 impl PlannedLayer {
+    /// Whether it is the first one, which reads the image.
+    pub fn reads_image(&self) -> bool {
+        self.x == 0
+    }
+
     /// Whether the gradient by its input takes the place of one that is there: the one by its output, or for fused
     /// layers the input itself.
     pub fn works_in_place(&self) -> bool {
@@ -202,14 +207,14 @@ impl Plan {
 
     /// Elements an image of the largest gradient that needs a buffer of its own.
     pub fn largest_gradient(&self) -> usize {
-        let by_inputs = self.layers.iter().filter(|layer| layer.x != 0 && !layer.works_in_place());
+        let by_inputs = self.layers.iter().filter(|layer| !layer.reads_image() && !layer.works_in_place());
         let of_loss = self.layers.last().map(|last| last.x);
         by_inputs.map(|layer| layer.x).chain(of_loss).map(|slot| self.slots[slot]).max().unwrap_or(0)
     }
 
     /// Whether nothing writes to the image or sends it: streams can share it.
     pub fn only_reads_image(&self) -> bool {
-        let mut readers = self.layers.iter().filter(|layer| layer.x == 0 || layer.y == 0);
+        let mut readers = self.layers.iter().filter(|layer| layer.reads_image() || layer.y == 0);
         readers.all(|layer| layer.y != 0 && layer.crossing.is_none() && matches!(layer.op, Op::Conv(_) | Op::Dense(_)))
     }
 

@@ -19,7 +19,7 @@ const KINDS: [(&str, &[&str]); 5] = [
     ("dropout", &[]),
 ];
 
-/// What stands for as many units as there are classes.
+/// The word for as many units as there are classes.
 const CLASSES: &str = "classes";
 
 impl<'de> Deserialize<'de> for Layer {

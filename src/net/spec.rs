@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What a layer reads: the output of its own stream, or of both.
+/// The input of a layer: the output of its own stream, or of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
     /// This stream's output of the layer before; in the first layer the image, which every stream gets whole.
@@ -45,7 +45,7 @@ pub struct Conv {
     pub pad: usize,
     /// Output size rounded up: taps beyond the right and bottom edge read 0 (cuda-convnet; 224 -> 55).
     pub round_up: bool,
-    /// What it reads.
+    /// Its input.
     pub reads: Reads,
     /// Initial bias (paper, section 5).
     pub bias: f32,
@@ -82,7 +82,7 @@ pub struct Dense {
     pub name: String,
     /// Units, both streams together; `None` for one a class.
     pub out: Option<usize>,
-    /// What it reads.
+    /// Its input.
     pub reads: Reads,
     /// Initial bias (paper, section 5).
     pub bias: f32,

@@ -1,4 +1,4 @@
-//! What an exchange is about.
+//! The subject of an exchange.
 
 use std::fmt;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ const SHOWN_STEPS: u64 = 10_000;
 /// How long a lock is waited for: `runs` and `report` hold it for a moment to see whether somebody else does.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a run was started with, besides its recipe.
+/// The start of a run, besides its recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Version of this program.
@@ -310,7 +310,7 @@ pub fn store_recipe(run: &Path, recipe: &Recipe) -> Result<()> {
     write_whole(&run.join(files::RECIPE), recipe.to_toml().as_bytes())
 }
 
-/// What an existing run was started with.
+/// The start of an existing run.
 pub fn load_info(run: &Path) -> Result<RunInfo> {
     let path = run.join(files::INFO);
     if !path.exists() {

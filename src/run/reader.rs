@@ -1,4 +1,4 @@
-//! What a run has left on disk so far, read without disturbing it; for `report` and `runs`.
+//! A run as it stands on disk, read without disturbing it; for `report` and `runs`.
 
 use super::dir::is_run;
 use super::files;
@@ -219,7 +219,7 @@ impl Run {
         })
     }
 
-    /// What it was warned of.
+    /// Its warnings.
     pub fn warnings(&self) -> impl Iterator<Item = (f64, &str)> {
         self.journal.iter().filter_map(|event| match event {
             Event::Warning { unix_s, text } => Some((*unix_s, text.as_str())),

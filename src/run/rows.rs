@@ -18,7 +18,7 @@ pub enum Row {
     Filters(Filters),
     /// An update that was not made.
     Skipped(Skipped),
-    /// What other versions write.
+    /// The field as other versions write it.
     #[serde(other)]
     Other,
 }
@@ -139,7 +139,7 @@ pub enum Event {
         /// Seconds since 1970.
         #[serde(default)]
         unix_s: f64,
-        /// What it is.
+        /// The warning.
         #[serde(default)]
         text: String,
     },
@@ -154,7 +154,7 @@ pub enum Event {
     },
     /// The process ended in order.
     End(End),
-    /// What other versions write.
+    /// The field as other versions write it.
     #[serde(other)]
     Other,
 }
@@ -173,7 +173,7 @@ pub struct Start {
     pub version: String,
     /// Of its source, short.
     pub commit: Option<String>,
-    /// What trains.
+    /// The training process.
     pub device: String,
     /// The machine.
     pub host: Host,
@@ -197,7 +197,7 @@ pub struct End {
     pub how: String,
     /// The program's.
     pub exit_code: i64,
-    /// What it said.
+    /// Its output.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a person sees: progress, logs, the trace, the report page.
+//! The display: progress, logs, the trace, the report page.
 
 pub mod logs;
 pub mod page;

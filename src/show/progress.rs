@@ -28,7 +28,7 @@ const TELL_TIME_AFTER: u64 = 5;
 /// A training step's time beside that of evaluating as many images: forward, and backward by weights and by inputs.
 const PASSES: f64 = 3.;
 
-/// What a run has to do, besides its steps.
+/// The work of a run, besides its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     /// Images a step.

@@ -27,7 +27,7 @@ pub struct StepReport {
     pub epoch: u64,
     /// Learning rate.
     pub lr: f32,
-    /// What came of the batch.
+    /// The result of the batch.
     pub result: BatchResult,
     /// Time for batch, gradients and update.
     pub time: Duration,
@@ -42,7 +42,7 @@ pub struct EvalReport {
     pub step: u64,
     /// Epochs done or begun.
     pub epoch: u64,
-    /// What came of all batches.
+    /// The sum over all batches.
     pub result: BatchResult,
 }
 

@@ -3,7 +3,7 @@
 
 use crate::run::files;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -190,7 +190,11 @@ impl<B: Backend> Session<B> {
         let start = Instant::now();
         let batch = tracing::debug_span!("batch").in_scope(|| loader.wait())?;
         let (waited, seed, epoch) = (start.elapsed(), self.recipe.train.seed, step / self.steps_per_epoch());
-        self.waited = Some(self.waited.map_or_else(Default::default, |(time, steps)| (time + waited, steps + 1)));
+        // The first step's batch cannot have been made ahead.
+        self.waited = match self.waited {
+            None => Some((Duration::ZERO, 0)),
+            Some((time, steps)) => Some((time + waited, steps + 1)),
+        };
         self.strike(step + 1)?;
         let began = Instant::now();
         let Session { recipe, state, pair, data, .. } = self;

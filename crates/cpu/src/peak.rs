@@ -1,4 +1,4 @@
-//! What the machine could do at most: the figures that speeds are compared with.
+//! The machine's peaks: the figures that speeds are compared with.
 
 #![allow(clippy::needless_range_loop)] // see the loop's own comment
 

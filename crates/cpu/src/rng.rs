@@ -4,7 +4,7 @@
 //! The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), the one
 //! that CUDA libraries use, so that a kernel can make the same numbers in a few instructions.
 
-/// What a random number is for. Part of the key, so that two uses never share numbers.
+/// The purpose of a random number. Part of the key, so that two uses never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {

@@ -1,4 +1,4 @@
-//! What the operations of the network are told besides their buffers: shapes and constants, the same for every device.
+//! Shapes and constants of the network's operations, the same for every device.
 
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,7 @@ pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
 /// Sets of vector instructions, the narrowest first. Sums differ in their last bits from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What every processor of the architecture has, a number at a time.
+    /// The instructions that every processor of the architecture has, a number at a time.
     Plain,
     /// 64-bit ARM: vectors of 4 numbers, fused multiply-add.
     Neon,

@@ -14,7 +14,7 @@ use crate::error::{Error, GpuTrouble, Result};
 /// Oldest driver, as CUDA version: the bindings are made for it.
 const OLDEST_DRIVER: i32 = 12000;
 
-/// What is known of a GPU without using it.
+/// The facts of a GPU that are known without using it.
 #[derive(Clone, Debug)]
 pub struct GpuInfo {
     /// Its number, from 0, among those that CUDA_VISIBLE_DEVICES shows.
@@ -138,7 +138,7 @@ impl Gpu {
         Ok(Gpu { info: Arc::new(info), context })
     }
 
-    /// What is known of it.
+    /// The facts known of it.
     pub fn info(&self) -> &GpuInfo {
         &self.info
     }

@@ -126,7 +126,7 @@ pub fn nccl() -> Result<&'static Nccl> {
     })
 }
 
-/// What NVRTC or NCCL says, as text.
+/// A message of NVRTC or NCCL, as text.
 ///
 /// # Safety
 /// `text` must be null or a C string that lives for the call.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// What image files are called; what they are is told by their bytes.
 pub const ENDINGS: [&str; 7] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif"];
 
-/// What these forms are called.
+/// The names of these forms.
 pub const FORMS: [&str; 2] = ["a folder a class", "train and val with a folder a class"];
 
 const TRAIN: [&str; 2] = ["train", "training"];
@@ -65,7 +65,7 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// What was left alone.
+/// The things left alone.
 #[derive(Default)]
 struct Notes {
     hidden: Vec<PathBuf>,

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-/// What a field holds.
+/// The contents of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Numbers, whatever their type.

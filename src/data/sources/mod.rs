@@ -114,7 +114,7 @@ impl Part {
 
 /// A data set as it was found.
 pub struct Sources {
-    /// What its form is called.
+    /// The name of its form.
     pub form: &'static str,
     /// To train on.
     pub train: Part,

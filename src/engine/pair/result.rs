@@ -1,6 +1,6 @@
-//! What came of a batch.
+//! The result of a batch.
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BatchResult {
     /// Images.

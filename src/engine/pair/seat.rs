@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::exchange::Exchange;
 use crate::exchange::local;
 
-/// What a stream runs on.
+/// The device and the threads that a stream runs on.
 pub struct Seat<B: Backend> {
     /// Which stream.
     pub stream: usize,

@@ -29,7 +29,7 @@ struct ParamBuffers<B: Backend> {
     state: Vec<B::Buffer>,
 }
 
-/// What a stream knows of a batch when it is done.
+/// The scores of a batch in one stream.
 #[derive(Clone, Debug)]
 pub struct Scores {
     /// For each image its loss (over all classes) and how many of this stream's classes rank above the label.
@@ -125,7 +125,7 @@ impl<B: Backend> Stream<B> {
         })
     }
 
-    /// What this stream runs.
+    /// This stream's layers.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }

@@ -75,7 +75,7 @@ impl<B: Backend> Stream<B> {
                 // The own block while the other stream's activations are on their way.
                 if let Some(p) = layer.params {
                     let (x, y) = match shared {
-                        Some(input) if layer.x == 0 => (input, &mut activations[layer.y]),
+                        Some(input) if layer.reads_image() => (input, &mut activations[layer.y]),
                         _ => {
                             let [x, y] = disjoint(activations, [layer.x, layer.y]);
                             (&*x, y)
@@ -188,7 +188,7 @@ impl<B: Backend> Stream<B> {
             Reached::Buffer(_) => &*own,
             Reached::Slot(slot) => &activations[slot],
         };
-        let needs_dx = layer.x != 0; // nobody asks for the gradient by the image
+        let needs_dx = !layer.reads_image(); // nobody asks for the gradient by the image
         let x = shared.filter(|_| !needs_dx).unwrap_or(&activations[layer.x]);
         let y = &activations[layer.y];
         match &layer.op {

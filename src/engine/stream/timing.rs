@@ -12,7 +12,7 @@ use crate::exchange::Exchange;
 use crate::net::swap::Pass;
 use crate::net::swap::Swap;
 
-/// What was done between two marks.
+/// A piece of work between two marks.
 pub(super) struct Marked<M> {
     layer: usize,
     pass: Pass,

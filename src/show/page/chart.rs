@@ -59,7 +59,7 @@ pub struct Mark {
     pub step: f64,
     /// Whether an update was skipped there; else the run went on there.
     pub skipped: bool,
-    /// What the pointer shows over it.
+    /// The text under the pointer.
     pub title: String,
 }
 
@@ -69,7 +69,7 @@ pub struct Chart<'a> {
     pub id: &'a str,
     /// Above the chart.
     pub title: &'a str,
-    /// What is measured, in which unit: beside the title.
+    /// The quantity and its unit: beside the title.
     pub unit: &'a str,
     /// Steps.
     pub x: Axis,

@@ -136,7 +136,7 @@ pub fn of_several(runs: &[Run]) -> String {
 /// Colours of runs that the style sheet has; then they come again, dashed.
 const COLOURS: usize = 8;
 
-/// What gives a run its colour, and its dashes.
+/// A run's colour and dashes.
 pub fn run_class(number: usize) -> String {
     let round = number / COLOURS;
     format!(

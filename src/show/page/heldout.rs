@@ -24,7 +24,7 @@ pub struct HeldOut {
     pub of: usize,
     /// Class names by label.
     pub classes: Vec<String>,
-    /// What came of each.
+    /// The result of each.
     pub verdicts: Vec<Verdict>,
     /// The worst and the best, with their pictures.
     pub worst: Vec<Shown>,
@@ -32,7 +32,7 @@ pub struct HeldOut {
     pub best: Vec<Shown>,
 }
 
-/// What came of an image.
+/// The result of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
     /// Its number in the set.

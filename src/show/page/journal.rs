@@ -1,4 +1,4 @@
-//! What a run was started with and what happened to it: recipe, environment, warnings, starts and ends.
+//! A run's start and its events: recipe, environment, warnings, starts and ends.
 
 use super::html::{duration, escape, table, time};
 use crate::run::reader::{Run, State};

@@ -20,7 +20,7 @@ use self::heldout::HeldOut;
 use self::html::{duration, escape, percent, short, time};
 use crate::run::reader::{Run, State};
 
-/// What the page says about held-out images.
+/// The page's part about held-out images.
 pub enum HeldOutPart {
     /// Nobody asked for it.
     LeftOut,
