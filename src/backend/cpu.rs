@@ -17,7 +17,7 @@ pub struct CpuBackend {
     precision: Precision,
     /// Held during each operation where two streams share a single core (`--threads 1`).
     permit: Option<Arc<Mutex<()>>>,
-    /// Whether operations are those of the [`reference`].
+    /// Whether operations are those of the [`reference`](mod@super::reference).
     is_reference: bool,
 }
 
@@ -43,7 +43,7 @@ impl CpuBackend {
         Ok(vec![CpuBackend { precision, permit, is_reference: false }; streams])
     }
 
-    /// The same, but its operations are those of the [`reference`], in fp32.
+    /// The same, but its operations are those of the [`reference`](mod@super::reference), in fp32.
     pub fn as_reference(self) -> CpuBackend {
         CpuBackend { is_reference: true, precision: Precision::Fp32, ..self }
     }
@@ -55,7 +55,7 @@ impl CpuBackend {
 }
 
 /// Operations of the CPU's crate, each on this stream's core: a signature of the trait without `&self` and its result,
-/// and the call; in the [`reference`] each has its own name and the same arguments.
+/// and the call; in the [`reference`](mod@super::reference) each has its own name and the same arguments.
 macro_rules! operations {
     ($me:ident => $(fn $name:ident($($arg:ident: $kind:ty),*) => $call:expr;)*) => {
         $(fn $name(&$me, $($arg: $kind),*) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The reference: every operation as simply as it can be written, in f64 on one core. What a reader reads first, and
 //! what the fast ones are compared with; `--backend reference` trains with it, for tiny networks.
 //!
-//! `definitions.rs` has the formulas; here they are given the buffers of [`Backend`](super::Backend), whose methods say
+//! `definitions.rs` has the formulas; here they are given the buffers of [`Backend`], whose methods say
 //! what each one computes.
 
 pub mod definitions;

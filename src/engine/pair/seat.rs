@@ -20,7 +20,7 @@ pub struct Seat<B: Backend> {
 
 impl Seat<CpuBackend> {
     /// Seats for all streams on this machine's CPU with `threads` threads in all, with the fast operations or those of
-    /// the [`reference`](crate::backend::reference).
+    /// the [`reference`](mod@crate::backend::reference).
     ///
     /// Fails where the CPU cannot multiply in that precision.
     pub fn on_cpu(
