@@ -78,7 +78,7 @@ fn streams_and_exchanges_are_fields_of_a_row() {
 fn what_is_wrong_is_told_by_file_and_layer() {
     let place = Place::new();
     let conv2 = "{ conv = \"conv2\", out = 16, kernel = 5, std = 0.1 }";
-    let wrong: [(&str, &str, &[&str]); 15] = [
+    let wrong: [(&str, &str, &[&str]); 18] = [
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, strid = 2 }", &["conv2", "strid", "stride, pad"]),
         (conv2, "{ conv = \"conv2\", out = 16 }", &["conv2", "no kernel"]),
         (conv2, "{ conv = \"conv2\", out = 0, kernel = 5 }", &["conv2", "out = 0", "at least 1"]),
@@ -92,6 +92,9 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         (conv2, "7", &["7 is no layer"]),
         (conv2, "{ dropout = 1.0 }", &["dropout = 1.0", "below 1"]),
         ("\"classes\"", "10", &["fc5", "classes"]),
+        ("out = 84", "out = 84, on = \"stream0\"", &["fc4", "last dense layer"]),
+        ("image_size = 28", "image_size = 28\nstreams = 0", &["net.streams", "0"]),
+        (conv2, "{ conv = \"conv2\", out = 1000000, kernel = 1, pad = 1000000 }", &["conv2", "2147483647"]),
         ("out = 84", "out = \"classes\"", &["fc4", "number"]),
         ("\"classes\" }, \"softmax\"", "\"classes\" }", &["softmax"]),
     ];
@@ -126,6 +129,59 @@ fn the_reference_trains_as_the_fast_operations_do() {
     }
     let bf16 = ["--gpus", "0", "--backend", "reference", "--precision", "bf16"];
     failed(place.train(&bf16), 5, &["reference", "fp32"]);
+}
+
+#[test]
+fn what_no_machine_can_run_is_refused() {
+    let place = Place::new();
+    let described = |set: &str, parts: &[&str]| place.fails(&["describe", "--recipe", "paper", "--set", set], 2, parts);
+    described("net.classes=9223372036854775807", &["net.classes", "1000000"]);
+    described("net.conv_channels=[9000000000000000000,256,384,384,256]", &["net.conv_channels"]);
+    described("net.dense_units=[4000000000000000000,4]", &["net.dense_units"]);
+    described("net.streams=0", &["net.streams"]);
+    described("optimizer.momentum=2", &["optimizer.momentum"]);
+    for name in ["../../x", "", ".x", "a\u{1b}b"] {
+        described(&format!("name={name}"), &["name", "letters"]);
+    }
+    let adam = |set: &str, part: &str| place.fails(&["describe", "--recipe", "fashion", "--set", set], 2, &[part]);
+    adam("optimizer.beta1=1", "betas");
+    adam("optimizer.epsilon=-1", "epsilon");
+}
+
+#[test]
+fn gradients_of_a_network_of_ones_own_are_checked() {
+    let place = Place::new();
+    write(&place, LENET);
+    let text = place.ok(&["check-grads", "--recipe", "own.toml", "--gpus", "0"]);
+    assert!(text.contains("fc5.weight") && text.contains("checks within"), "{text}");
+}
+
+/// The image is whole in both streams, whatever reads it.
+#[test]
+fn a_dense_first_layer_is_merged_as_it_is() {
+    let place = Place::new();
+    let dense = "name = \"dense\"\nbase = \"fashion\"\n[net]\nstreams = 2\nimage_size = 28\nlayers = [{ dense = \"a\", out = 6 }, \
+                 \"relu\", { dense = \"b\", out = \"classes\", reads = \"both\" }, \"softmax\"]\n[input]\nresize = 28\n\
+                 [train]\nbatch_size = 25\n";
+    write(&place, dense);
+    place.ok(&["--gpus", "0", "--recipe", "own.toml", "--data", "data", "--out", "two", "--steps", "2"]);
+    let loss = |run: &str| {
+        let text = place.ok(&["eval", run, "--gpus", "0", "--json"]);
+        serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).unwrap()["loss"].as_f64().unwrap()
+    };
+    place.ok(&["convert", "two", "one"]);
+    assert!((loss("two") - loss("one")).abs() < MERGED * loss("two"));
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_gone_is_not_begun_again() {
+    let place = Place::new();
+    let train = ["--gpus", "0", "--steps", "3", "--out", "run", "--continue"];
+    succeeded(place.train(&train));
+    std::fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
+    let before = metrics(&place.path("run"));
+    failed(place.train(&train), 4, &["run", "checkpoints are gone"]);
+    assert_eq!(metrics(&place.path("run")), before);
 }
 
 #[test]

@@ -309,7 +309,7 @@ fn checkpoints_of_something_else_are_refused_with_expected_and_found() {
         place.fails(&["eval", "run"], 4, parts);
     };
     with("classes = 10", "classes = 12", &["fc8", "expected F32 [6, 10]", "[5, 10]"]);
-    with("table = \"alexnet\"", "table = \"half\"", &["of a network of 2 streams, the recipe's has 1"]);
+    with("streams = 2", "streams = 1", &["of a network of 2 streams, the recipe's has 1"]);
     with("fc8 = \"split\"", "fc8 = \"stream0\"", &["fc8", "expected F32 [10, 10]", "[5, 10]"]);
 }
 

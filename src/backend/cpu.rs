@@ -81,6 +81,14 @@ impl Backend for CpuBackend {
     }
 
     fn alloc(&self, elems: usize) -> Result<Vec<f32>> {
+        // An allocation that fails would abort the process: whether it can be made is asked first.
+        let mut asked = Vec::<f32>::new();
+        if asked.try_reserve_exact(elems).is_err() {
+            let gib = (elems * size_of::<f32>()) as f64 / f64::from(1 << 30);
+            let text = format!("out of memory: {gib:.1} GiB more needed; use a smaller --batch-size or network");
+            return Err(Error::Device(text));
+        }
+        drop(asked);
         Ok(vec![0.; elems])
     }
 

@@ -12,6 +12,7 @@ use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
+use alexnet_split::run::reader::Run;
 use serde::{Deserialize, Serialize};
 
 use super::place;
@@ -129,6 +130,11 @@ fn begun_at(run: &Path) -> Result<Start> {
         Some(path) => {
             let problem =
                 format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
+            Err(Error::run(run, problem))
+        }
+        None if Run::read(run)?.has_saved() => {
+            let problem = "its checkpoints are gone, which its journal says were written; bring them back, or begin \
+                           again with another --out";
             Err(Error::run(run, problem))
         }
         None => Ok(Start::Over),

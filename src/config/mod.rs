@@ -1,5 +1,6 @@
 //! Every hyper-parameter, with its source. A recipe prints as TOML and loads from TOML.
 
+mod check;
 mod named;
 mod schedule;
 
@@ -267,40 +268,6 @@ impl Recipe {
         })?;
         recipe.check()?;
         Ok(recipe)
-    }
-
-    /// Refuses values that no run could use.
-    fn check(&self) -> Result<()> {
-        let refuse =
-            |key: &str, found: String, expected: &str| Err(Error::recipe(key, format!("{found} is not {expected}")));
-        let rate = |value: f32| value.is_finite() && value >= 0.;
-        match self {
-            r if r.train.batch_size == 0 => refuse("train.batch_size", "0".into(), "at least 1"),
-            r if !(rate(r.optimizer.lr) && r.optimizer.lr > 0.) => {
-                refuse("optimizer.lr", r.optimizer.lr.to_string(), "a positive number")
-            }
-            r if !rate(r.optimizer.weight_decay) => {
-                refuse("optimizer.weight_decay", r.optimizer.weight_decay.to_string(), "a number from 0")
-            }
-            r if !(rate(r.momentum()) && r.momentum() < 1.) => {
-                refuse("optimizer.momentum", r.momentum().to_string(), "a number from 0 to below 1")
-            }
-            r if r.input.resize == 0 || r.input.resize > 4096 => {
-                refuse("input.resize", r.input.resize.to_string(), "from 1 to 4096")
-            }
-            r if r.net.image_size.is_some_and(|size| size > 4096) => {
-                refuse("net.image_size", format!("{:?}", r.net.image_size), "at most 4096")
-            }
-            r if !(r.input.colour_noise >= 0. && r.input.colour_noise.is_finite()) => {
-                refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
-            }
-            r if !r.input.scale.is_finite() => refuse("input.scale", r.input.scale.to_string(), "a number"),
-            r if !(r.train.loss_spike == 0. || r.train.loss_spike > 1.) => {
-                refuse("train.loss_spike", r.train.loss_spike.to_string(), "0 or more than 1")
-            }
-            r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),
-            _ => Ok(()),
-        }
     }
 
     fn momentum(&self) -> f32 {

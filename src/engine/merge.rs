@@ -37,10 +37,11 @@ pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<Merged> {
             let mut read = |param: usize| pair.stream(stream).read_param(param, tensor);
             let (own, theirs, bias) =
                 (read(params.own)?, params.theirs.map(&mut read).transpose()?, read(params.bias)?);
-            parts.push(Part { stream, op: plan.layers[index].op, own, theirs, bias });
+            let halved = plans.len() == 2 && !plan.layers[index].reads_image();
+            parts.push(Part { stream, op: plan.layers[index].op, halved, own, theirs, bias });
         }
         if !parts.is_empty() {
-            merged.insert(format!("{name}.weight"), merge_weight(&parts, plans.len()));
+            merged.insert(format!("{name}.weight"), merge_weight(&parts));
             let bias: Vec<f32> = parts.iter().flat_map(|part| &part.bias).copied().collect();
             merged.insert(format!("{name}.bias"), MergedTensor { shape: vec![bias.len()], values: bias });
         }
@@ -127,12 +128,14 @@ fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut Me
 struct Part {
     stream: usize,
     op: Op,
+    /// Whether its inputs are one stream's; the image is whole in both.
+    halved: bool,
     own: Vec<f32>,
     theirs: Option<Vec<f32>>,
     bias: Vec<f32>,
 }
 
-fn merge_weight(parts: &[Part], streams: usize) -> MergedTensor {
+fn merge_weight(parts: &[Part]) -> MergedTensor {
     let outputs = parts.iter().map(|part| part.bias.len()).sum();
     let both = parts[0].theirs.is_some();
     let mut values = Vec::new();
@@ -143,7 +146,7 @@ fn merge_weight(parts: &[Part], streams: usize) -> MergedTensor {
             let zeros;
             let theirs = match (&part.theirs, part.op) {
                 (Some(theirs), _) => &theirs[output * row..][..row],
-                (None, Op::Dense(_)) if streams == 2 => {
+                (None, Op::Dense(_)) if part.halved => {
                     zeros = vec![0.; row];
                     &zeros
                 }

@@ -29,6 +29,8 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn add(&mut self, layer: &Layer, index: usize) -> Result<()> {
         let [c, h, w] = self.shape;
+        let stage = self.plan.layers.last().map_or("image", |layer| &layer.name);
+        countable(stage, "outputs for one image", &self.shape)?;
         let elems = c * h * w;
         match layer {
             Layer::Conv(row) => {
@@ -41,7 +43,8 @@ impl Planner<'_> {
                 let block = vec![k, c, row.kernel, row.kernel];
                 let crossing = self.crossing(row.reads, elems, k, k);
                 let taps = row.kernel * row.kernel;
-                let params = self.params(&row.name, block, crossing.is_some(), [c * taps, k * taps], row.bias, row.std);
+                let params =
+                    self.params(&row.name, block, crossing.is_some(), [c * taps, k * taps], row.bias, row.std)?;
                 self.push(row.name.clone(), Op::Conv(shape), [k, p, q], crossing, Some(params));
             }
             Layer::Dense(row) => {
@@ -53,7 +56,8 @@ impl Planner<'_> {
                 let (op, params) = if outputs > 0 {
                     let fan_out = if crossing.is_some() { units } else { outputs };
                     let block = vec![outputs, elems];
-                    let params = self.params(&row.name, block, crossing.is_some(), [elems, fan_out], row.bias, row.std);
+                    let params =
+                        self.params(&row.name, block, crossing.is_some(), [elems, fan_out], row.bias, row.std)?;
                     (Op::Dense(DenseShape { inputs: elems, outputs }), Some(params))
                 } else {
                     (Op::Absent, None)
@@ -154,7 +158,8 @@ impl Planner<'_> {
         [block_fan_in, fan_out]: [usize; 2],
         bias: f32,
         std: Option<f32>,
-    ) -> LayerParams {
+    ) -> Result<LayerParams> {
+        countable(name, "weights", &block)?;
         let fan_in = block_fan_in * if both { 2 } else { 1 };
         let k = block[0];
         let mut add = |suffix: &str, shape: Vec<usize>, kind: ParamKind, bias_init: f32| {
@@ -172,7 +177,7 @@ impl Planner<'_> {
         let own = add("weight.own", block.clone(), ParamKind::Weight, 0.);
         let theirs = both.then(|| add("weight.theirs", block, ParamKind::Weight, 0.));
         let bias = add("bias", vec![k], ParamKind::Bias, bias);
-        LayerParams { own, theirs, bias }
+        Ok(LayerParams { own, theirs, bias })
     }
 
     fn push(
@@ -204,12 +209,21 @@ impl Planner<'_> {
     }
 }
 
+/// Refuses tensors of more values than the kernels count, in 31 bits.
+fn countable(name: &str, what: &str, shape: &[usize]) -> Result<()> {
+    let count: u128 = shape.iter().map(|&size| size as u128).product();
+    if count < 1 << 31 {
+        return Ok(());
+    }
+    Err(Error::net(name, format!("{count} {what} are more than 2147483647, the most there can be; make it smaller")))
+}
+
 /// Output size of a window of `kernel` at every `stride` over `size` pixels with `pad` zeros on each side.
 fn conv_out_size(name: &str, size: usize, kernel: usize, stride: usize, pad: usize, round_up: bool) -> Result<usize> {
     let room = (size + 2 * pad).checked_sub(kernel).ok_or_else(|| {
         Error::net(
             name,
-            format!("its {kernel}x{kernel} window does not fit a map of {size}x{size} padded by {pad}; use a larger image (net.image_size; 67 is the least for the paper's table)"),
+            format!("its {kernel}x{kernel} window does not fit a map of {size}x{size} padded by {pad}; use a larger image (net.image_size; 67 is the least for the paper's table) or a smaller window"),
         )
     })?;
     Ok(1 + if round_up { room.div_ceil(stride) } else { room / stride })

@@ -92,6 +92,12 @@ pub struct Dense {
     pub placement: Placement,
 }
 
+/// Pixels of a side of the input, at most.
+const MOST_PIXELS: usize = 4096;
+
+/// Channels, units or classes, at most.
+const MOST_UNITS: usize = 1_000_000;
+
 /// One row of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Layer {
@@ -200,6 +206,7 @@ impl Net {
     pub fn from_options(options: &NetOptions) -> Result<Net> {
         let mut layers = options.layers.clone();
         check(&layers)?;
+        check_sizes(options)?;
         let reads_both = |layer: &Layer| match layer {
             Layer::Conv(row) => row.reads == Reads::Both,
             Layer::Dense(row) => row.reads == Reads::Both,
@@ -270,6 +277,9 @@ fn check(layers: &[Layer]) -> Result<()> {
     for (index, layer) in layers.iter().enumerate() {
         let (name, reads) = match layer {
             Layer::Conv(row) => (&row.name, row.reads),
+            Layer::Dense(row) if row.placement == Placement::Stream0 && Some(index) != last_dense => {
+                return wrong(&row.name, "is not the last dense layer: only that one can be on = \"stream0\"");
+            }
             Layer::Dense(row) => match (row.out, Some(index) == last_dense) {
                 (Some(_), true) => return wrong(&row.name, "is the last dense layer: write out = \"classes\""),
                 (None, false) => return wrong(&row.name, "is not the last dense layer: its out must be a number"),
@@ -289,6 +299,29 @@ fn check(layers: &[Layer]) -> Result<()> {
         [.., Layer::Dense(_), Layer::SoftmaxCrossEntropy] => Ok(()),
         _ => wrong("the last two", "must be a dense layer and \"softmax\""),
     }
+}
+
+/// Refuses sizes that are no sizes.
+fn check_sizes(options: &NetOptions) -> Result<()> {
+    let outside = |key: &str, found: usize, most: usize| {
+        Err(Error::recipe(key, format!("{found} is not a number from 1 to {most}")))
+    };
+    if let Some(streams) = options.streams.filter(|streams| !(1..=2).contains(streams)) {
+        return outside("net.streams", streams, 2);
+    }
+    let lists = [
+        ("net.classes", options.classes.as_slice()),
+        ("net.image_size", options.image_size.as_slice()),
+        ("net.conv_channels", options.conv_channels.as_deref().unwrap_or_default()),
+        ("net.dense_units", options.dense_units.as_deref().unwrap_or_default()),
+    ];
+    for (key, sizes) in lists {
+        let most = if key == "net.image_size" { MOST_PIXELS } else { MOST_UNITS };
+        if let Some(&size) = sizes.iter().find(|size| !(1..=most).contains(*size)) {
+            return outside(key, size, most);
+        }
+    }
+    Ok(())
 }
 
 fn set_sizes(key: &'static str, outs: &mut [&mut usize], sizes: &[usize]) -> Result<()> {

@@ -154,6 +154,11 @@ impl Run {
         }
     }
 
+    /// Whether its journal tells of a checkpoint.
+    pub fn has_saved(&self) -> bool {
+        self.journal.iter().any(|event| matches!(event, Event::Checkpoint { .. }))
+    }
+
     /// How many streams the network has; 2 where nothing tells.
     pub fn streams(&self) -> usize {
         let times = self.times.last().map(|row| row.streams.len());

@@ -134,6 +134,9 @@ impl Frame {
         if !self.progressive && count > 1 && usize::from(count) < self.components.len() {
             return Err(not_read("several scans, one of some of the colours"));
         }
+        if self.progressive && first == 0 && last > 0 {
+            return Err("damaged JPEG: a progressive scan mixes the mean of the blocks with the rest".into());
+        }
         let (sent, lowest) = if self.progressive { (first..=last.min(63), bits & 15) } else { (0..=63, 0) };
         for [id, _] in ids.as_chunks().0 {
             let component = self.components.iter_mut().find(|component| component.id == *id);
