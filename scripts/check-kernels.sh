@@ -12,4 +12,7 @@ if [ ! -e "$venv/ready" ]; then
     touch "$venv/ready"
 fi
 libraries=$(dirname "$(find "$venv" -name 'libnvrtc.so.13' -print -quit)")
-ALEXNET_SPLIT_LIBRARIES=$PWD/$libraries cargo run --locked --quiet -- kernels
+# ALEXNET_SPLIT names a program that is built already.
+program=(cargo run --locked --quiet --)
+[ -z "${ALEXNET_SPLIT:-}" ] || program=("$ALEXNET_SPLIT")
+ALEXNET_SPLIT_LIBRARIES=$PWD/$libraries "${program[@]}" kernels
