@@ -13,7 +13,7 @@ use crate::data::input::InputRecipe;
 use crate::error::{Error, Result};
 use crate::net::init::{BiasInit, WeightInit};
 use crate::net::plan::{Param, ParamKind, Plan};
-use crate::net::spec::{Net, NetOptions};
+use crate::net::spec::{Layer, Net, NetOptions};
 use crate::shapes::{DropoutScaling, Precision, Update};
 use crate::text::nearest;
 
@@ -244,18 +244,16 @@ impl Recipe {
 
     /// As TOML; a line for each conv and dense layer and what follows it.
     pub fn to_toml(&self) -> String {
-        let mut table = self.to_table();
-        let rows = table.get_mut("net").and_then(|net| net.as_table_mut()?.remove("layers"));
+        let plain = |error: toml::ser::Error| unreachable!("a recipe is plain data: {error}");
+        let mut rest = self.clone();
         let mut layers = String::new();
-        for row in rows.as_ref().and_then(toml::Value::as_array).into_iter().flatten() {
-            let begins = row.get("conv").or(row.get("dense")).is_some();
+        for layer in std::mem::take(&mut rest.net.layers) {
+            let row = toml::Value::try_from(&layer).unwrap_or_else(plain);
+            let begins = matches!(layer, Layer::Conv(_) | Layer::Dense(_));
             layers += &format!("{}{row},", if begins { "\n    " } else { " " });
         }
-        toml::to_string(&table).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}")).replacen(
-            "[net]\n",
-            &format!("[net]\nlayers = [{layers}\n]\n"),
-            1,
-        )
+        let text = toml::to_string(&rest).unwrap_or_else(|error| unreachable!("a recipe is plain data: {error}"));
+        text.replacen("layers = []\n", &format!("layers = [{layers}\n]\n"), 1)
     }
 
     fn to_table(&self) -> toml::Table {
