@@ -103,6 +103,11 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
     steps("parts", &["--gpus", "1", "--steps", "2"]);
     let other = ["--resume", "parts", "--gpus", "1", "--precision", "bf16", "--steps", "3"];
     place.fails(&other, 2, &["--precision", "fp32", "leave the flag out"]);
+    // The same command again, but for the flag, goes on in it too.
+    let again = ["--gpus", "1", "--out", "parts", "--continue", "--steps", "2"];
+    let Some(mut command) = train(&place, &again, &[]) else { return };
+    let text = succeeded(output_within(&mut command, PATIENCE));
+    assert!(text.contains("fp32") && text.contains("nothing to do"), "{text}");
     let resume = place.command(&["--resume", "parts", "--steps", "3"]);
     let Some(commands) = two_processes([resume, place.command(&[])], [&[], &[]]) else { return };
     let [_, _] = both(commands).map(succeeded);

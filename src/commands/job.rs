@@ -100,10 +100,10 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     // The same command again does not take back what was asked for on the way.
     let before = begun.map(dir::load_recipe).transpose()?;
     let before = before.as_ref().unwrap_or(&recipe);
-    let (epochs, on_bad_loss) = (before.train.epochs, before.train.on_bad_loss);
+    let (epochs, on_bad_loss, precision) = (before.train.epochs, before.train.on_bad_loss, before.train.precision);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
-    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision);
+    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision).or(precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
             // First: a process that trains there changes what there is to go on from.
