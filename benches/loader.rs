@@ -13,7 +13,7 @@ use alexnet_split::config::Recipe;
 use alexnet_split::data::input::Preprocessor;
 use alexnet_split::data::prepare::{Observer, Options, compress, prepare};
 use alexnet_split::data::shards::Store;
-use alexnet_split::data::sources::Picture;
+use alexnet_split::data::sources::{Picture, SourceOptions};
 use alexnet_split::data::{DataSet, Images, sources};
 
 const RUNS: usize = 7;
@@ -32,7 +32,7 @@ fn main() {
     };
     let temporary = tempfile::TempDir::new().expect("a folder for the prepared set");
     let prepared = temporary.path().join("prepared");
-    let found = sources::open(folder, 0.01).expect("a set in folders");
+    let found = sources::open(folder, &SourceOptions::holding_out(0.01)).expect("a set in folders");
     let options = Options { size: 256, store: Store::Jpeg, quality: 90, max_bad_images: 0 };
     prepare(folder, &found, &prepared, &options, &Quiet).expect("a prepared set");
     let data = DataSet::load(&prepared).expect("the prepared set");

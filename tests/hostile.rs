@@ -8,8 +8,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use alexnet_split::data::DataSet;
 use alexnet_split::data::decode::decode;
-use alexnet_split::data::{DataSet, sources};
+use alexnet_split::data::sources::{self, SourceOptions};
 use alexnet_split::rng::{Philox, Purpose};
 use image::{DynamicImage, ImageFormat};
 use support::forms::*;
@@ -144,7 +145,7 @@ fn damage_set(make: fn(&Path), usual: u32) {
     let folder = TempDir::new().unwrap();
     make(folder.path());
     let read = |number: u32| {
-        let Ok(found) = sources::open(folder.path(), 0.2) else { return };
+        let Ok(found) = sources::open(folder.path(), &SourceOptions::holding_out(0.2)) else { return };
         for part in [&found.train, &found.val] {
             assert!(part.len() < 1_000_000, "number {number}");
             part.read(0..part.len(), &|_, picture| drop(picture));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Options, prepare};
-use alexnet_split::data::sources;
+use alexnet_split::data::sources::{self, SourceOptions};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::data_type::{Int32Type, Int64Type};
 use support::forms::*;
@@ -43,22 +43,22 @@ fn a_refused_image_may_be_skipped_or_mended_and_the_preparation_goes_on() {
     as_folders(&source);
     let bad = source.join("val/n01000002/bad.jpg");
     write(bad.clone(), b"no image");
-    let found = sources::open(&source, 0.).unwrap();
+    let found = sources::open(&source, &SourceOptions::holding_out(0.)).unwrap();
     let error = prepare(&source, &found, &out, &options(), &Quiet).unwrap_err().to_string();
     assert!(error.contains("bad.jpg") && error.contains("mend it, or give --bad-images skip"), "{error}");
     let skip = Options { max_bad_images: 1, ..options() };
     // By another spelling of its name it is the same set.
     let spelled = folder.path().join("set/../set");
-    let found = sources::open(&spelled, 0.).unwrap();
+    let found = sources::open(&spelled, &SourceOptions::holding_out(0.)).unwrap();
     let description = prepare(&spelled, &found, &out, &skip, &Quiet).unwrap();
     assert_eq!(description.bad_images.len(), 1);
 
     // What was removed or came anew makes it another set.
     let other = folder.path().join("other");
-    let found = sources::open(&source, 0.).unwrap();
+    let found = sources::open(&source, &SourceOptions::holding_out(0.)).unwrap();
     prepare(&source, &found, &other, &options(), &Quiet).unwrap_err();
     fs::rename(&bad, source.join("val/n01000002/good.jpg")).unwrap();
-    let found = sources::open(&source, 0.).unwrap();
+    let found = sources::open(&source, &SourceOptions::holding_out(0.)).unwrap();
     let error = prepare(&source, &found, &other, &skip, &Quiet).unwrap_err().to_string();
     assert!(error.contains("were others"), "{error}");
 }
@@ -67,7 +67,7 @@ fn a_refused_image_may_be_skipped_or_mended_and_the_preparation_goes_on() {
 fn what_is_held_out_is_told_by_words() {
     let with_names = |train: &str, val: &str| {
         let folder = tars(&[(train, samples()), (val, samples())]);
-        let found = sources::open(folder.path(), 0.).unwrap();
+        let found = sources::open(folder.path(), &SourceOptions::holding_out(0.)).unwrap();
         assert_eq!((found.train.len(), found.val.len()), (2, 2), "{train} {val}");
         assert!(found.train.item(0).name.contains(train), "{}", found.train.item(0).name);
     };
@@ -83,7 +83,7 @@ fn a_test_set_beside_a_validation_set_is_left_alone() {
     as_parquet(folder.path());
     let rows = [(Some(jpeg(&picture(1))), -1)];
     parquet_file::<Int64Type>(&folder.path().join("data/test-00000-of-00001.parquet"), &rows);
-    let found = sources::open(folder.path(), 0.).unwrap();
+    let found = sources::open(folder.path(), &SourceOptions::holding_out(0.)).unwrap();
     assert_eq!((found.train.len(), found.val.len()), (9, 6));
     assert!(found.notes[0].contains("1 shards of a test set not read"), "{:?}", found.notes);
 }
@@ -111,7 +111,7 @@ fn masks_and_other_files_in_tars_are_no_images() {
     }
     // What macOS adds, and a text.
     let more = with(&[("._0.jpg", b"x".to_vec()), ("README.md", b"x".to_vec()), ("LICENSE", b"x".to_vec())]);
-    let found = sources::open(more.path(), 0.).unwrap();
+    let found = sources::open(more.path(), &SourceOptions::holding_out(0.)).unwrap();
     assert_eq!(found.train.len(), 2);
     assert!(found.notes[0].contains("3 files that are no samples"), "{:?}", found.notes);
 
@@ -150,7 +150,7 @@ fn folders_of_parts_are_told_from_classes() {
         rename("train", "Train")(folder);
         rename("val", "Validation")(folder);
     });
-    let found = sources::open(capital.path(), 0.).unwrap();
+    let found = sources::open(capital.path(), &SourceOptions::holding_out(0.)).unwrap();
     assert_eq!((found.train.len(), found.val.len(), found.classes.len()), (9, 6, 3));
 
     refused(set(&rename("train", "elsewhere")).path(), &["val", "no folder train beside it"]);
@@ -159,10 +159,10 @@ fn folders_of_parts_are_told_from_classes() {
     for name in ["bus/1.jpg", "bus/2.jpg", "train/1.jpg", "train/2.jpg"] {
         write(vehicles.path().join(name), &jpeg(&picture(1)));
     }
-    assert_eq!(sources::open(vehicles.path(), 0.1).unwrap().classes, ["bus", "train"]);
+    assert_eq!(sources::open(vehicles.path(), &SourceOptions::holding_out(0.1)).unwrap().classes, ["bus", "train"]);
 
     let beside = set(&|folder| write(folder.join("backup.tar"), b"whatever"));
-    assert_eq!(sources::open(beside.path(), 0.).unwrap().train.len(), 9);
+    assert_eq!(sources::open(beside.path(), &SourceOptions::holding_out(0.)).unwrap().train.len(), 9);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_set_is_not_prepared_into_itself_and_a_begun_one_is_not_trained_on() {
     let folder = TempDir::new().unwrap();
     as_folders(folder.path());
     write(folder.path().join("val/n01000002/bad.jpg"), b"no image");
-    let found = sources::open(folder.path(), 0.).unwrap();
+    let found = sources::open(folder.path(), &SourceOptions::holding_out(0.)).unwrap();
     let within = folder.path().join("prepared");
     let error = prepare(folder.path(), &found, &within, &options(), &Quiet).unwrap_err().to_string();
     assert!(error.contains("lies within the source"), "{error}");
@@ -195,6 +195,6 @@ fn a_set_is_not_prepared_into_itself_and_a_begun_one_is_not_trained_on() {
     assert!(error.contains("not finished"), "{error}");
     // Files are not looked for below their folder: there it does no harm.
     let tars = with(&[]);
-    let found = sources::open(tars.path(), 0.).unwrap();
+    let found = sources::open(tars.path(), &SourceOptions::holding_out(0.)).unwrap();
     prepare(tars.path(), &found, &tars.path().join("prepared"), &options(), &Quiet).unwrap();
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use alexnet_split::config::OnBadLoss;
 use alexnet_split::data::shards::Store;
+use alexnet_split::data::sources::ClassesFrom;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use others::*;
@@ -193,6 +194,27 @@ pub struct PrepareArgs {
     /// Share of each class to hold out if the set has no validation part.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share)]
     pub val_fraction: f64,
+    /// The folder of images to train on, where the set does not show it.
+    #[arg(long, value_name = "DIR")]
+    pub train: Option<PathBuf>,
+    /// The folder of images to hold out.
+    #[arg(long, value_name = "DIR")]
+    pub val: Option<PathBuf>,
+    /// A file with the class names, one a line, in the order of their numbers.
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+    /// Where the class of an image is written: in the name of its folder, or in its own name (cat.12.jpg).
+    #[arg(long, value_enum, value_name = "folders|names", hide_possible_values = true)]
+    pub classes_from: Option<ClassesFrom>,
+    /// The column of a table (parquet, Arrow) that holds the images.
+    #[arg(long, value_name = "NAME")]
+    pub image_column: Option<String>,
+    /// The column of a table that holds the labels.
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+    /// Print what was found, the classes and their images, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// What to do with an image that is damaged: stop and name it, or skip it.
     #[arg(long, value_enum, default_value = "stop", value_name = "stop|skip", hide_possible_values = true)]
     pub bad_images: BadImages,

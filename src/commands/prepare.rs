@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use alexnet_split::data::prepare::{self, Observer, Options};
 use alexnet_split::data::shards::Bad;
-use alexnet_split::data::sources::{self, Sources};
+use alexnet_split::data::sources::{self, SourceOptions, Sources};
 use alexnet_split::error::Result;
 use alexnet_split::show::logs::BARS;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
@@ -20,7 +20,7 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
         // Only the first call sets it.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
     }
-    let sources = sources::open(&args.source, args.val_fraction)?;
+    let sources = sources::open(&args.source, &options_of(args))?;
     let (train, val, classes) = (sources.train.len(), sources.val.len(), sources.classes.len());
     if !args.json {
         outln!("source   {}: {}", args.source.display(), sources.form);
@@ -140,5 +140,18 @@ mod tests {
     fn threads_may_report_out_of_order() {
         let progress = Progress::new(true);
         [(4, 8), (3, 8), (8, 8), (7, 8)].iter().for_each(|(done, total)| progress.prepared(*done, *total));
+    }
+}
+
+/// What the flags say about the set.
+fn options_of(args: &PrepareArgs) -> SourceOptions {
+    SourceOptions {
+        val_fraction: args.val_fraction,
+        train: args.train.clone(),
+        val: args.val.clone(),
+        classes: args.classes.clone(),
+        classes_from: args.classes_from,
+        image_column: args.image_column.clone(),
+        label_column: args.label_column.clone(),
     }
 }

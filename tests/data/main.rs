@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Observer, Options, prepare};
 use alexnet_split::data::shards::Store;
-use alexnet_split::data::sources;
+use alexnet_split::data::sources::{self, SourceOptions};
 use alexnet_split::error::Error;
 use support::forms::*;
 use support::place::{Place, TINY, checkpoint, failed, succeeded};
@@ -55,7 +55,7 @@ fn every_form_gives_the_same_images() {
     // What was prepared is of a form that can be prepared.
     let out = folder.path().join("out");
     let path = folder.path().join("folders");
-    let source = sources::open(&path, 0.).unwrap();
+    let source = sources::open(&path, &SourceOptions::holding_out(0.)).unwrap();
     prepare(&path, &source, &out, &options(), &Quiet).unwrap();
     let (again, _) = prepared(&out, &options()).unwrap();
     assert!(contents(&again) == first.unwrap().0, "prepared twice");
@@ -116,7 +116,7 @@ fn an_interrupted_preparation_goes_on_to_the_same_bytes() {
     let folder = TempDir::new().unwrap();
     let source = folder.path().join("idx");
     as_idx(&source, 2600);
-    let found = sources::open(&source, 0.).unwrap();
+    let found = sources::open(&source, &SourceOptions::holding_out(0.)).unwrap();
     let options = Options { size: 8, store: Store::Jpeg, ..options() };
     let [whole, cut] = ["whole", "cut"].map(|name| folder.path().join(name));
     prepare(&source, &found, &whole, &options, &Quiet).unwrap();
@@ -132,7 +132,7 @@ fn an_interrupted_preparation_goes_on_to_the_same_bytes() {
     let error = prepare(&source, &found, &cut, &other, &Quiet).unwrap_err().to_string();
     assert!(error.contains("go on with the same") && error.contains("--store jpeg"), "{error}");
     // As many images, and other classes.
-    let mut changed = sources::open(&source, 0.).unwrap();
+    let mut changed = sources::open(&source, &SourceOptions::holding_out(0.)).unwrap();
     changed.classes.swap(0, 1);
     let error = prepare(&source, &changed, &cut, &options, &Quiet).unwrap_err().to_string();
     assert!(error.contains("were others"), "{error}");
@@ -166,7 +166,7 @@ fn odd_folders_are_named_or_noted() {
         write(folder.join("train/n01000001/.DS_Store"), b"no image");
         write(folder.join("train/n01000001/readme.txt"), b"no image");
     });
-    let found = sources::open(hidden.path(), 0.1).unwrap();
+    let found = sources::open(hidden.path(), &SourceOptions::holding_out(0.1)).unwrap();
     assert_eq!((found.train.len(), found.notes.len()), (9, 2), "{:?}", found.notes);
     assert!(found.notes[0].contains("2 hidden") && found.notes[1].contains("readme.txt"), "{:?}", found.notes);
 
@@ -229,7 +229,7 @@ fn a_set_in_one_piece_is_split_by_class_and_always_the_same() {
     let folder = TempDir::new().unwrap();
     as_folders(folder.path());
     let split = |fraction| {
-        let found = sources::open(&folder.path().join("train"), fraction).unwrap();
+        let found = sources::open(&folder.path().join("train"), &SourceOptions::holding_out(fraction)).unwrap();
         let names = |part: &sources::Part| (0..part.len()).map(|i| part.item(i).clone()).collect::<Vec<_>>();
         (names(&found.train), names(&found.val))
     };
@@ -245,7 +245,7 @@ fn damaged_shards_are_noticed() {
     let folder = TempDir::new().unwrap();
     let [source, out] = ["source", "out"].map(|name| folder.path().join(name));
     as_folders(&source);
-    let found = sources::open(&source, 0.1).unwrap();
+    let found = sources::open(&source, &SourceOptions::holding_out(0.1)).unwrap();
     prepare(&source, &found, &out, &Options { store: Store::Jpeg, ..options() }, &Quiet).unwrap();
     let tar = out.join("train-000000.tar");
     let whole = fs::read(&tar).unwrap();

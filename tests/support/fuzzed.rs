@@ -1,7 +1,7 @@
 //! What the fuzzers do with their bytes, and `tests/hostile.rs` with those that they have stored.
 
 use alexnet_split::data::decode::decode;
-use alexnet_split::data::sources;
+use alexnet_split::data::sources::{self, SourceOptions};
 use alexnet_split::disk::tensors::{TensorFile, max_bytes};
 use alexnet_split::run::checkpoint;
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ pub fn set(bytes: &[u8]) {
         std::fs::write(folder.path().join(other), b"").unwrap();
     }
     std::fs::write(folder.path().join(name), bytes).unwrap();
-    if let Ok(found) = sources::open(folder.path(), 0.5) {
+    if let Ok(found) = sources::open(folder.path(), &SourceOptions::holding_out(0.5)) {
         for part in [&found.train, &found.val] {
             part.read(0..part.len(), &|_, picture| drop(picture));
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Observer, Options, prepare};
 use alexnet_split::data::shards::{Description, Store};
-use alexnet_split::data::sources;
+use alexnet_split::data::sources::{self, SourceOptions};
 use alexnet_split::error::{Error, Result};
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ impl Observer for Quiet {
 pub fn prepared(source: &Path, options: &Options) -> Result<(DataSet, Description)> {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("out");
-    let found = sources::open(source, 0.25)?;
+    let found = sources::open(source, &SourceOptions::holding_out(0.25))?;
     let description = prepare(source, &found, &out, options, &Quiet)?;
     Ok((DataSet::load(&out)?, description))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::places::{Place, Places};
-use super::{Found, Source};
+use super::{Found, Source, SourceOptions};
 use crate::error::{Error, Result};
 
 /// What image files are called; what they are is told by their bytes.
@@ -24,7 +24,7 @@ const TRAIN: [&str; 2] = ["train", "training"];
 const VAL: [&str; 5] = ["val", "validation", "valid", "test", "testing"];
 
 /// Opens a set of folders.
-pub fn open(path: &Path) -> Result<Found> {
+pub fn open(path: &Path, _options: &SourceOptions) -> Result<Found> {
     if !path.is_dir() {
         return Err(Error::data(path, "not a data set of a known form; see `prepare --help` for those"));
     }

@@ -10,7 +10,7 @@ mod tars;
 
 pub use places::read_image_file;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DataSet, cifar, idx};
@@ -138,18 +138,53 @@ struct Found {
     notes: Vec<String>,
 }
 
-/// Finds the form of a data set and its images; `val_fraction` is held out where the set is in one piece.
+/// What the user says about a data set, where its files do not tell or tell it wrong.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceOptions {
+    /// Share of each class to hold out where the set is in one piece; 0 holds out none.
+    pub val_fraction: f64,
+    /// The folder to train on.
+    pub train: Option<PathBuf>,
+    /// The folder to hold out.
+    pub val: Option<PathBuf>,
+    /// A file with the class names, one a line, in the order of their numbers.
+    pub classes: Option<PathBuf>,
+    /// Where the class of an image is written, if not in the name of its folder.
+    pub classes_from: Option<ClassesFrom>,
+    /// The column of a table that holds the images.
+    pub image_column: Option<String>,
+    /// The column of a table that holds the labels.
+    pub label_column: Option<String>,
+}
+
+/// Where the class of an image is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ClassesFrom {
+    /// In the name of its folder.
+    Folders,
+    /// In its own name, before the first dot, digit or underscore followed by a digit: `cat.12.jpg`, `tabby_cat_7.jpg`.
+    Names,
+}
+
+impl SourceOptions {
+    /// With nothing said but the share to hold out.
+    pub fn holding_out(val_fraction: f64) -> SourceOptions {
+        SourceOptions { val_fraction, ..SourceOptions::default() }
+    }
+}
+
+/// Finds the form of a data set and its images.
 ///
 /// Fails, naming the file or folder, where it has no known form, or its parts do not fit each other.
-pub fn open(path: &Path, val_fraction: f64) -> Result<Sources> {
+pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
     if !path.exists() {
         return Err(Error::data(path, "there is no such file or folder"));
     }
-    let Found { form, train, val, classes, notes } = find(path)?;
+    let Found { form, train, val, classes, notes } = find(path, options)?;
     let train = Part::all(train);
     let [train, val] = match val {
         Some(val) => [train, Part::all(val)],
-        None => train.split(val_fraction),
+        None => train.split(options.val_fraction),
     };
     for (part, what) in [(&train, "train on"), (&val, "hold out")] {
         if part.is_empty() {
@@ -167,7 +202,7 @@ fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a It
 }
 
 /// The form of a set by the files that are there.
-fn find(path: &Path) -> Result<Found> {
+fn find(path: &Path, options: &SourceOptions) -> Result<Found> {
     if imagenet::is_there(path) {
         return imagenet::open(path);
     }
@@ -180,11 +215,11 @@ fn find(path: &Path) -> Result<Found> {
     }
     if !folders::has_train(path) {
         if let Some(files) = tars::find(path, ".parquet")? {
-            return parquet::open(path, files);
+            return parquet::open(path, files, options);
         }
         if let Some(files) = tars::find(path, ".tar")? {
             return tars::open(path, files);
         }
     }
-    folders::open(path)
+    folders::open(path, options)
 }

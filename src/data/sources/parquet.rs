@@ -12,7 +12,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 
 use super::tars::{ShardFiles, class_names};
-use super::{Found, Item, Picture, Source};
+use super::{Found, Item, Picture, Source, SourceOptions};
 use crate::data::caught::caught;
 use crate::error::{Error, Result};
 
@@ -37,7 +37,7 @@ struct Shards {
 }
 
 /// Opens a folder of shards.
-pub fn open(folder: &Path, ShardFiles { train, val, notes }: ShardFiles) -> Result<Found> {
+pub fn open(folder: &Path, ShardFiles { train, val, notes }: ShardFiles, _options: &SourceOptions) -> Result<Found> {
     let (train, names) = read_shards(&train)?;
     let val = if val.is_empty() { None } else { Some(read_shards(&val)?.0) };
     let items = train.items.iter().chain(val.iter().flat_map(|val| &val.items));
