@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use alexnet_split::backend::{AugmentShape, Window};
+use alexnet_split::backend::{AugmentShape, Backend, Window};
+use alexnet_split::config::Recipe;
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::engine::pair::Pair;
 use alexnet_split::engine::times::Activity;
@@ -34,31 +35,13 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         Place::Gpus(_) => (false, options.precision),
     };
     let start_peer = |python| Peer::start(python, on_cpu, precision, n, threads, net.classes(), args.inference);
-    let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
-    let (plans, times, device, peer) = on_place!(place, options, net.streams, |seats, about| {
+    let (plans, times, device, peer, ours_ms, theirs_ms) = on_place!(place, options, net.streams, |seats, about| {
         let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
         let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
         pair.set_input(&input, &mean)?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        for step in 0..=u64::from(args.steps) {
-            let start = Instant::now();
-            if args.inference {
-                pair.evaluate(&batch)?;
-            } else {
-                let hyper = |param: &Param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1);
-                pair.train_step::<()>(&batch, recipe.train.seed, step, |_| None, hyper)?;
-                pair.settle()?;
-            }
-            if step == 0 {
-                pair.reset_times(); // the warm-up
-                continue;
-            }
-            ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
-            if let Some(peer) = &mut peer {
-                theirs_ms.push(peer.step()?);
-            }
-        }
-        (pair.running().to_vec(), pair.times()?, about, peer)
+        let [ours_ms, theirs_ms] = measure(args, &recipe, &mut pair, &batch, peer.as_mut())?;
+        (pair.running().to_vec(), pair.times()?, about, peer, ours_ms, theirs_ms)
     });
     let speed = |ms: &[f64]| n as f64 * 1e3 / median(ms);
     let images_per_s = speed(&ours_ms);
@@ -90,6 +73,36 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         report.print_compared(before);
     }
     Ok(())
+}
+
+/// Runs the steps, in turn with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
+fn measure<B: Backend>(
+    args: &BenchArgs,
+    recipe: &Recipe,
+    pair: &mut Pair<B>,
+    batch: &Batch,
+    mut peer: Option<&mut Peer>,
+) -> Result<[Vec<f64>; 2]> {
+    let [mut ours_ms, mut theirs_ms] = [Vec::new(), Vec::new()];
+    for step in 0..=u64::from(args.steps) {
+        let start = Instant::now();
+        if args.inference {
+            pair.evaluate(batch)?;
+        } else {
+            let hyper = |param: &Param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1);
+            pair.train_step::<()>(batch, recipe.train.seed, step, |_| None, hyper)?;
+            pair.settle()?;
+        }
+        if step == 0 {
+            pair.reset_times(); // the warm-up
+            continue;
+        }
+        ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
+        if let Some(peer) = &mut peer {
+            theirs_ms.push(peer.step()?);
+        }
+    }
+    Ok([ours_ms, theirs_ms])
 }
 
 /// A report that `bench --json` has written.

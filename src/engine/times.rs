@@ -144,6 +144,12 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
         row(name, &|times, pass, activity| times.get(layer, pass, activity));
     }
     row("all", &|times, pass, activity| times.total(pass, activity));
+    out + &summary(streams)
+}
+
+/// A sentence a stream, and who waits for whom.
+fn summary(streams: &[StreamTimes]) -> String {
+    let mut out = String::new();
     for (stream, times) in streams.iter().enumerate() {
         let ms = |time: Duration| time.as_secs_f64() * 1e3 / times.steps.max(1) as f64;
         let share = |part: Duration, whole: Duration| 100. * part.as_secs_f64() / whole.as_secs_f64().max(1e-9);

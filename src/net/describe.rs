@@ -136,6 +136,12 @@ pub fn render(facts: &Description) -> String {
         }
         out.push('\n');
     }
+    write_totals(facts, &mut out);
+    out
+}
+
+/// The sums over all layers.
+fn write_totals(facts: &Description, out: &mut String) {
     let crossings: Vec<&str> =
         facts.streams[0].iter().filter(|layer| layer.reads == "both").map(|layer| layer.name.as_str()).collect();
     let _ = writeln!(out, "\nparameters          {:>14}", grouped(facts.parameters));
@@ -151,7 +157,7 @@ pub fn render(facts: &Description) -> String {
     if facts.softmax_bytes > 0 {
         let _ = writeln!(out, "softmax statistics  {:>14} bytes an image, forward", grouped(facts.softmax_bytes));
     }
-    for stream in 0..streams {
+    for stream in 0..facts.streams.len() {
         let (parameters, activations) = (facts.parameter_memory_bytes[stream], facts.activation_memory_bytes[stream]);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let _ = writeln!(
@@ -163,7 +169,6 @@ pub fn render(facts: &Description) -> String {
             facts.batch_size
         );
     }
-    out
 }
 
 /// 1234567 as 1,234,567.

@@ -212,6 +212,23 @@ impl Plan {
         by_inputs.map(|layer| layer.x).chain(of_loss).map(|slot| self.slots[slot]).max().unwrap_or(0)
     }
 
+    /// The slot of the gradient with respect to each layer's input, and last of that with respect to the loss layer's
+    /// input. Two slots behind the activations take turns, except where a layer works in place.
+    pub fn gradient_slots(&self) -> Vec<Slot> {
+        let buffers = [self.slots.len(), self.slots.len() + 1];
+        let mut slots = vec![buffers[0]];
+        for layer in self.layers.iter().rev() {
+            let dy = slots[slots.len() - 1];
+            slots.push(match layer.op {
+                Op::ReluLrnMaxPool(..) => layer.x,
+                _ if layer.works_in_place() => dy,
+                _ => buffers[usize::from(dy == buffers[0])],
+            });
+        }
+        slots.reverse();
+        slots
+    }
+
     /// Whether nothing writes to the image or sends it: streams can share it.
     pub fn only_reads_image(&self) -> bool {
         let mut readers = self.layers.iter().filter(|layer| layer.reads_image() || layer.y == 0);

@@ -145,12 +145,16 @@ pub fn backward<S: Simd>(
                 }
             }
         }
-        // What no window reads.
-        for row in dx.chunks_exact_mut(w).take(2 * p + 1) {
-            row[2 * q + 1..].fill(0.);
-        }
-        dx[(2 * p + 1) * w..].fill(0.);
+        clear_unread(&band.shape, dx);
     }
+}
+
+/// Nothing flows back to inputs of a map that no window reads.
+fn clear_unread(&PoolShape { w, p, q, .. }: &PoolShape, dx: &mut [f32]) {
+    for row in dx.chunks_exact_mut(w).take(2 * p + 1) {
+        row[2 * q + 1..].fill(0.);
+    }
+    dx[(2 * p + 1) * w..].fill(0.);
 }
 
 /// The lanes of `value` one place to the right, after the last lane of `before`.
