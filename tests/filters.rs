@@ -7,6 +7,8 @@ use std::path::Path;
 use alexnet_split::data::bitmap::Bitmap;
 use alexnet_split::engine::filters::{Kernels, colourfulness, write_png};
 use alexnet_split::engine::stream::Tensor;
+use alexnet_split::run::rows::{Filters, Row};
+use serde_json::json;
 use support::forms::as_folders;
 use support::place::{Place, TINY, checkpoint, succeeded};
 use support::{normals, pair, tiny_options};
@@ -64,15 +66,16 @@ fn the_streams_are_described_and_compared() {
     assert_eq!(colours.above_half(), [1, 2]);
     assert_eq!(colours.tenths(), [[3, 0, 0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0, 0, 1]]);
 
-    let row = kernels.metrics(50).unwrap();
+    let line = |kernels: &Kernels| kernels.colours().map(|colours| json!(Row::Filters(Filters::of(50, &colours))));
+    let row = line(&kernels).unwrap();
     assert_eq!((&row["kind"], &row["step"]), (&"filters".into(), &50.into()));
     assert_eq!(row["colourfulness"].as_array().unwrap().iter().map(|s| s.as_array().unwrap().len()).sum::<usize>(), 6);
     near(row["means"][1].as_f64().unwrap() - row["means"][0].as_f64().unwrap(), row["gap"].as_f64().unwrap());
 
     let one = Kernels::new("conv1", [3, 1, 1], vec![red.to_vec()]).unwrap();
     assert_eq!(one.colours().unwrap().gap(), None);
-    assert!(one.metrics(1).unwrap().get("gap").is_none());
-    assert_eq!(Kernels::new("conv1", [1, 1, 3], vec![red.to_vec()]).unwrap().metrics(1), None, "no colours");
+    assert!(line(&one).unwrap().get("gap").is_none());
+    assert_eq!(line(&Kernels::new("conv1", [1, 1, 3], vec![red.to_vec()]).unwrap()), None, "no colours");
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn the_command_draws_and_measures_a_run() {
 
     let json = place.ok(&["filters", "run", "small.png", "--scale", "1", "--json"]);
     let row: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let metrics = kernels.metrics(2).unwrap();
+    let metrics = json!(Row::Filters(Filters::of(2, &kernels.colours().unwrap())));
     for key in ["kind", "step", "colourfulness", "means", "gap"] {
         assert_eq!(row[key], metrics[key], "{key}");
     }

@@ -8,6 +8,7 @@ use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir;
+use alexnet_split::run::rows::{Filters, Row};
 use serde_json::json;
 
 use crate::cli::FiltersArgs;
@@ -29,7 +30,8 @@ pub fn filters(args: &FiltersArgs) -> Result<()> {
     let (width, height, file) = (picture.width(), picture.height(), args.picture.display());
     let colours = kernels.colours();
     if args.json {
-        let mut row = kernels.metrics(step).unwrap_or_else(|| json!({"kind": "filters", "step": step}));
+        let row = colours.as_ref().map(|colours| json!(Row::Filters(Filters::of(step, colours))));
+        let mut row = row.unwrap_or_else(|| json!({"kind": "filters", "step": step}));
         (row["layer"], row["kernels"], row["shape"]) = (json!(layer), json!(counts), json!(shape));
         (row["picture"], row["width"], row["height"]) = (json!(file.to_string()), json!(width), json!(height));
         if let Some(colours) = &colours {

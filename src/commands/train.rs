@@ -15,13 +15,13 @@ use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir::{self, RunDir};
 use alexnet_split::run::files;
 use alexnet_split::run::host::Host;
+use alexnet_split::run::rows::{self, End, Event, unix_s};
 use alexnet_split::show::logs;
 use alexnet_split::show::progress::Progress;
 use alexnet_split::show::trace;
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
-use serde_json::json;
 
 use super::job::{Hold, Job, Start, commit, job, same_precision};
 use super::place::{self, Place, on_place};
@@ -90,17 +90,22 @@ fn run<B: Backend>(
     }
     let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
     let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
-    run.journal(
-        "start",
-        &json!({
-            "step": step, "command": super::command_line(), "version": env!("CARGO_PKG_VERSION"),
-            "commit": commit(), "device": device, "host": Host::this(), "seed": recipe.train.seed,
-            "epochs": recipe.train.epochs, "total_steps": total_steps, "process": std::process::id(),
-        }),
-    )?;
+    run.journal(&Event::Start(Box::new(rows::Start {
+        unix_s: unix_s(),
+        step,
+        command: super::command_line(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: commit(),
+        device: device.into(),
+        host: Host::this(),
+        seed: Some(recipe.train.seed),
+        total_steps: Some(total_steps),
+        epochs: Some(recipe.train.epochs),
+        process: Some(std::process::id()),
+    })))?;
     let trained = train_in(args, job, keep, recipe, data, seats, link, device, stop, &mut run);
     for text in logs::take_warnings() {
-        run.journal("warning", &json!({"text": text}))?;
+        run.journal(&Event::warning(text))?;
     }
     let (how, code, message) = match &trained {
         Ok(_) => ("finished", 0, String::new()),
@@ -118,7 +123,8 @@ fn run<B: Backend>(
         Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
         Err(_) => None,
     };
-    let ended = run.journal("end", &json!({"step": step, "how": how, "exit_code": code, "message": message}));
+    let ended =
+        run.journal(&Event::End(End { unix_s: unix_s(), step, how: how.into(), exit_code: code.into(), message }));
     // What ended the run goes before what its journal met.
     trained.and(ended)
 }

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-
 use crate::backend::Backend;
 use crate::data::bitmap::Bitmap;
 use crate::disk::write_whole;
@@ -145,17 +143,6 @@ impl Kernels {
         let of = |kernel: &[f32]| colourfulness(kernel, channels, rows * cols);
         let of_all = |values: &Vec<f32>| values.chunks(self.elems()).map(of).collect();
         (channels > 1).then(|| Colours { streams: self.streams.iter().map(of_all).collect() })
-    }
-
-    /// The line of `metrics.jsonl` after `step`; `None` for one channel. One stream has no gap.
-    pub fn metrics(&self, step: u64) -> Option<Value> {
-        let colours = self.colours()?;
-        let mut row = json!({"kind": "filters", "step": step, "means": colours.means()});
-        if let Some(gap) = colours.gap() {
-            row["gap"] = json!(gap);
-        }
-        row["colourfulness"] = json!(colours.streams);
-        Some(row)
     }
 }
 

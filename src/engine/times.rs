@@ -83,28 +83,6 @@ impl StreamTimes {
     }
 }
 
-/// A line of the metrics: how each stream has spent its time since `before`, in milliseconds a step.
-pub fn row(step: u64, now: &[StreamTimes], before: &[StreamTimes]) -> Option<serde_json::Value> {
-    let steps = now.first()?.steps - before.first().map_or(0, |times| times.steps);
-    let streams = now.iter().enumerate().map(|(stream, times)| {
-        let ms = |part: &dyn Fn(&StreamTimes) -> Duration| {
-            let before = before.get(stream).map_or(Duration::ZERO, part);
-            part(times).saturating_sub(before).as_secs_f64() * 1e3 / steps as f64
-        };
-        serde_json::json!({
-            "total_ms": ms(&|times| times.total),
-            "compute_ms": ms(&|times| times.activity(Activity::Compute)),
-            "exchange_ms": ms(&|times| times.activity(Activity::Exchange)),
-            "waiting_ms": ms(&|times| times.activity(Activity::Waiting)),
-            "hidden_ms": ms(&|times| times.hidden),
-        })
-    });
-    (steps > 0).then(|| {
-        let streams: Vec<_> = streams.collect();
-        serde_json::json!({"kind": "times", "step": step, "steps": steps, "streams": streams})
-    })
-}
-
 /// The table shown at the end of a run: a row a layer, for each stream milliseconds a step of computing forward,
 /// backward and the update, of values on their way (exch) and of waiting for them (wait), and the share of the stream's
 /// computing and waiting.

@@ -1,6 +1,6 @@
 //! A run as it stands on disk, read without disturbing it; for `report` and `runs`.
 
-use super::dir::is_run;
+use super::dir::{RunInfo, is_run};
 use super::files;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use super::rows::{Eval, Event, Filters, Info, Row, Skipped, Start, Step, Times};
+use super::rows::{Eval, Event, Filters, Row, Skipped, Start, Step, Times};
 use crate::disk::read_if_there as read;
 use crate::engine::timeline::Timeline;
 use crate::error::{Error, Result};
@@ -61,8 +61,8 @@ pub struct Run {
     pub state: State,
     /// `recipe.toml`; empty where there is none.
     pub recipe: String,
-    /// `run.json`.
-    pub info: Info,
+    /// `run.json`; empty where there is none or it is damaged.
+    pub info: RunInfo,
     /// Training steps, by step.
     pub steps: Vec<Step>,
     /// Evaluations of the held-out images, by step.

@@ -224,8 +224,7 @@ impl Observer for Progress {
             self.step_s.add(report.time.as_secs_f64());
         }
         if self.json {
-            let row = json!({"kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(), "lr": report.lr, "images_per_s": speed});
-            crate::outln!("{row}");
+            crate::outln!("{}", json!(report.row()));
         }
         if since == TELL_TIME_AFTER && report.step < self.total {
             self.tell_time(report.step);
@@ -270,8 +269,7 @@ impl Observer for Progress {
         self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
         self.heldout_accuracy = Some(1. - result.top1_error());
         if self.json {
-            let row = json!({"kind": "eval", "step": report.step, "epoch": report.epoch, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()});
-            crate::outln!("{row}");
+            crate::outln!("{}", json!(report.row()));
             return;
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));

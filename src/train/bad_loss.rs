@@ -12,6 +12,7 @@ use crate::data::Batch;
 use crate::disk::{self, faults};
 use crate::error::{Error, Result};
 use crate::run::checkpoint::{self, State};
+use crate::run::rows::{Row, Skipped};
 use crate::text::loss_text;
 
 /// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
@@ -131,8 +132,7 @@ impl<B: Backend> Session<B> {
         self.state.step = step;
         let back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
         let why = if back { format!("{why}; back to the weights of step {from}") } else { why.to_owned() };
-        let shown = if loss.is_finite() { json!(loss) } else { json!(loss.to_string()) };
-        to.run.log(&json!({"kind": "skipped", "step": step, "steps": left_out, "loss": shown, "why": why}))?;
+        to.run.log(&Row::Skipped(Skipped { step, steps: left_out, loss, why: why.clone() }))?;
         to.observer.left_out(step, &why);
         Ok(())
     }

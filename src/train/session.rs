@@ -16,6 +16,7 @@ use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
 use crate::net::spec::Net;
 use crate::run::checkpoint::{self, State};
+use crate::run::rows::{self, Row};
 use crate::run::schedule::Schedule;
 
 /// One step, for whoever shows it.
@@ -35,6 +36,22 @@ pub struct StepReport {
     pub waited: Duration,
 }
 
+impl StepReport {
+    /// Its line of the metrics.
+    pub fn row(&self) -> Row {
+        Row::Step(rows::Step {
+            step: self.step,
+            epoch: self.epoch,
+            loss: self.result.loss(),
+            top1_error: self.result.top1_error(),
+            // The number that prints as the f32 does.
+            lr: self.lr.to_string().parse().unwrap_or(f64::from(self.lr)),
+            images_per_s: self.result.images as f64 / self.time.as_secs_f64(),
+            loader_wait_ms: self.waited.as_secs_f64() * 1e3,
+        })
+    }
+}
+
 /// One evaluation of the held-out images.
 #[derive(Clone, Debug)]
 pub struct EvalReport {
@@ -44,6 +61,19 @@ pub struct EvalReport {
     pub epoch: u64,
     /// The sum over all batches.
     pub result: BatchResult,
+}
+
+impl EvalReport {
+    /// Its line of the metrics.
+    pub fn row(&self) -> Row {
+        Row::Eval(rows::Eval {
+            step: self.step,
+            epoch: self.epoch,
+            loss: self.result.loss(),
+            top1_error: self.result.top1_error(),
+            top5_error: self.result.top5_error(),
+        })
+    }
 }
 
 /// Who watches a run.

@@ -4,6 +4,7 @@
 //! `checkpoint.json` first.
 
 mod load;
+mod retain;
 mod save;
 
 use crate::run::files;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use load::{load, open};
-pub use save::{Keep, Snapshot, Writer, check_space, generation_bytes, snapshot};
+pub use retain::Keep;
+pub use save::{Snapshot, Writer, check_space, generation_bytes, snapshot};
 
 use super::dir;
 use super::schedule::Schedule;

@@ -4,7 +4,8 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use super::{Generation, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state, ours};
+use super::retain::{Candidate, Keep, kept};
+use super::{DAMAGED, Generation, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state, ours};
 use crate::backend::Backend;
 use crate::disk::tensors::{self, NamedTensor};
 use crate::disk::{self, Draft};
@@ -125,15 +126,6 @@ impl Snapshot {
     }
 }
 
-/// Which generations are kept, besides the one of the least held-out error.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep {
-    /// The newest so many; those that are there because of a signal do not count, and go with the next one.
-    pub newest: usize,
-    /// The newest one from which a good step was made, as long as no kept one is known to be good.
-    pub good: Option<u64>,
-}
-
 /// [`prune`], whose failures are no reason to end: the new generation is whole, whatever lies about.
 fn clean_up(run: &Path, keep: Keep) -> Result<()> {
     match prune(run, keep) {
@@ -147,30 +139,26 @@ fn clean_up(run: &Path, keep: Keep) -> Result<()> {
 
 /// Removes what is not to be kept, and what processes that died have left.
 fn prune(run: &Path, keep: Keep) -> Result<()> {
-    let states = list(run)?.into_iter().map(|generation| (load_state(&generation.path).ok(), generation));
-    let (signalled, regular): (Vec<_>, Vec<_>) =
-        states.partition(|(state, _)| state.as_ref().is_some_and(|state| state.on_signal));
-    let error = |state: &Option<State>| state.as_ref()?.heldout_error;
-    // Of equals the earliest.
-    let errors = regular.iter().filter_map(|(state, generation)| Some((error(state)?, generation.step)));
-    let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step);
-    let (old, kept) = regular.split_at(regular.len().saturating_sub(keep.newest.max(1)));
-    let is_good = |(state, generation): &(Option<State>, Generation)| {
-        error(state).is_some() || keep.good.is_some_and(|good| generation.step == good)
+    let all = list(run)?;
+    let candidate = |generation: &Generation| {
+        let (on_signal, heldout_error) =
+            load_state(&generation.path).map_or((false, None), |state| (state.on_signal, state.heldout_error));
+        Candidate { step: generation.step, on_signal, heldout_error }
     };
-    let good = keep.good.filter(|_| !kept.iter().any(is_good));
-    for (_, generation) in old.iter().filter(|(_, old)| Some(old.step) != best && Some(old.step) != good) {
-        disk::remove_folder(&generation.path, MARKER)?;
-    }
-    let newest = kept.last().map(|(_, generation)| generation.step);
-    let last = signalled.last().map(|(_, generation)| generation.step);
-    for (_, old) in signalled.iter().filter(|(_, old)| Some(old.step) < newest || Some(old.step) < last) {
+    let kept = kept(&all.iter().map(candidate).collect::<Vec<_>>(), keep);
+    for old in all.iter().filter(|generation| !kept.contains(&generation.step)) {
         disk::remove_folder(&old.path, MARKER)?;
     }
-    let folder = folder(run);
+    let (folder, newest) = (folder(run), kept.last().copied());
     for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?.flatten() {
         let path = entry.path();
-        if ours(&path).is_some_and(|(_, ending)| !ending.is_empty() || !path.join(MARKER).exists()) {
+        let is_left = |(step, ending): (u64, &str)| match ending {
+            // A damaged one until its step is made again.
+            DAMAGED => Some(step) <= newest,
+            "" => !path.join(MARKER).exists(),
+            _ => true,
+        };
+        if ours(&path).is_some_and(is_left) {
             disk::remove_folder(&path, MARKER)?;
         }
     }

@@ -27,7 +27,7 @@ pub fn environment(run: &Run) -> String {
     let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
     row("command", words.join(" "));
     row("version", if version.is_empty() { String::new() } else { format!("{version}{commit}") });
-    row("data", run.info.data.clone());
+    row("data", run.info.data.display().to_string());
     row("device", device);
     let cores = if host.cores > 0 { format!("{} cores", host.cores) } else { String::new() };
     let memory = match host.memory_bytes {
