@@ -35,9 +35,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     };
     let start_peer = |python| Peer::start(python, on_cpu, precision, n, threads, net.classes(), args.inference);
     let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
-    let (plans, times, device, peer) = on_place!(place, options, net.streams, |seats, about| {
+    let (plans, times, device, peer) = on_place!(place, options, net.streams, |contexts, about| {
         let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
-        let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
+        let mut pair = Pair::new(&net, contexts, None, n, recipe.state_names().len(), recipe.train.dropout)?;
         pair.set_input(&input, &mean)?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         for step in 0..=u64::from(args.steps) {
