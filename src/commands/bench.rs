@@ -35,9 +35,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
         Place::Gpus(_) => (false, options.precision),
     };
     let start_peer = |python| Peer::start(python, on_cpu, precision, n, threads, net.classes(), args.inference);
-    let (plans, times, device, peer, ours_ms, theirs_ms) = on_place!(place, options, net.streams, |seats, about| {
+    let (plans, times, device, peer, ours_ms, theirs_ms) = on_place!(place, options, net.streams, |contexts, about| {
         let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
-        let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
+        let mut pair = Pair::new(&net, contexts, None, n, recipe.state_names().len(), recipe.train.dropout)?;
         pair.set_input(&input, &mean)?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         let [ours_ms, theirs_ms] = measure(args, &recipe, &mut pair, &batch, peer.as_mut())?;

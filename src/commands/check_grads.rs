@@ -41,8 +41,8 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
     let (place, streams) = (place::choose(&args.device, Some(Precision::Fp32), net.streams), net.streams);
     // Rounded factors would drown the differences.
     let options = place::gpu_options(&args.device, Some(Precision::Fp32));
-    let (checks, device) = on_place!(place, options, streams, |seats, about| {
-        let mut pair = Pair::new(&net, seats, None, IMAGES, 1, recipe.train.dropout)?;
+    let (checks, device) = on_place!(place, options, streams, |contexts, about| {
+        let mut pair = Pair::new(&net, contexts, None, IMAGES, 1, recipe.train.dropout)?;
         pair.init(recipe.train.seed, WeightInit::He, BiasInit::Zero)?;
         (check_grads::check_grads(&mut pair, &batch, recipe.train.seed)?, about)
     });

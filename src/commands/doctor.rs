@@ -54,7 +54,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
     let options = place::gpu_options(&args.device, None);
     let wanted = args.device.gpus.map_or(2, usize::from);
     for gpus in 1..=count.min(wanted) {
-        let about = devices::seats(gpus, 2, &options).map(|found| found.about);
+        let about = devices::contexts(gpus, 2, &options).map(|found| found.about);
         look(&format!("--gpus {gpus}"), gpus == 2 && args.device.gpus.is_none(), about);
     }
     if gpus.is_ok() && count < wanted {

@@ -110,8 +110,8 @@ macro_rules! on_run {
         let fp32 = Some(alexnet_split::backend::Precision::Fp32);
         let place = $crate::commands::place::choose(&$args.device, fp32, streams);
         let options = $crate::commands::place::gpu_options(&$args.device, fp32);
-        $crate::commands::place::on_place!(place, options, streams, |seats, _about| {
-            let mut $session = alexnet_split::train::session::Session::new(recipe, data, seats, None)?;
+        $crate::commands::place::on_place!(place, options, streams, |contexts, _about| {
+            let mut $session = alexnet_split::train::session::Session::new(recipe, data, contexts, None)?;
             $session.restore_or_newest(&checkpoint, &$args.run)?;
             $body
         })

@@ -1,4 +1,4 @@
-//! Where a command runs its network: the flags turned into seats.
+//! The devices that a command runs its network on: the flags turned into stream contexts.
 
 use std::time::Duration;
 
@@ -97,19 +97,20 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str
     format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
 }
 
-/// Evaluates `$body` with `$seats` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each
+/// Evaluates `$body` with `$contexts` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each
 /// kind of device, so that the body may be generic.
 macro_rules! on_place {
-    ($place:expr, $options:expr, $streams:expr, |$seats:ident, $about:ident| $body:expr) => {
+    ($place:expr, $options:expr, $streams:expr, |$contexts:ident, $about:ident| $body:expr) => {
         match $place {
             $crate::commands::place::Place::Cpu { threads, precision, is_reference, why } => {
                 let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
-                let $seats = alexnet_split::engine::pair::Seat::on_cpu($streams, threads, precision, is_reference)?;
+                let $contexts =
+                    alexnet_split::engine::pair::StreamContext::on_cpu($streams, threads, precision, is_reference)?;
                 $body
             }
             $crate::commands::place::Place::Gpus(gpus) => {
-                let found = alexnet_split::engine::devices::seats(gpus, $streams, &$options)?;
-                let ($seats, $about) = (found.seats, found.about);
+                let found = alexnet_split::engine::devices::contexts(gpus, $streams, &$options)?;
+                let ($contexts, $about) = (found.contexts, found.about);
                 $body
             }
         }

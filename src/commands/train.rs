@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use alexnet_split::backend::Backend;
 use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
-use alexnet_split::engine::devices::{self, GpuSeats};
+use alexnet_split::engine::devices::{self, GpuContexts};
 use alexnet_split::engine::link::{Link, World};
-use alexnet_split::engine::pair::Seat;
+use alexnet_split::engine::pair::StreamContext;
 use alexnet_split::engine::times;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
@@ -41,8 +41,8 @@ pub fn train(args: &TrainArgs) -> Result<()> {
                 Place::Cpu { precision, .. } => precision,
                 Place::Gpus(_) => options.precision,
             });
-            on_place!(place, options, streams, |seats, about| {
-                run(args, &job, Some(hold), seats, None, &about, &stop)
+            on_place!(place, options, streams, |contexts, about| {
+                run(args, &job, Some(hold), contexts, None, &about, &stop)
             })
         }
         Some(world) => {
@@ -58,8 +58,8 @@ pub fn train(args: &TrainArgs) -> Result<()> {
             if Net::from_options(&job.recipe.net)?.streams != 2 {
                 return Err(Error::recipe("net.streams", "two processes run two streams; start one process"));
             }
-            let GpuSeats { seats, about } = devices::process_seat(&world, &mut link, &options)?;
-            run(args, &job, hold, seats, Some(link), &about, &stop)
+            let GpuContexts { contexts, about } = devices::process_context(&world, &mut link, &options)?;
+            run(args, &job, hold, contexts, Some(link), &about, &stop)
         }
     }
 }
@@ -68,7 +68,7 @@ fn run<B: Backend>(
     args: &TrainArgs,
     job: &Job,
     hold: Option<Hold>,
-    seats: Vec<Seat<B>>,
+    contexts: Vec<StreamContext<B>>,
     link: Option<Link>,
     device: &str,
     stop: &Stop,
@@ -81,7 +81,7 @@ fn run<B: Backend>(
     let recipe = resolve(job.recipe.clone(), &data)?;
     let _tracing =
         args.trace.as_ref().filter(|_| leads).map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
-    let instructions = seats.first().map_or(String::new(), |seat| seat.backend.instructions());
+    let instructions = contexts.first().map_or(String::new(), |context| context.backend.instructions());
     // The directory before the network: nobody wants to learn after minutes that it cannot be used.
     let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
     let step = job.start.step();
@@ -103,7 +103,7 @@ fn run<B: Backend>(
         epochs: Some(recipe.train.epochs),
         process: Some(std::process::id()),
     })))?;
-    let trained = train_in(args, job, keep, recipe, data, seats, link, device, stop, &mut run);
+    let trained = train_in(args, job, keep, recipe, data, contexts, link, device, stop, &mut run);
     for text in logs::take_warnings() {
         run.journal(&Event::warning(text))?;
     }
@@ -149,7 +149,7 @@ fn train_in<B: Backend>(
     keep: usize,
     recipe: Recipe,
     data: DataSet,
-    seats: Vec<Seat<B>>,
+    contexts: Vec<StreamContext<B>>,
     link: Option<Link>,
     device: &str,
     stop: &Stop,
@@ -157,7 +157,7 @@ fn train_in<B: Backend>(
 ) -> Result<u64> {
     let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
     let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
-    let mut session = Session::new(recipe, data, seats, link)?;
+    let mut session = Session::new(recipe, data, contexts, link)?;
     session.end_on(stop.clone());
     if let Start::Checkpoint { path, .. } = &job.start {
         session.restore(path)?;

@@ -10,7 +10,7 @@ use crate::config::{Recipe, ScheduleKind};
 use crate::data::DataSet;
 use crate::data::input::Preprocessor;
 use crate::engine::link::Link;
-use crate::engine::pair::{BatchResult, Pair, Seat};
+use crate::engine::pair::{BatchResult, Pair, StreamContext};
 use crate::engine::timeline::Timeline;
 use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
@@ -145,13 +145,13 @@ pub fn resolve(mut recipe: Recipe, data: &DataSet) -> Result<Recipe> {
 }
 
 impl<B: Backend> Session<B> {
-    /// A new network on the seats that `pair` makes for it; `recipe` must be resolved.
-    pub fn new(recipe: Recipe, data: DataSet, seats: Vec<Seat<B>>, link: Option<Link>) -> Result<Self> {
+    /// A new network on the streams' `contexts`; `recipe` must be resolved.
+    pub fn new(recipe: Recipe, data: DataSet, contexts: Vec<StreamContext<B>>, link: Option<Link>) -> Result<Self> {
         let net = Net::from_options(&recipe.net)?;
         let input = Preprocessor::new(&recipe.input, net.image, &data)?;
         let input = Arc::new(input.with_colour_noise_epochs(recipe.schedule.colour_noise_epochs()));
         let states = recipe.state_names().len();
-        let mut pair = Pair::new(&net, seats, link, recipe.train.batch_size, states, recipe.train.dropout)?;
+        let mut pair = Pair::new(&net, contexts, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
         let state = State::new(net.streams, Schedule::new(recipe.optimizer.lr));
