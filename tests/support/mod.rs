@@ -1,6 +1,7 @@
 //! What the tests share: tiny networks, random values, the tolerance table.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod cases;
 pub mod forms;
 pub mod fuzzed;
 pub mod jpegs;
