@@ -42,7 +42,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
                 Place::Gpus(_) => options.precision,
             });
             on_place!(place, options, streams, |contexts, about| {
-                run(args, &job, Some(hold), contexts, None, &about, &stop)
+                Training { args, job: &job, contexts, link: None, device: &about, stop: &stop }.run(Some(hold))
             })
         }
         Some(world) => {
@@ -59,74 +59,121 @@ pub fn train(args: &TrainArgs) -> Result<()> {
                 return Err(Error::recipe("net.streams", "two processes run two streams; start one process"));
             }
             let GpuContexts { contexts, about } = devices::process_context(&world, &mut link, &options)?;
-            run(args, &job, hold, contexts, Some(link), &about, &stop)
+            Training { args, job: &job, contexts, link: Some(link), device: &about, stop: &stop }.run(hold)
         }
     }
 }
 
-fn run<B: Backend>(
-    args: &TrainArgs,
-    job: &Job,
-    hold: Option<Hold>,
+/// All that it takes to train, in this process.
+struct Training<'a, B: Backend> {
+    args: &'a TrainArgs,
+    job: &'a Job,
     contexts: Vec<StreamContext<B>>,
+    /// To the other process, where there is one.
     link: Option<Link>,
-    device: &str,
-    stop: &Stop,
-) -> Result<()> {
-    let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    let data = DataSet::load(&job.data)?;
-    if let Some(Hold::Claim(_)) = hold {
-        dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
+    /// The devices, for people.
+    device: &'a str,
+    stop: &'a Stop,
+}
+
+impl<B: Backend> Training<'_, B> {
+    fn leads(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.rank() == 0)
     }
-    let recipe = resolve(job.recipe.clone(), &data)?;
-    let _tracing =
-        args.trace.as_ref().filter(|_| leads).map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
-    let instructions = contexts.first().map_or(String::new(), |context| context.backend.instructions());
-    // The directory before the network: nobody wants to learn after minutes that it cannot be used.
-    let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
-    let step = job.start.step();
-    if leads {
-        logs::keep(&job.run.join(files::LOG))?;
-    }
-    let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
-    let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
-    run.journal(&Event::Start(Box::new(rows::Start {
-        unix_s: unix_s(),
-        step,
-        command: super::command_line(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        commit: commit(),
-        device: device.into(),
-        host: Host::this(),
-        seed: Some(recipe.train.seed),
-        total_steps: Some(total_steps),
-        epochs: Some(recipe.train.epochs),
-        process: Some(std::process::id()),
-    })))?;
-    let trained = train_in(args, job, keep, recipe, data, contexts, link, device, stop, &mut run);
-    for text in logs::take_warnings() {
-        run.journal(&Event::warning(text))?;
-    }
-    let (how, code, message) = match &trained {
-        Ok(_) => ("finished", 0, String::new()),
-        Err(error) => {
-            let how = match error {
-                Error::Interrupted { .. } => "interrupted",
-                Error::Diverged { .. } => "diverged",
-                _ => "failed",
-            };
-            logs::note(&format!("error: {error}"));
-            (how, error.exit_code(), error.to_string())
+
+    /// Opens the run's directory, trains, and writes down how it ended.
+    fn run(self, hold: Option<Hold>) -> Result<()> {
+        let Training { args, job, device, .. } = self;
+        let leads = self.leads();
+        let data = DataSet::load(&job.data)?;
+        if let Some(Hold::Claim(_)) = hold {
+            dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
         }
-    };
-    let step = match &trained {
-        Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
-        Err(_) => None,
-    };
-    let ended =
-        run.journal(&Event::End(End { unix_s: unix_s(), step, how: how.into(), exit_code: code.into(), message }));
-    // What ended the run goes before what its journal met.
-    trained.and(ended)
+        let recipe = resolve(job.recipe.clone(), &data)?;
+        let trace = args.trace.as_ref().filter(|_| leads);
+        let _tracing = trace.map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
+        let instructions = self.contexts.first().map_or(String::new(), |context| context.backend.instructions());
+        // The directory before the network: nobody wants to learn after minutes that it cannot be used.
+        let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
+        let step = job.start.step();
+        if leads {
+            logs::keep(&job.run.join(files::LOG))?;
+        }
+        let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
+        let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
+        run.journal(&Event::Start(Box::new(rows::Start {
+            unix_s: unix_s(),
+            step,
+            command: super::command_line(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: commit(),
+            device: device.into(),
+            host: Host::this(),
+            seed: Some(recipe.train.seed),
+            total_steps: Some(total_steps),
+            epochs: Some(recipe.train.epochs),
+            process: Some(std::process::id()),
+        })))?;
+        let trained = self.train(keep, recipe, data, &mut run);
+        for text in logs::take_warnings() {
+            run.journal(&Event::warning(text))?;
+        }
+        let (how, code, message) = match &trained {
+            Ok(_) => ("finished", 0, String::new()),
+            Err(error) => {
+                let how = match error {
+                    Error::Interrupted { .. } => "interrupted",
+                    Error::Diverged { .. } => "diverged",
+                    _ => "failed",
+                };
+                logs::note(&format!("error: {error}"));
+                (how, error.exit_code(), error.to_string())
+            }
+        };
+        let step = match &trained {
+            Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
+            Err(_) => None,
+        };
+        let ended =
+            run.journal(&Event::End(End { unix_s: unix_s(), step, how: how.into(), exit_code: code.into(), message }));
+        // What ended the run goes before what its journal met.
+        trained.and(ended)
+    }
+
+    /// Returns the steps done.
+    fn train(self, keep: usize, recipe: Recipe, data: DataSet, run: &mut RunDir) -> Result<u64> {
+        let leads = self.leads();
+        let Training { args, job, contexts, link, device, stop } = self;
+        let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
+        let mut session = Session::new(recipe, data, contexts, link)?;
+        session.end_on(stop.clone());
+        if let Start::Checkpoint { path, .. } = &job.start {
+            session.restore(path)?;
+        }
+        if !leads {
+            errln!("device   {device}; process 0 reports");
+            session.train(run, &options, &mut ())?;
+            session.pair().times()?;
+            return Ok(session.step());
+        }
+        let mut progress = Progress::new(args.json, words::work(&session));
+        words::before(&progress, job, &mut session, device, args.json)?;
+        session.train(run, &options, &mut progress)?;
+        let times = session.pair().times()?;
+        if !args.json && times.iter().any(|times| times.steps > 0) {
+            let names: Vec<String> =
+                session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
+            logs::say(&format!("\n{}", times::table(&names, &times)));
+            logs::say(&format!(
+                "loader: {:.1} ms a step waited for batches",
+                session.loader_wait().as_secs_f64() * 1e3
+            ));
+        }
+        if !args.json && !checkpoint::list(run.path())?.is_empty() {
+            words::after(&progress, run.path(), &session);
+        }
+        Ok(session.step())
+    }
 }
 
 /// Where the trace goes: of a run that is resumed beside those of before, so that what was seen then stays.
@@ -139,47 +186,4 @@ fn trace_path(path: &Path, start: &Start) -> PathBuf {
         None => path.with_extension(number.to_string()),
     });
     std::iter::once(path.to_owned()).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path.to_owned())
-}
-
-/// Trains; returns the steps done.
-#[expect(clippy::too_many_arguments, reason = "one call, of what `run` has made")]
-fn train_in<B: Backend>(
-    args: &TrainArgs,
-    job: &Job,
-    keep: usize,
-    recipe: Recipe,
-    data: DataSet,
-    contexts: Vec<StreamContext<B>>,
-    link: Option<Link>,
-    device: &str,
-    stop: &Stop,
-    run: &mut RunDir,
-) -> Result<u64> {
-    let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
-    let mut session = Session::new(recipe, data, contexts, link)?;
-    session.end_on(stop.clone());
-    if let Start::Checkpoint { path, .. } = &job.start {
-        session.restore(path)?;
-    }
-    if !leads {
-        errln!("device   {device}; process 0 reports");
-        session.train(run, &options, &mut ())?;
-        session.pair().times()?;
-        return Ok(session.step());
-    }
-    let mut progress = Progress::new(args.json, words::work(&session));
-    words::before(&progress, job, &mut session, device, args.json)?;
-    session.train(run, &options, &mut progress)?;
-    let times = session.pair().times()?;
-    if !args.json && times.iter().any(|times| times.steps > 0) {
-        let names: Vec<String> =
-            session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
-        logs::say(&format!("\n{}", times::table(&names, &times)));
-        logs::say(&format!("loader: {:.1} ms a step waited for batches", session.loader_wait().as_secs_f64() * 1e3));
-    }
-    if !args.json && !checkpoint::list(run.path())?.is_empty() {
-        words::after(&progress, run.path(), &session);
-    }
-    Ok(session.step())
 }

@@ -118,12 +118,7 @@ pub fn backward<S: Simd>(
                 let (max, mut left) = (read_part(simd, &y[at.min(q)..]), read_part(simd, &dy[at.min(q)..]));
                 for r in 0..WINDOW {
                     let taps = taps(simd, &x[r * w..][..2 * q + 1], 2 * at);
-                    let mut taken = [zero; WINDOW];
-                    for tap in 0..WINDOW {
-                        let found = simd.equal_f32s(taps[tap], max);
-                        taken[tap] = simd.select_f32s(found, left, zero);
-                        left = simd.select_f32s(found, zero, left);
-                    }
+                    let taken = taps.map(|tap| take(simd, tap, max, &mut left));
                     let shifted = shift(simd, right_before[r], taken[2]);
                     right_before[r] = taken[2];
                     let (mut even, mut odd) = (simd.add_f32s(taken[0], shifted), taken[1]);
@@ -147,6 +142,15 @@ pub fn backward<S: Simd>(
         }
         clear_unread(&band.shape, dx);
     }
+}
+
+/// What a tap gets of the gradient that is left of its window: all where it is the maximum, which then leaves none.
+#[inline(always)]
+fn take<S: Simd>(simd: S, tap: S::f32s, max: S::f32s, left: &mut S::f32s) -> S::f32s {
+    let (found, zero) = (simd.equal_f32s(tap, max), simd.splat_f32s(0.));
+    let taken = simd.select_f32s(found, *left, zero);
+    *left = simd.select_f32s(found, zero, *left);
+    taken
 }
 
 /// Nothing flows back to inputs of a map that no window reads.

@@ -24,17 +24,9 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
 ) {
     let mut outer = SCRATCH.take();
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
-    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
     let (c_panels, k_panels) = (maps.c / PANEL, maps.k / PANEL);
-    let group = |first_image: usize, first_row: usize| {
-        let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
-        (first_image, Group { images, first_row, rows, across })
-    };
-    let first_images = (0..n).step_by(images);
-    let groups: Vec<_> = first_images
-        .flat_map(|i| (0..down).step_by(rows).map(move |row| (i, row)))
-        .map(|(i, row)| group(i, row))
-        .collect();
+    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
+    let groups = groups(n, images, rows, down, across);
     let du_pair = k_panels * maps.c * PANEL;
     let du = first(&mut outer.u, N * N * du_pair);
     let panel_elems = N * N * room(F::numbers(images * rows * across) * PANEL);
@@ -77,6 +69,18 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
+}
+
+/// All groups, each with its first image.
+fn groups(n: usize, images: usize, rows: usize, down: usize, across: usize) -> Vec<(usize, Group)> {
+    let mut groups = Vec::new();
+    for first_image in (0..n).step_by(images) {
+        for first_row in (0..down).step_by(rows) {
+            let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
+            groups.push((first_image, Group { images, first_row, rows, across }));
+        }
+    }
+    groups
 }
 
 /// One panel of inputs, or of output gradients, to matrices.
