@@ -62,13 +62,13 @@ impl<B: Backend> Stream<B> {
         let elems = n * layer.out_shape.iter().product::<usize>();
         match &layer.op {
             Op::Conv(_) | Op::Dense(_) | Op::Absent => {
-                let theirs = match (layer.crossing, exchange) {
-                    (Some(crossing), Some(exchange)) => {
-                        let swap = mode.swap(layer, Pass::Forward, n * crossing.elems);
-                        let [x, theirs] = disjoint(activations, [layer.x, crossing.theirs]);
-                        let (give, take) = (crossing.gives.then_some(&*x), crossing.takes.then_some(theirs));
+                let theirs = match (layer.exchange_point, exchange) {
+                    (Some(point), Some(exchange)) => {
+                        let swap = mode.swap(layer, Pass::Forward, n * point.elems);
+                        let [x, theirs] = disjoint(activations, [layer.x, point.theirs]);
+                        let (give, take) = (point.gives.then_some(&*x), point.takes.then_some(theirs));
                         exchange.start_swap(backend, &swap, give, take)?;
-                        Some((crossing, swap, exchange))
+                        Some((point, swap, exchange))
                     }
                     _ => None,
                 };
@@ -84,13 +84,11 @@ impl<B: Backend> Stream<B> {
                     let bias = Some(&params[p.bias].value);
                     timed.compute(|| block_forward(backend, layer, n, x, &params[p.own].value, bias, y))?;
                 }
-                if let Some((crossing, swap, exchange)) = theirs {
-                    let take = crossing.takes.then_some(&mut activations[crossing.theirs]);
+                if let Some((point, swap, exchange)) = theirs {
+                    let take = point.takes.then_some(&mut activations[point.theirs]);
                     timed.finish_swap(&mut **exchange, &swap, take)?;
-                    if let Some((block, true)) =
-                        layer.params.and_then(|p| p.theirs).map(|block| (block, crossing.takes))
-                    {
-                        let [x, y] = disjoint(activations, [crossing.theirs, layer.y]);
+                    if let Some((block, true)) = layer.params.and_then(|p| p.theirs).map(|block| (block, point.takes)) {
+                        let [x, y] = disjoint(activations, [point.theirs, layer.y]);
                         timed.compute(|| block_forward(backend, layer, n, x, &params[block].value, None, y))?;
                     }
                 }
@@ -194,19 +192,20 @@ impl<B: Backend> Stream<B> {
         match &layer.op {
             Op::ReluLrnMaxPool(..) | Op::SoftmaxCrossEntropy(_) => {} // done above; its gradient came with the loss
             Op::Conv(_) | Op::Dense(_) | Op::Absent => {
-                let crossing = layer.crossing.zip(exchange.as_mut()).map(|(crossing, exchange)| {
-                    (crossing, exchange, mode.swap(layer, Pass::Backward, n * crossing.elems))
-                });
+                let point = layer
+                    .exchange_point
+                    .zip(exchange.as_mut())
+                    .map(|(point, exchange)| (point, exchange, mode.swap(layer, Pass::Backward, n * point.elems)));
                 // First what the other stream is waiting for, then the rest while it is on its way.
                 let mut under_way = None;
-                if let Some((crossing, exchange, swap)) = crossing {
+                if let Some((point, exchange, swap)) = point {
                     if let Some(block) = layer.params.and_then(|p| p.theirs) {
                         timed
                             .compute(|| block_backward_input(backend, layer, n, dy, &params[block].value, outgoing))?;
                     }
-                    let (give, take) = (crossing.takes.then_some(&*outgoing), crossing.gives.then_some(&mut *incoming));
+                    let (give, take) = (point.takes.then_some(&*outgoing), point.gives.then_some(&mut *incoming));
                     exchange.start_swap(backend, &swap, give, take)?;
-                    under_way = Some((crossing, exchange, swap));
+                    under_way = Some((point, exchange, swap));
                 }
                 if let Some(p) = layer.params {
                     timed.compute(|| {
@@ -215,8 +214,8 @@ impl<B: Backend> Stream<B> {
                         }
                         let hyper_of = |param: usize| hyper.map(|hyper| hyper(&plan.params[param]));
                         block_backward_weight(backend, layer, n, x, dy, &mut params[p.own], hyper_of(p.own))?;
-                        if let (Some(block), Some(crossing)) = (p.theirs, layer.crossing) {
-                            let theirs = &activations[crossing.theirs];
+                        if let (Some(block), Some(point)) = (p.theirs, layer.exchange_point) {
+                            let theirs = &activations[point.theirs];
                             block_backward_weight(backend, layer, n, theirs, dy, &mut params[block], hyper_of(block))?;
                         }
                         match &mut params[p.bias].gradient {
@@ -227,10 +226,10 @@ impl<B: Backend> Stream<B> {
                 } else if needs_dx {
                     timed.compute(|| backend.fill_zero(n * plan.slots[layer.x], dx))?;
                 }
-                if let Some((crossing, exchange, swap)) = under_way {
-                    let take = crossing.gives.then_some(&mut *incoming);
+                if let Some((point, exchange, swap)) = under_way {
+                    let take = point.gives.then_some(&mut *incoming);
                     timed.finish_swap(&mut **exchange, &swap, take)?;
-                    if crossing.gives {
+                    if point.gives {
                         timed.compute(|| backend.add(swap.elems, incoming, dx))?;
                     }
                 }
