@@ -17,8 +17,8 @@ use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 use alexnet_split_cpu::simd;
 
 use super::bench_report::{LayerReport, PeerReport, Report};
+use super::device_flags::{self, Devices, on_devices};
 use super::peer::Peer;
-use super::place::{self, Place, on_place};
 use crate::cli::BenchArgs;
 
 pub fn bench(args: &BenchArgs) -> Result<()> {
@@ -26,23 +26,24 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
     let n = recipe.train.batch_size;
-    let place = place::choose(&args.device, recipe.train.precision, net.streams);
+    let devices = device_flags::choose(&args.device, recipe.train.precision, net.streams);
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let (batch, input, mean) = random_batch(&net, n);
-    let options = place::gpu_options(&args.device, recipe.train.precision);
-    let (on_cpu, precision) = match place {
-        Place::Cpu { precision, .. } => (true, precision),
-        Place::Gpus(_) => (false, options.precision),
+    let options = device_flags::gpu_options(&args.device, recipe.train.precision);
+    let (on_cpu, precision) = match devices {
+        Devices::Cpu { precision, .. } => (true, precision),
+        Devices::Gpus(_) => (false, options.precision),
     };
     let start_peer = |python| Peer::start(python, on_cpu, precision, n, threads, net.classes(), args.inference);
-    let (plans, times, device, peer, ours_ms, theirs_ms) = on_place!(place, options, net.streams, |contexts, about| {
-        let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
-        let mut pair = Pair::new(&net, contexts, None, n, recipe.state_names().len(), recipe.train.dropout)?;
-        pair.set_input(&input, &mean)?;
-        pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        let [ours_ms, theirs_ms] = measure(args, &recipe, &mut pair, &batch, peer.as_mut())?;
-        (pair.running().to_vec(), pair.times()?, about, peer, ours_ms, theirs_ms)
-    });
+    let (plans, times, device, peer, ours_ms, theirs_ms) =
+        on_devices!(devices, options, net.streams, |contexts, about| {
+            let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
+            let mut pair = Pair::new(&net, contexts, None, n, recipe.state_names().len(), recipe.train.dropout)?;
+            pair.set_input(&input, &mean)?;
+            pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
+            let [ours_ms, theirs_ms] = measure(args, &recipe, &mut pair, &batch, peer.as_mut())?;
+            (pair.running().to_vec(), pair.times()?, about, peer, ours_ms, theirs_ms)
+        });
     let speed = |ms: &[f64]| n as f64 * 1e3 / median(ms);
     let images_per_s = speed(&ours_ms);
     let report = Report {

@@ -15,7 +15,7 @@ use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use alexnet_split::run::reader::Run;
 use serde::{Deserialize, Serialize};
 
-use super::place;
+use super::device_flags;
 use crate::cli::TrainArgs;
 
 /// Checkpoints that are kept, besides the best.
@@ -103,7 +103,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let (epochs, on_bad_loss, precision) = (before.train.epochs, before.train.on_bad_loss, before.train.precision);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
-    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision).or(precision);
+    recipe.train.precision = device_flags::asked(&args.device).or(recipe.train.precision).or(precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
             // First: a process that trains there changes what there is to go on from.
@@ -192,7 +192,7 @@ impl Job {
 
 /// Fails where `--precision` asks for another arithmetic than `whose` recipe does.
 pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
-    match (recipe.train.precision, place::asked(&args.device)) {
+    match (recipe.train.precision, device_flags::asked(&args.device)) {
         (Some(before), Some(asked)) if before != asked => {
             let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
             Err(Error::recipe("--precision", problem))

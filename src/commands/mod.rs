@@ -6,13 +6,13 @@ mod check_grads;
 mod checkpoints;
 mod convert;
 mod describe;
+pub mod device_flags;
 mod doctor;
 mod filters;
 mod job;
 mod kernels;
 mod manual;
 mod peer;
-pub mod place;
 mod prepare;
 mod report;
 mod run;
@@ -108,9 +108,9 @@ macro_rules! on_run {
         let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args)?;
         // Looking at a run is no matter of speed.
         let fp32 = Some(alexnet_split::backend::Precision::Fp32);
-        let place = $crate::commands::place::choose(&$args.device, fp32, streams);
-        let options = $crate::commands::place::gpu_options(&$args.device, fp32);
-        $crate::commands::place::on_place!(place, options, streams, |contexts, _about| {
+        let devices = $crate::commands::device_flags::choose(&$args.device, fp32, streams);
+        let options = $crate::commands::device_flags::gpu_options(&$args.device, fp32);
+        $crate::commands::device_flags::on_devices!(devices, options, streams, |contexts, _about| {
             let mut $session = alexnet_split::train::session::Session::new(recipe, data, contexts, None)?;
             $session.restore_or_newest(&checkpoint, &$args.run)?;
             $body

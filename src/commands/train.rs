@@ -23,8 +23,8 @@ use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
 
+use super::device_flags::{self, Devices, on_devices};
 use super::job::{Hold, Job, Start, commit, job, same_precision};
-use super::place::{self, Place, on_place};
 use super::words;
 use crate::cli::TrainArgs;
 
@@ -35,23 +35,23 @@ pub fn train(args: &TrainArgs) -> Result<()> {
         None => {
             let (mut job, hold) = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
-            let place = place::choose(&args.device, job.recipe.train.precision, streams);
-            let options = place::gpu_options(&args.device, job.recipe.train.precision);
-            job.recipe.train.precision = Some(match place {
-                Place::Cpu { precision, .. } => precision,
-                Place::Gpus(_) => options.precision,
+            let devices = device_flags::choose(&args.device, job.recipe.train.precision, streams);
+            let options = device_flags::gpu_options(&args.device, job.recipe.train.precision);
+            job.recipe.train.precision = Some(match devices {
+                Devices::Cpu { precision, .. } => precision,
+                Devices::Gpus(_) => options.precision,
             });
-            on_place!(place, options, streams, |contexts, about| {
+            on_devices!(devices, options, streams, |contexts, about| {
                 Training { args, job: &job, contexts, link: None, device: &about, stop: &stop }.run(Some(hold))
             })
         }
         Some(world) => {
-            let mut link = Link::open(&world, place::gpu_options(&args.device, None).exchange_timeout)?;
+            let mut link = Link::open(&world, device_flags::gpu_options(&args.device, None).exchange_timeout)?;
             // Process 0 decides, so that only it needs the recipe and the run's directory.
             let (ours, hold) =
                 if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
             let mut job = link.told(ours)?;
-            let options = place::gpu_options(&args.device, job.recipe.train.precision);
+            let options = device_flags::gpu_options(&args.device, job.recipe.train.precision);
             same_precision(&job.recipe, args, "process 0")?;
             job.recipe.train.precision = Some(options.precision);
             job.data = args.data.data.clone().unwrap_or(job.data);

@@ -1,4 +1,4 @@
-//! The devices that a command runs its network on: the flags turned into stream contexts.
+//! The devices that a command runs its network on, as its flags say, and the stream contexts on them.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::cli::{BackendArg, DeviceArgs, PrecisionArg, TransportArg};
 /// The fastest that learns as fp32 does (tests/gpus.rs): half the tensor cores' time of tf32.
 const DEFAULT_PRECISION: Precision = Precision::Bf16;
 
-/// A kind of device.
+/// The devices that a command uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Devices {
     /// This machine's CPU, and why not a GPU if nobody said so.
     Cpu { threads: usize, precision: Precision, is_reference: bool, why: String },
     /// So many GPUs.
@@ -24,22 +24,22 @@ pub enum Place {
 }
 
 /// What the flags ask for; without `--gpus` the best that is there. `precision` as in [`gpu_options`].
-pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Place {
+pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Devices {
     let is_reference = args.backend == BackendArg::Reference;
     let cpu = |why| {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = args.threads.map_or_else(all, usize::from);
-        Place::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), is_reference, why }
+        Devices::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), is_reference, why }
     };
     if is_reference {
         return cpu(", operations of the reference".into());
     }
     match args.gpus {
         Some(0) => cpu(String::new()),
-        Some(gpus) => Place::Gpus(gpus.into()),
+        Some(gpus) => Devices::Gpus(gpus.into()),
         None => match best_gpus(args, streams) {
             Ok(0) => cpu(" (no GPU found)".into()),
-            Ok(gpus) => Place::Gpus(gpus),
+            Ok(gpus) => Devices::Gpus(gpus),
             // No driver is the ordinary case of a laptop; anything else is worth a word.
             Err(_) if libraries::driver().is_err() => cpu(" (no GPU found)".into()),
             Err(error) => cpu(format!(" ({error})")),
@@ -97,18 +97,18 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str
     format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
 }
 
-/// Evaluates `$body` with `$contexts` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each
-/// kind of device, so that the body may be generic.
-macro_rules! on_place {
-    ($place:expr, $options:expr, $streams:expr, |$contexts:ident, $about:ident| $body:expr) => {
-        match $place {
-            $crate::commands::place::Place::Cpu { threads, precision, is_reference, why } => {
-                let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
+/// Evaluates `$body` with `$contexts` for `$streams` streams on [`Devices`], and `$about`, their description; once for
+/// each kind of device, so that the body may be generic.
+macro_rules! on_devices {
+    ($devices:expr, $options:expr, $streams:expr, |$contexts:ident, $about:ident| $body:expr) => {
+        match $devices {
+            $crate::commands::device_flags::Devices::Cpu { threads, precision, is_reference, why } => {
+                let $about = $crate::commands::device_flags::about_cpu(threads, $streams, precision, &why);
                 let $contexts =
                     alexnet_split::engine::pair::StreamContext::on_cpu($streams, threads, precision, is_reference)?;
                 $body
             }
-            $crate::commands::place::Place::Gpus(gpus) => {
+            $crate::commands::device_flags::Devices::Gpus(gpus) => {
                 let found = alexnet_split::engine::devices::contexts(gpus, $streams, &$options)?;
                 let ($contexts, $about) = (found.contexts, found.about);
                 $body
@@ -116,4 +116,4 @@ macro_rules! on_place {
         }
     };
 }
-pub(crate) use on_place;
+pub(crate) use on_devices;
