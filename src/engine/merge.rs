@@ -117,7 +117,7 @@ pub fn take_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
 /// The weights of convolutions that read only their own stream.
 fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut MergedTensor)) {
     for layer in &plans[0].layers {
-        let grouped = matches!(layer.op, Op::Conv(_)) && layer.crossing.is_none() && !layer.reads_image();
+        let grouped = matches!(layer.op, Op::Conv(_)) && layer.exchange_point.is_none() && !layer.reads_image();
         if let (true, Some(tensor)) = (grouped && plans.len() == 2, merged.get_mut(&format!("{}.weight", layer.name))) {
             change(tensor);
         }

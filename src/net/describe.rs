@@ -61,7 +61,7 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
     let softmax_bytes = all().filter(|layer| &*layer.name == "loss").map(|layer| layer.sent_bytes).sum();
     let parameters = |plan: &Plan| plan.params.iter().map(|param| param.elems() as u64).sum::<u64>();
     let buffers =
-        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_gradient() + 2 * plan.largest_crossing();
+        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_gradient() + 2 * plan.largest_exchange();
     Ok(Description {
         image: net.image,
         classes: net.classes(),
@@ -79,10 +79,10 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
 fn layer_facts(plan: &Plan) -> Vec<LayerFacts> {
     let facts = plan.layers.iter().map(|layer| {
         let params = layer.params.map(|p| [Some(p.own), p.theirs, Some(p.bias)]);
-        let has_weights = layer.params.is_some() || layer.crossing.is_some();
+        let has_weights = layer.params.is_some() || layer.exchange_point.is_some();
         LayerFacts {
             name: layer.name.to_string(),
-            reads: match (layer.x, layer.crossing) {
+            reads: match (layer.x, layer.exchange_point) {
                 _ if !has_weights => "",
                 (0, _) => "image",
                 (_, Some(_)) => "both",
@@ -142,16 +142,16 @@ pub fn render(facts: &Description) -> String {
 
 /// The sums over all layers.
 fn write_totals(facts: &Description, out: &mut String) {
-    let crossings: Vec<&str> =
+    let exchanges: Vec<&str> =
         facts.streams[0].iter().filter(|layer| layer.reads == "both").map(|layer| layer.name.as_str()).collect();
     let _ = writeln!(out, "\nparameters          {:>14}", grouped(facts.parameters));
     let _ = writeln!(out, "multiply-adds       {:>14} an image, forward", grouped(facts.multiply_adds));
-    if !crossings.is_empty() {
+    if !exchanges.is_empty() {
         let _ = writeln!(
             out,
             "exchanged           {:>14} bytes an image, forward, before {}; as much backward",
             grouped(facts.exchanged_bytes),
-            crossings.join(", ")
+            exchanges.join(", ")
         );
     }
     if facts.softmax_bytes > 0 {

@@ -1,6 +1,6 @@
 //! From the table to a stream's plan, row by row: shapes, buffers, parameters and exchanges.
 
-use super::plan::{Crossing, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
+use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
 use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Reads};
 use crate::error::{Error, Result};
 use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
@@ -80,10 +80,10 @@ impl Planner<'_> {
         let p = conv_out_size(&row.name, h, kernel, row.stride, row.pad, row.round_up)?;
         let q = conv_out_size(&row.name, w, kernel, row.stride, row.pad, row.round_up)?;
         let shape = ConvShape { c, h, w, k, r: kernel, s: kernel, p, q, stride: row.stride, pad: row.pad };
-        let crossing = self.crossing(row.reads, c * h * w, k, k);
+        let point = self.exchange_point(row.reads, c * h * w, k, k);
         let (block, taps) = (vec![k, c, kernel, kernel], kernel * kernel);
-        let params = self.params(&row.name, block, crossing.is_some(), [c * taps, k * taps], row.bias, row.std)?;
-        self.push(row.name.clone(), Op::Conv(shape), [k, p, q], crossing, Some(params));
+        let params = self.params(&row.name, block, point.is_some(), [c * taps, k * taps], row.bias, row.std)?;
+        self.push(row.name.clone(), Op::Conv(shape), [k, p, q], point, Some(params));
         Ok(())
     }
 
@@ -93,16 +93,16 @@ impl Planner<'_> {
         let units = row.out.unwrap_or_default();
         let outputs = self.share(&row.name, units, row.placement)?;
         let theirs = if self.net.streams == 2 { units - outputs } else { 0 };
-        let crossing = self.crossing(row.reads, inputs, outputs, theirs);
+        let point = self.exchange_point(row.reads, inputs, outputs, theirs);
         let (op, params) = if outputs > 0 {
-            let fan_out = if crossing.is_some() { units } else { outputs };
+            let fan_out = if point.is_some() { units } else { outputs };
             let block = vec![outputs, inputs];
-            let params = self.params(&row.name, block, crossing.is_some(), [inputs, fan_out], row.bias, row.std)?;
+            let params = self.params(&row.name, block, point.is_some(), [inputs, fan_out], row.bias, row.std)?;
             (Op::Dense(DenseShape { inputs, outputs }), Some(params))
         } else {
             (Op::Absent, None)
         };
-        self.push(row.name.clone(), op, [outputs, 1, 1], crossing, params);
+        self.push(row.name.clone(), op, [outputs, 1, 1], point, params);
         Ok(())
     }
 
@@ -150,13 +150,13 @@ impl Planner<'_> {
             .unwrap_or("")
     }
 
-    fn crossing(&mut self, reads: Reads, elems: usize, ours: usize, theirs: usize) -> Option<Crossing> {
+    fn exchange_point(&mut self, reads: Reads, elems: usize, ours: usize, theirs: usize) -> Option<ExchangePoint> {
         if reads != Reads::Both || self.net.streams == 1 {
             return None;
         }
         let (takes, gives) = (ours > 0, theirs > 0);
         self.plan.slots.push(if takes { elems } else { 0 });
-        Some(Crossing { theirs: self.plan.slots.len() - 1, elems, takes, gives })
+        Some(ExchangePoint { theirs: self.plan.slots.len() - 1, elems, takes, gives })
     }
 
     fn params(
@@ -194,14 +194,22 @@ impl Planner<'_> {
         name: String,
         op: Op,
         out_shape: [usize; 3],
-        crossing: Option<Crossing>,
+        exchange_point: Option<ExchangePoint>,
         params: Option<LayerParams>,
     ) {
         let x = self.slot;
         self.plan.slots.push(out_shape.iter().product());
         self.slot = self.plan.slots.len() - 1;
         self.shape = out_shape;
-        self.plan.layers.push(PlannedLayer { name: name.into(), op, x, y: self.slot, out_shape, crossing, params });
+        self.plan.layers.push(PlannedLayer {
+            name: name.into(),
+            op,
+            x,
+            y: self.slot,
+            out_shape,
+            exchange_point,
+            params,
+        });
     }
 
     fn push_in_place(&mut self, name: String, op: Op) {
@@ -212,7 +220,7 @@ impl Planner<'_> {
             x: slot,
             y: slot,
             out_shape,
-            crossing: None,
+            exchange_point: None,
             params: None,
         });
     }

@@ -95,12 +95,12 @@ impl<B: Backend> Stream<B> {
         let layer = &plan.layers[index];
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Forward };
         let mut under_way = None;
-        if let Some((crossing, exchange)) = layer.crossing.zip(exchange.as_mut()) {
-            let swap = mode.swap(layer, Pass::Forward, n * crossing.elems);
-            let [x, theirs] = disjoint(buffers, [layer.x, crossing.theirs]);
-            let (give, take) = (crossing.gives.then_some(&*x), crossing.takes.then_some(theirs));
+        if let Some((point, exchange)) = layer.exchange_point.zip(exchange.as_mut()) {
+            let swap = mode.swap(layer, Pass::Forward, n * point.elems);
+            let [x, theirs] = disjoint(buffers, [layer.x, point.theirs]);
+            let (give, take) = (point.gives.then_some(&*x), point.takes.then_some(theirs));
             exchange.start_swap(backend, &swap, give, take)?;
-            under_way = Some((crossing, exchange, swap));
+            under_way = Some((point, exchange, swap));
         }
         // The own block while the other stream's activations are on their way.
         let weighted = block(layer).zip(layer.params);
@@ -109,11 +109,11 @@ impl<B: Backend> Stream<B> {
             let x = shared.filter(|_| layer.reads_image()).unwrap_or(x);
             timed.compute(|| block.forward(backend, n, x, &params[p.own].value, Some(&params[p.bias].value), y))?;
         }
-        let Some((crossing, exchange, swap)) = under_way else { return Ok(()) };
-        let take = crossing.takes.then_some(&mut buffers[crossing.theirs]);
+        let Some((point, exchange, swap)) = under_way else { return Ok(()) };
+        let take = point.takes.then_some(&mut buffers[point.theirs]);
         timed.finish_swap(&mut **exchange, &swap, take)?;
         if let Some((block, theirs)) = weighted.and_then(|(block, p)| Some((block, p.theirs?))) {
-            let [x, y] = disjoint(buffers, [crossing.theirs, layer.y]);
+            let [x, y] = disjoint(buffers, [point.theirs, layer.y]);
             timed.compute(|| block.forward(backend, n, x, &params[theirs].value, None, y))?;
         }
         Ok(())
@@ -134,15 +134,15 @@ impl<B: Backend> Stream<B> {
         let (dx, dy) = (gradients[index], gradients[index + 1]);
         // First what the other stream is waiting for, then the rest while it is on its way.
         let mut under_way = None;
-        if let Some((crossing, exchange)) = layer.crossing.zip(exchange.as_mut()) {
-            let swap = mode.swap(layer, Pass::Backward, n * crossing.elems);
+        if let Some((point, exchange)) = layer.exchange_point.zip(exchange.as_mut()) {
+            let swap = mode.swap(layer, Pass::Backward, n * point.elems);
             if let Some((block, theirs)) = weighted.and_then(|(block, p)| Some((block, p.theirs?))) {
                 let (dy, w) = (&buffers[dy], &params[theirs].value);
                 timed.compute(|| block.backward_input(backend, n, dy, w, outgoing))?;
             }
-            let (give, take) = (crossing.takes.then_some(&*outgoing), crossing.gives.then_some(&mut *incoming));
+            let (give, take) = (point.takes.then_some(&*outgoing), point.gives.then_some(&mut *incoming));
             exchange.start_swap(backend, &swap, give, take)?;
-            under_way = Some((crossing, exchange, swap));
+            under_way = Some((point, exchange, swap));
         }
         if let Some((block, p)) = weighted {
             timed.compute(|| {
@@ -153,8 +153,8 @@ impl<B: Backend> Stream<B> {
                 let (x, dy) = (shared.filter(|_| layer.reads_image()).unwrap_or(&buffers[layer.x]), &buffers[dy]);
                 let update_of = |param: usize| hyper.map(|hyper| hyper(&plan.params[param]));
                 block.backward_weight(backend, n, x, dy, &mut params[p.own], update_of(p.own))?;
-                if let (Some(theirs), Some(crossing)) = (p.theirs, layer.crossing) {
-                    let x = &buffers[crossing.theirs];
+                if let (Some(theirs), Some(point)) = (p.theirs, layer.exchange_point) {
+                    let x = &buffers[point.theirs];
                     block.backward_weight(backend, n, x, dy, &mut params[theirs], update_of(theirs))?;
                 }
                 match &mut params[p.bias].gradient {
@@ -165,10 +165,10 @@ impl<B: Backend> Stream<B> {
         } else if !layer.reads_image() {
             timed.compute(|| backend.fill_zero(n * plan.slots[layer.x], &mut buffers[dx]))?;
         }
-        if let Some((crossing, exchange, swap)) = under_way {
-            let take = crossing.gives.then_some(&mut *incoming);
+        if let Some((point, exchange, swap)) = under_way {
+            let take = point.gives.then_some(&mut *incoming);
             timed.finish_swap(&mut **exchange, &swap, take)?;
-            if crossing.gives {
+            if point.gives {
                 timed.compute(|| backend.add(swap.elems, incoming, &mut buffers[dx]))?;
             }
         }
