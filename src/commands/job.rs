@@ -87,7 +87,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             }
             (recipe, super::data_folder(&args.data))
         }
-        Some(path) if checkpoint::is_generation(path) => {
+        Some(path) if checkpoint::is_checkpoint(path) => {
             let run = checkpoint::run_of(path);
             return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
         }

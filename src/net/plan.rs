@@ -55,7 +55,7 @@ pub struct LayerParams {
     pub bias: usize,
 }
 
-/// A point where the streams exchange activations before a layer, and the gradients of those after it.
+/// A point where the streams exchange: activations before a layer, and in the backward pass their gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangePoint {
     /// The buffer for the other stream's activations.

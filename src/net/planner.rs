@@ -194,7 +194,7 @@ impl Planner<'_> {
         name: String,
         op: Op,
         out_shape: [usize; 3],
-        point: Option<ExchangePoint>,
+        exchange_point: Option<ExchangePoint>,
         params: Option<LayerParams>,
     ) {
         let x = self.slot;
@@ -207,7 +207,7 @@ impl Planner<'_> {
             x,
             y: self.slot,
             out_shape,
-            exchange_point: point,
+            exchange_point,
             params,
         });
     }

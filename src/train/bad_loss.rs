@@ -102,7 +102,7 @@ impl<B: Backend> Session<B> {
             let states = checkpoint::states(run)?;
             // No good step was made from it.
             let doubtful = |state: &State| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
-            let newest = states.last().map(|(generation, _)| generation.path.display());
+            let newest = states.last().map(|(checkpoint, _)| checkpoint.path.display());
             let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
             Ok(match (newest, good) {
                 (None, _) => "no checkpoint had been written yet".into(),

@@ -193,7 +193,7 @@ impl<B: Backend> Session<B> {
         let mut restored = self.restore(checkpoint);
         let mut tried = checkpoint.to_owned();
         for _ in 0..PATIENCE {
-            if restored.is_ok() || checkpoint::is_generation(&tried) {
+            if restored.is_ok() || checkpoint::is_checkpoint(&tried) {
                 break;
             }
             tried = checkpoint::find(path)?.0;

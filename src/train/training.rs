@@ -75,7 +75,7 @@ impl<B: Backend> Session<B> {
             checkpoint::check_space(
                 &path,
                 options.keep,
-                checkpoint::generation_bytes(self.pair.plans(), states, mean),
+                checkpoint::checkpoint_bytes(self.pair.plans(), states, mean),
             )?;
         }
         let writer = Writer::new(&path, options.keep);

@@ -1,4 +1,4 @@
-//! Reading a generation into a network.
+//! Reading a checkpoint into a network.
 
 use std::path::Path;
 
