@@ -15,7 +15,7 @@ use crate::engine::timeline::Timeline;
 use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
 use crate::net::spec::Net;
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
 use crate::run::rows::{self, Row};
 use crate::run::schedule::Schedule;
 
@@ -112,7 +112,7 @@ pub struct Session<B: Backend> {
     pub(super) input: Arc<Preprocessor>,
     pub(super) pair: Pair<B>,
     /// Where training stands; its files are of no meaning here.
-    pub(super) state: State,
+    pub(super) state: TrainState,
     pub(super) stop: Stop,
     /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
     pub(super) waited: Option<(Duration, u32)>,
@@ -154,7 +154,7 @@ impl<B: Backend> Session<B> {
         let mut pair = Pair::new(&net, contexts, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        let state = State::new(net.streams, Schedule::new(recipe.optimizer.lr));
+        let state = TrainState::new(net.streams, Schedule::new(recipe.optimizer.lr));
         Ok(Session {
             recipe,
             data: Arc::new(data),
@@ -181,7 +181,7 @@ impl<B: Backend> Session<B> {
         self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
         self.pair.set_input(self.input.shape(), self.input.mean())?;
         let saved = if state.on_signal { state.saved } else { Some(state.step) };
-        self.state = State { on_signal: false, saved, ..state };
+        self.state = TrainState { on_signal: false, saved, ..state };
         Ok(())
     }
 
