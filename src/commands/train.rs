@@ -50,7 +50,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
             // Process 0 decides, so that only it needs the recipe and the run's directory.
             let (ours, hold) =
                 if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
-            let mut job = link.told(ours)?;
+            let mut job = link.broadcast(ours)?;
             let options = device_flags::gpu_options(&args.device, job.recipe.train.precision);
             same_precision(&job.recipe, args, "process 0")?;
             job.recipe.train.precision = Some(options.precision);

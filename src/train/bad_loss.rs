@@ -98,7 +98,7 @@ impl<B: Backend> Session<B> {
         to.settle()?;
         let run = to.run.path();
         let at = (self.state.step, self.state.went_back_to);
-        let good = self.pair.told(|| {
+        let good = self.pair.broadcast(|| {
             let states = checkpoint::states(run)?;
             // No good step was made from it.
             let doubtful =
@@ -118,7 +118,7 @@ impl<B: Backend> Session<B> {
     /// Goes back to the newest checkpoint that is older than `before`, or to the oldest one; returns its step.
     fn roll_back(&mut self, before: Option<u64>, to: &mut Outputs) -> Result<u64> {
         to.settle()?;
-        let (checkpoint, state) = self.pair.told(|| checkpoint::find_to_go_back(to.run.path(), before))?;
+        let (checkpoint, state) = self.pair.broadcast(|| checkpoint::find_to_go_back(to.run.path(), before))?;
         let bad_in_a_row = self.state.bad_in_a_row;
         self.restore(&checkpoint)?;
         (self.state.bad_in_a_row, self.state.went_back_to) = (bad_in_a_row, Some(state.step));

@@ -169,7 +169,7 @@ impl<B: Backend> Session<B> {
 
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
     pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
-        let state = self.pair.told(|| checkpoint::load_state(checkpoint))?;
+        let state = self.pair.broadcast(|| checkpoint::load_state(checkpoint))?;
         let mean = checkpoint::load(checkpoint, &state, &mut self.pair, self.recipe.state_names())?;
         if mean.len() != self.input.mean().len() {
             let problem =

@@ -46,7 +46,7 @@ pub fn load<B: Backend>(
             }
         }
         if stream == 0 {
-            mean = pair.told_values(|| read("input.mean", None))?;
+            mean = pair.broadcast_values(|| read("input.mean", None))?;
         }
     }
     Ok(mean)
