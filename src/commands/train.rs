@@ -17,7 +17,7 @@ use alexnet_split::run::files;
 use alexnet_split::run::host::Host;
 use alexnet_split::run::rows::{self, End, Event, unix_s};
 use alexnet_split::show::logs;
-use alexnet_split::show::progress::Progress;
+use alexnet_split::show::progress::TrainProgress;
 use alexnet_split::show::trace;
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
@@ -156,7 +156,7 @@ impl<B: Backend> Training<'_, B> {
             session.pair().times()?;
             return Ok(session.step());
         }
-        let mut progress = Progress::new(args.json, words::work(&session));
+        let mut progress = TrainProgress::new(args.json, words::work(&session));
         words::before(&progress, job, &mut session, device, args.json)?;
         session.train(run, &options, &mut progress)?;
         let times = session.pair().times()?;

@@ -76,8 +76,8 @@ impl EvalReport {
     }
 }
 
-/// Who watches a run.
-pub trait Observer {
+/// A watcher of training, such as the display of its progress.
+pub trait TrainObserver {
     /// Training begins or goes on at `step` of `total`.
     fn started(&mut self, _step: u64, _total: u64, _epochs: u64) {}
     /// A step is done.
@@ -103,7 +103,7 @@ pub trait Observer {
 }
 
 /// Nobody watches.
-impl Observer for () {}
+impl TrainObserver for () {}
 
 /// See the module.
 pub struct Session<B: Backend> {
