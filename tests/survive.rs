@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alexnet_split::disk::tensors::sha256;
-use alexnet_split::run::checkpoint::State;
+use alexnet_split::run::checkpoint::TrainState;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::process::{PATIENCE, send, wait_for};
@@ -209,10 +209,10 @@ fn a_stream_that_fails_ends_the_other_and_the_same_command_goes_on() {
 }
 
 /// Changes a checkpoint.json, and seals it as the program that wrote it would.
-fn resealed(checkpoint: &Path, change: &dyn Fn(&mut State)) {
+fn resealed(checkpoint: &Path, change: &dyn Fn(&mut TrainState)) {
     let path = checkpoint.join("checkpoint.json");
     let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let mut state: State = serde_json::from_value(marker["state"].take()).unwrap();
+    let mut state: TrainState = serde_json::from_value(marker["state"].take()).unwrap();
     change(&mut state);
     marker["sha256"] = sha256(&serde_json::to_vec(&state).unwrap()).into();
     marker["state"] = serde_json::to_value(&state).unwrap();

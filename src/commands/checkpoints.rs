@@ -4,7 +4,7 @@ use std::path::Path;
 
 use alexnet_split::disk::show_bytes;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::run::checkpoint::{self, Checkpoint, State};
+use alexnet_split::run::checkpoint::{self, Checkpoint, TrainState};
 use serde_json::json;
 
 use crate::cli::{CheckpointArgs, CheckpointCommand};
@@ -20,7 +20,7 @@ pub fn checkpoint(command: &CheckpointCommand) -> Result<()> {
 fn list(args: &CheckpointArgs) -> Result<()> {
     let checkpoints = checkpoints(&args.path)?;
     let states: Vec<_> = checkpoints.iter().map(|checkpoint| checkpoint::load_state(&checkpoint.path)).collect();
-    let error = |state: &Result<State>| state.as_ref().ok().and_then(|state| state.heldout_error);
+    let error = |state: &Result<TrainState>| state.as_ref().ok().and_then(|state| state.heldout_error);
     // Of equals the first, which is the one that is kept.
     let errors = states.iter().enumerate().filter_map(|(number, state)| Some((number, error(state)?)));
     let best = errors.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(number, _)| number);
@@ -88,6 +88,6 @@ fn checkpoints(path: &Path) -> Result<Vec<Checkpoint>> {
     Ok(found)
 }
 
-fn bytes(state: &State) -> u64 {
+fn bytes(state: &TrainState) -> u64 {
     state.files.values().map(|file| file.bytes).sum()
 }

@@ -17,7 +17,7 @@ use alexnet_split::run::files;
 use alexnet_split::run::host::Host;
 use alexnet_split::run::rows::{self, End, Event, unix_s};
 use alexnet_split::show::logs;
-use alexnet_split::show::progress::Progress;
+use alexnet_split::show::progress::TrainProgress;
 use alexnet_split::show::trace;
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
@@ -50,7 +50,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
             // Process 0 decides, so that only it needs the recipe and the run's directory.
             let (ours, hold) =
                 if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
-            let mut job = link.told(ours)?;
+            let mut job = link.broadcast(ours)?;
             let options = device_flags::gpu_options(&args.device, job.recipe.train.precision);
             same_precision(&job.recipe, args, "process 0")?;
             job.recipe.train.precision = Some(options.precision);
@@ -156,7 +156,7 @@ impl<B: Backend> Training<'_, B> {
             session.pair().times()?;
             return Ok(session.step());
         }
-        let mut progress = Progress::new(args.json, words::work(&session));
+        let mut progress = TrainProgress::new(args.json, words::work(&session));
         words::before(&progress, job, &mut session, device, args.json)?;
         session.train(run, &options, &mut progress)?;
         let times = session.pair().times()?;

@@ -9,7 +9,7 @@ use alexnet_split::net::describe::grouped;
 use alexnet_split::net::plan::Param;
 use alexnet_split::net::spec::Net;
 use alexnet_split::show::page::quoted;
-use alexnet_split::show::progress::{Progress, Work};
+use alexnet_split::show::progress::{TrainProgress, Work};
 use alexnet_split::train::session::Session;
 use serde_json::json;
 
@@ -27,7 +27,7 @@ pub fn work<B: Backend>(session: &Session<B>) -> Work {
 
 /// What will be done with what, and where it goes; a line of JSON on request.
 pub fn before<B: Backend>(
-    progress: &Progress,
+    progress: &TrainProgress,
     job: &Job,
     session: &mut Session<B>,
     device: &str,
@@ -80,7 +80,7 @@ pub fn before<B: Backend>(
 }
 
 /// What came of it, and the commands for what a person may want next.
-pub fn after<B: Backend>(progress: &Progress, run: &Path, session: &Session<B>) {
+pub fn after<B: Backend>(progress: &TrainProgress, run: &Path, session: &Session<B>) {
     if let Some(outcome) = progress.outcome() {
         progress.say(&format!("done     {outcome}"));
     }

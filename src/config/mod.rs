@@ -70,7 +70,7 @@ pub struct TrainRecipe {
     pub dropout: DropoutScaling,
     /// `shuffled` or `fixed`: the order of the images.
     #[serde(default)]
-    pub order: Order,
+    pub order: ImageOrder,
     /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
     pub checkpoint_steps: u64,
     /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, too large, or jumps.
@@ -149,7 +149,7 @@ pub enum OptimizerKind {
 /// The order of the training images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum ImageOrder {
     /// Drawn anew for every epoch.
     #[default]
     Shuffled,

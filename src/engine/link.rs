@@ -123,8 +123,8 @@ impl Link {
         serde_json::from_slice(&answer).map_err(|error| self.ended(error))
     }
 
-    /// What process 0 says: it gives `Some`, the other one is told.
-    pub fn told<T: Serialize + DeserializeOwned>(&mut self, ours: Option<T>) -> Result<T> {
+    /// Sends a value from process 0, which gives `Some`, to the other one, which gives `None`; both return it.
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&mut self, ours: Option<T>) -> Result<T> {
         match ours {
             Some(value) => {
                 self.send(&serde_json::to_vec(&value).unwrap_or_default())?;

@@ -11,7 +11,7 @@ use super::logs::{self, BARS};
 use super::trace;
 use crate::engine::timeline::Timeline;
 use crate::text::loss_text;
-use crate::train::session::{EvalReport, Observer, StepReport};
+use crate::train::session::{EvalReport, StepReport, TrainObserver};
 
 /// Steps that the shown loss, accuracy and speed are averaged over, about.
 const MEMORY: f64 = 20.;
@@ -41,8 +41,8 @@ pub struct Work {
     pub classes: usize,
 }
 
-/// Shows a run.
-pub struct Progress {
+/// The display of a training run.
+pub struct TrainProgress {
     json: bool,
     /// `None` where standard error is no terminal.
     bar: Option<ProgressBar>,
@@ -100,16 +100,16 @@ fn time_text(seconds: f64) -> String {
     }
 }
 
-impl Progress {
+impl TrainProgress {
     /// For a run that does this.
-    pub fn new(json: bool, work: Work) -> Progress {
+    pub fn new(json: bool, work: Work) -> TrainProgress {
         let bar = (!json && std::io::stderr().is_terminal()).then(|| BARS.add(ProgressBar::no_length()));
         if let Some(bar) = &bar {
             let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} steps, {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         }
         let now = Instant::now();
-        Progress {
+        TrainProgress {
             json,
             bar,
             work,
@@ -189,7 +189,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl TrainObserver for TrainProgress {
     fn observed(&mut self, began: Instant, timeline: &Timeline) {
         trace::add_step(began, timeline);
     }

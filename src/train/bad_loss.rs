@@ -11,7 +11,7 @@ use crate::config::{OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::disk::{self, faults};
 use crate::error::{Error, Result};
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
 use crate::run::rows::{Row, Skipped};
 use crate::text::loss_text;
 
@@ -35,7 +35,7 @@ pub fn is_lost(recipe: &Recipe, loss: f64) -> bool {
 }
 
 /// Why `loss` is bad, if it is; `state` is that before the step.
-pub fn why(recipe: &Recipe, state: &State, classes: usize, loss: f64) -> Option<String> {
+pub fn why(recipe: &Recipe, state: &TrainState, classes: usize, loss: f64) -> Option<String> {
     if is_lost(recipe, loss) {
         return Some(format!("the loss is {}", loss_text(loss)));
     }
@@ -98,10 +98,11 @@ impl<B: Backend> Session<B> {
         to.settle()?;
         let run = to.run.path();
         let at = (self.state.step, self.state.went_back_to);
-        let good = self.pair.told(|| {
+        let good = self.pair.broadcast(|| {
             let states = checkpoint::states(run)?;
             // No good step was made from it.
-            let doubtful = |state: &State| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
+            let doubtful =
+                |state: &TrainState| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
             let newest = states.last().map(|(checkpoint, _)| checkpoint.path.display());
             let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
             Ok(match (newest, good) {
@@ -117,7 +118,7 @@ impl<B: Backend> Session<B> {
     /// Goes back to the newest checkpoint that is older than `before`, or to the oldest one; returns its step.
     fn roll_back(&mut self, before: Option<u64>, to: &mut Outputs) -> Result<u64> {
         to.settle()?;
-        let (checkpoint, state) = self.pair.told(|| checkpoint::find_to_go_back(to.run.path(), before))?;
+        let (checkpoint, state) = self.pair.broadcast(|| checkpoint::find_to_go_back(to.run.path(), before))?;
         let bad_in_a_row = self.state.bad_in_a_row;
         self.restore(&checkpoint)?;
         (self.state.bad_in_a_row, self.state.went_back_to) = (bad_in_a_row, Some(state.step));
@@ -171,11 +172,11 @@ mod tests {
     #[test]
     fn what_is_not_finite_or_jumps_is_bad_and_noise_is_not() {
         let recipe = Recipe::find("quick").unwrap();
-        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| State {
+        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| TrainState {
             step: steps,
             skipped_steps,
             loss_mean,
-            ..State::new(2, Schedule::new(0.1))
+            ..TrainState::new(2, Schedule::new(0.1))
         };
         let bad = |mean, loss| why(&recipe, &after(100, 0, Some(mean)), 10, loss).is_some();
         assert!(bad(1., f64::NAN) && bad(1., f64::INFINITY));

@@ -15,7 +15,7 @@ use crate::engine::timeline::Timeline;
 use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
 use crate::net::spec::Net;
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
 use crate::run::rows::{self, Row};
 use crate::run::schedule::Schedule;
 
@@ -76,8 +76,8 @@ impl EvalReport {
     }
 }
 
-/// Who watches a run.
-pub trait Observer {
+/// A watcher of training, such as the display of its progress.
+pub trait TrainObserver {
     /// Training begins or goes on at `step` of `total`.
     fn started(&mut self, _step: u64, _total: u64, _epochs: u64) {}
     /// A step is done.
@@ -103,7 +103,7 @@ pub trait Observer {
 }
 
 /// Nobody watches.
-impl Observer for () {}
+impl TrainObserver for () {}
 
 /// See the module.
 pub struct Session<B: Backend> {
@@ -112,7 +112,7 @@ pub struct Session<B: Backend> {
     pub(super) input: Arc<Preprocessor>,
     pub(super) pair: Pair<B>,
     /// Where training stands; its files are of no meaning here.
-    pub(super) state: State,
+    pub(super) state: TrainState,
     pub(super) stop: Stop,
     /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
     pub(super) waited: Option<(Duration, u32)>,
@@ -154,7 +154,7 @@ impl<B: Backend> Session<B> {
         let mut pair = Pair::new(&net, contexts, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        let state = State::new(net.streams, Schedule::new(recipe.optimizer.lr));
+        let state = TrainState::new(net.streams, Schedule::new(recipe.optimizer.lr));
         Ok(Session {
             recipe,
             data: Arc::new(data),
@@ -169,7 +169,7 @@ impl<B: Backend> Session<B> {
 
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
     pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
-        let state = self.pair.told(|| checkpoint::load_state(checkpoint))?;
+        let state = self.pair.broadcast(|| checkpoint::load_state(checkpoint))?;
         let mean = checkpoint::load(checkpoint, &state, &mut self.pair, self.recipe.state_names())?;
         if mean.len() != self.input.mean().len() {
             let problem =
@@ -181,7 +181,7 @@ impl<B: Backend> Session<B> {
         self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
         self.pair.set_input(self.input.shape(), self.input.mean())?;
         let saved = if state.on_signal { state.saved } else { Some(state.step) };
-        self.state = State { on_signal: false, saved, ..state };
+        self.state = TrainState { on_signal: false, saved, ..state };
         Ok(())
     }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::bad_loss;
-use super::session::{EvalReport, Observer, Session, StepReport};
+use super::session::{EvalReport, Session, StepReport, TrainObserver};
 use crate::backend::Backend;
-use crate::config::{OnBadLoss, Order as ImageOrder, Recipe};
+use crate::config::{ImageOrder, OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
@@ -48,7 +48,7 @@ pub(super) struct Outputs<'a> {
     pub run: &'a mut RunDir,
     pub writer: Writer,
     pub histograms: bool,
-    pub observer: &'a mut dyn Observer,
+    pub observer: &'a mut dyn TrainObserver,
 }
 
 /// What came of a step.
@@ -67,7 +67,7 @@ impl<B: Backend> Session<B> {
     ///
     /// Fails with [`Error::Diverged`] before the update where the loss is none to learn from and the recipe says stop,
     /// and with [`Error::Interrupted`], all saved, where it is told to end.
-    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn Observer) -> Result<()> {
+    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn TrainObserver) -> Result<()> {
         let _span = tracing::info_span!("run", recipe = self.recipe.name).entered();
         let path = run.path().to_owned();
         if self.pair.leads() {

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
 use crate::factors::{Factors, in_precision};
 use crate::shapes::{DenseShape, Precision, Update};
-use crate::update::{Part, Prepared};
+use crate::update::{Prepared, WeightPart};
 
 /// Rows of a block of weights, and its depth.
 const BLOCK: usize = 128;
@@ -242,7 +242,7 @@ pub fn dense_backward_weight_update(
     state: &mut [Vec<f32>],
 ) {
     let (height, update) = (block_height(s.outputs), Prepared::new(update));
-    let parts = Part::cut(height * s.inputs, &mut w[..s.outputs * s.inputs], state);
+    let parts = WeightPart::cut(height * s.inputs, &mut w[..s.outputs * s.inputs], state);
     let blocks = parts.into_iter().map(|part| To::Weights(part, update)).collect();
     in_precision!(precision, backward_weight(s, n, x, dy, height, blocks))
 }
@@ -251,7 +251,7 @@ pub fn dense_backward_weight_update(
 enum To<'a> {
     Gradient(&'a mut [f32]),
     /// Into the weights, at once.
-    Weights(Part<'a>, Prepared),
+    Weights(WeightPart<'a>, Prepared),
 }
 
 impl To<'_> {

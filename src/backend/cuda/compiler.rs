@@ -33,9 +33,9 @@ pub const LRN_THREADS: u32 = 128;
 /// Threads a block of the kernels with a thread for each element, and of sums over one channel.
 pub const ELEMENT_THREADS: u32 = 256;
 
-/// A kernel file.
+/// A file of `kernels/`.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub struct KernelFile {
     /// `conv.cu`
     pub name: &'static str,
     /// CUDA C++.
@@ -43,14 +43,14 @@ pub struct Source {
 }
 
 macro_rules! sources {
-    ($($name:literal),*) => { [$(Source { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
+    ($($name:literal),*) => { [$(KernelFile { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
 }
 
 /// All kernels, a file an operation.
-pub const SOURCES: [Source; 8] =
+pub const SOURCES: [KernelFile; 8] =
     sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
 /// What they include.
-const HEADERS: [Source; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
+const HEADERS: [KernelFile; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
 
 /// Which GPU code is made for: compute capability such as 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub fn version() -> Result<(i32, i32)> {
 }
 
 /// The machine code of `source` for `target`, from the cache if it is there.
-pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> Result<Vec<u8>> {
+pub fn load_or_compile(source: KernelFile, target: Target, precision: Precision) -> Result<Vec<u8>> {
     let (major, minor) = version()?;
     let mut key = format!("NVRTC {major}.{minor}\n{}\n", options(target, precision).join(" "));
     for part in HEADERS.iter().chain([&source]) {
@@ -117,7 +117,7 @@ pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> 
 }
 
 /// Compiles `source`; with `verbose` the log lists registers, shared memory and spills of every kernel.
-pub fn compile(source: Source, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
+pub fn compile(source: KernelFile, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
     let nvrtc = libraries::nvrtc()?;
     let mut options = options(target, precision);
     if verbose {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaFunction, CudaModule, DeviceRepr};
 use cudarc::nvrtc::Ptx;
 
-use super::compiler::{self, SOURCES, Source};
+use super::compiler::{self, KernelFile, SOURCES};
 use super::device::Gpu;
 use crate::backend::{self, Precision};
 use crate::error::Result;
@@ -19,7 +19,7 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            fn from(gpu: &Gpu, modules: &[(Source, Arc<CudaModule>)]) -> Result<Kernels> {
+            fn from(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)]) -> Result<Kernels> {
                 Ok(Kernels { $($($name: function(gpu, modules, $file, stringify!($name))?,)*)* })
             }
         }
@@ -51,7 +51,7 @@ impl Kernels {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        let load = |(source, code): (Source, Result<Vec<u8>>)| {
+        let load = |(source, code): (KernelFile, Result<Vec<u8>>)| {
             let module = gpu.context().load_module(Ptx::from_binary(code?));
             Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
         };
@@ -60,7 +60,7 @@ impl Kernels {
     }
 }
 
-fn function(gpu: &Gpu, modules: &[(Source, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
+fn function(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
     let found = modules.iter().find(|(source, _)| source.name == file);
     let Some((_, module)) = found else { unreachable!("{file} is not among the sources") };
     gpu.check(&format!("finding kernel {name}"), module.load_function(name))

@@ -19,11 +19,11 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Watch {
     stream: usize,
     deadline: Duration,
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
 }
 
 #[derive(Default)]
-struct State {
+struct WatchState {
     /// What was queued, when, and the event after it; oldest first.
     pending: VecDeque<(String, Instant, Arc<CudaEvent>)>,
     /// Asks the transport for an error.
@@ -142,7 +142,7 @@ impl Watch {
         Error::gpu(GpuTrouble::Exchange, format!("stream {} (rank {0}): {what}: {problem}", self.stream))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -34,10 +34,10 @@ const UNFINISHED: &str = ".unfinished";
 /// What the name of one that turned out to be damaged ends in.
 const DAMAGED: &str = ".damaged";
 
-/// Where a run stands; with the tensors, all that it takes to go on to the same bits.
+/// The state of training: with the tensors, all that a run needs to continue to the same bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct TrainState {
     /// Version of the layout.
     pub format: u32,
     /// Training steps done. The place in the data and all random numbers follow from it.
@@ -74,10 +74,10 @@ pub struct State {
     pub files: BTreeMap<String, tensors::Seal>,
 }
 
-impl State {
+impl TrainState {
     /// At the start of a run.
-    pub fn new(streams: usize, schedule: Schedule) -> State {
-        State {
+    pub fn new(streams: usize, schedule: Schedule) -> TrainState {
+        TrainState {
             format: FORMAT,
             step: 0,
             streams,
@@ -111,11 +111,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[serde(deny_unknown_fields)]
 struct Marker {
     sha256: String,
-    state: State,
+    state: TrainState,
 }
 
 impl Marker {
-    fn of(state: &State) -> Marker {
+    fn of(state: &TrainState) -> Marker {
         Marker { sha256: tensors::sha256(&serde_json::to_vec(state).unwrap_or_default()), state: state.clone() }
     }
 
@@ -168,7 +168,7 @@ fn folders(run: &Path) -> Result<Vec<Checkpoint>> {
 /// over with a warning: the run goes on from an earlier step of its own, to the same bits.
 ///
 /// Fails where there is none, where all are damaged, and where the newest was written by another version.
-pub fn find(path: &Path) -> Result<(PathBuf, State)> {
+pub fn find(path: &Path) -> Result<(PathBuf, TrainState)> {
     if is_checkpoint(path) {
         return verify(path).map(|state| (path.to_owned(), state));
     }
@@ -178,7 +178,7 @@ pub fn find(path: &Path) -> Result<(PathBuf, State)> {
     find_newest(path)
 }
 
-fn find_newest(run: &Path) -> Result<(PathBuf, State)> {
+fn find_newest(run: &Path) -> Result<(PathBuf, TrainState)> {
     /// Times that a run which goes on may remove what has been listed before it is read.
     const PATIENCE: u32 = 20;
     let mut again = 0;
@@ -204,7 +204,7 @@ fn find_newest(run: &Path) -> Result<(PathBuf, State)> {
 }
 
 /// All checkpoints whose markers are whole, oldest first, with what those say.
-pub fn states(run: &Path) -> Result<Vec<(Checkpoint, State)>> {
+pub fn states(run: &Path) -> Result<Vec<(Checkpoint, TrainState)>> {
     let read = |checkpoint: Checkpoint| {
         let state = load_state(&checkpoint.path).ok().filter(|state| state.step == checkpoint.step)?;
         Some((checkpoint, state))
@@ -214,7 +214,7 @@ pub fn states(run: &Path) -> Result<Vec<(Checkpoint, State)>> {
 
 /// The checkpoint that a run goes back to: the newest one older than `before`; where there is none, the oldest one
 /// again. Those made for a signal, which a run that was not told to end would not have, only where there is no other.
-pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, State)> {
+pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, TrainState)> {
     let (signalled, regular): (Vec<_>, Vec<_>) = states(run)?.into_iter().partition(|(_, state)| state.on_signal);
     let older = regular.iter().rev().filter(|(_, state)| before.is_none_or(|before| state.step < before));
     let others = regular.iter().filter(|(_, state)| before.is_some_and(|before| state.step >= before));
@@ -244,10 +244,10 @@ pub fn run_of(path: &Path) -> PathBuf {
 }
 
 /// [`verify`], and that it is of the step that its name says.
-pub fn verify_named(checkpoint: &Checkpoint) -> Result<State> {
+pub fn verify_named(checkpoint: &Checkpoint) -> Result<TrainState> {
     match verify(&checkpoint.path)? {
         state if state.step == checkpoint.step => Ok(state),
-        State { step, .. } => {
+        TrainState { step, .. } => {
             Err(Error::damaged(&checkpoint.path, format!("{MARKER} is of step {step}, its name says another")))
         }
     }
@@ -257,7 +257,7 @@ pub fn verify_named(checkpoint: &Checkpoint) -> Result<State> {
 ///
 /// Fails with [`Error::DamagedCheckpoint`] where one is missing or not as it was written, and with [`Error::Run`] where
 /// another version wrote it.
-pub fn verify(checkpoint: &Path) -> Result<State> {
+pub fn verify(checkpoint: &Path) -> Result<TrainState> {
     let state = load_state(checkpoint)?;
     for (name, expected) in &state.files {
         let damaged = |problem: String| Error::damaged(checkpoint, format!("{name}: {problem}"));
@@ -278,7 +278,7 @@ pub fn verify(checkpoint: &Path) -> Result<State> {
 }
 
 /// Reads `checkpoint.json`; fails as [`verify`].
-pub fn load_state(checkpoint: &Path) -> Result<State> {
+pub fn load_state(checkpoint: &Path) -> Result<TrainState> {
     /// A file that claims more is none of ours.
     const MAX_BYTES: u64 = 1 << 20;
     let damaged = |problem: String| Error::damaged(checkpoint, format!("{MARKER}: {problem}"));
@@ -304,7 +304,7 @@ pub fn load_state(checkpoint: &Path) -> Result<State> {
     if Marker::of(&marker.state).sha256 != marker.sha256 {
         return Err(damaged("its contents do not have the SHA-256 that it names".into()));
     }
-    let State { streams, files, .. } = &marker.state;
+    let TrainState { streams, files, .. } = &marker.state;
     if !(1..=2).contains(streams) {
         return Err(damaged(format!("is of {streams} streams, expected 1 or 2")));
     }
@@ -335,7 +335,7 @@ fn unreadable(checkpoint: &Path, file: &Path, error: std::io::Error) -> Error {
 /// Whether a marker has the seal of this version, and so is one of this version whose number is damaged.
 fn altered_version(value: serde_json::Value) -> bool {
     serde_json::from_value(value)
-        .is_ok_and(|marker: Marker| Marker::of(&State { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
+        .is_ok_and(|marker: Marker| Marker::of(&TrainState { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
 }
 
 /// What is left of a run's checkpoints where none is whole enough to be listed.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use super::retain::{Candidate, Keep, kept};
-use super::{Checkpoint, DAMAGED, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state, ours};
+use super::{Checkpoint, DAMAGED, MARKER, Marker, TrainState, UNFINISHED, file_name, folder, list, load_state, ours};
 use crate::backend::Backend;
 use crate::disk::tensors::{self, NamedTensor};
 use crate::disk::{self, Draft};
@@ -20,7 +20,7 @@ const OTHER_FILES: u64 = 1_000_000;
 
 /// A checkpoint that is to be written.
 pub struct Snapshot {
-    state: State,
+    state: TrainState,
     /// By stream.
     tensors: Vec<Vec<NamedTensor>>,
 }
@@ -51,7 +51,7 @@ pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
 
 /// Copies all parameters, the optimizer's state and the mean image; `None` on a process that does not lead.
 pub fn snapshot<B: Backend>(
-    state: State,
+    state: TrainState,
     pair: &mut Pair<B>,
     state_names: &[&str],
     mean: &[f32],
@@ -92,7 +92,7 @@ impl Snapshot {
         if let Some(there) = there.filter(|there| there.skipped_steps == self.state.skipped_steps) {
             // The same step of the same run, and so the same weights; an evaluation may have come since.
             let on_signal = there.on_signal && self.state.on_signal;
-            let state = State { files: there.files, on_signal, ..self.state };
+            let state = TrainState { files: there.files, on_signal, ..self.state };
             disk::write_whole(&whole.join(MARKER), &Marker::of(&state).to_json())?;
             return clean_up(run, keep).map(|()| whole);
         }

@@ -35,7 +35,7 @@ use rayon::prelude::*;
 
 use self::filters::{Filters, TransformFilters};
 use self::points::Inputs;
-use self::tiles::{Source, transform_outputs, transform_tiles};
+use self::tiles::{TileSource, transform_outputs, transform_tiles};
 use self::weights::weight_gradient;
 use crate::factors::Factors;
 use crate::panels::{AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
@@ -223,7 +223,7 @@ impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for Co
         let (v_matrix, m_matrix) = (room(rows * F::numbers(PANEL)), room(rows * PANEL));
         let (v_panel, m_panel) = (N * N * v_matrix, N * N * m_matrix);
         let v = first(v, maps.c / PANEL * v_panel);
-        let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+        let inputs = TileSource { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
             transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
         }

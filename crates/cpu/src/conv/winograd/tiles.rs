@@ -9,7 +9,7 @@ use crate::panels::{Finish, PANEL, first, from_lines, to_lines};
 use crate::simd::store;
 
 /// Maps that tiles are cut from: N x channels x h x w, with `pad` zeros around.
-pub struct Source<'a> {
+pub struct TileSource<'a> {
     pub data: &'a [f32],
     pub channels: usize,
     pub h: usize,
@@ -17,7 +17,7 @@ pub struct Source<'a> {
     pub pad: usize,
 }
 
-impl Source<'_> {
+impl TileSource<'_> {
     /// Rows `first_row - pad` and on of 16 channels of one image as `height` x `width` lines, with zeros outside the
     /// image.
     #[inline(always)]
@@ -73,7 +73,7 @@ pub fn transform_tiles<
     const DEPTH_IS_CHANNELS: bool,
 >(
     simd: S,
-    source: &Source,
+    source: &TileSource,
     group: Group,
     step: usize,
     panel: usize,

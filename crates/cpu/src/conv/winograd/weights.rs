@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::filters::FilterGradients;
 use super::points::{Evaluate, Inputs};
-use super::tiles::{Source, transform_tiles};
+use super::tiles::{TileSource, transform_tiles};
 use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
 use crate::factors::Factors;
 use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply};
@@ -39,11 +39,11 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
             let matrix = group.matrix::<F>();
             if panel < c_panels {
                 let data = &x[first_image * x_image..][..group.images * x_image];
-                let source = &Source { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+                let source = &TileSource { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
                 F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, factors });
             } else {
                 let (data, panel) = (&dy[first_image * y_image..][..group.images * y_image], panel - c_panels);
-                let source = &Source { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
+                let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
                 F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, factors });
             }
         });
@@ -85,7 +85,7 @@ fn groups(n: usize, images: usize, rows: usize, down: usize, across: usize) -> V
 
 /// One panel of inputs, or of output gradients, to matrices.
 struct TransformPanel<'a, F, const N: usize, const M: usize, const INPUTS: bool> {
-    source: &'a Source<'a>,
+    source: &'a TileSource<'a>,
     group: Group,
     panel: usize,
     matrix: usize,
