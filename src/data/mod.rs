@@ -1,17 +1,15 @@
 //! Images in, batches out: small sets in memory, prepared ones on disk.
 
-pub mod bitmap;
-pub mod caught;
 pub mod cifar;
 pub mod colours;
-pub mod decode;
-pub mod formats;
 pub mod idx;
 pub mod input;
 pub mod loader;
 pub mod prepare;
 pub mod shards;
 pub mod sources;
+
+pub use alexnet_split_images::{bitmap, caught, decode, formats, signature};
 
 use std::borrow::Cow;
 use std::path::Path;
