@@ -22,7 +22,7 @@
 //! products with the transformed filters U give M (tiles x filters), which is transformed back. V (1 MB with 192
 //! channels) and M (0.3 MB) fill the second cache, U passes through it once a group.
 
-mod filters;
+mod filter_transforms;
 mod points;
 mod tiles;
 mod weights;
@@ -33,7 +33,7 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::filters::{Filters, TransformFilters};
+use self::filter_transforms::{Filters, TransformFilters};
 use self::points::Inputs;
 use self::tiles::{TileSource, transform_outputs, transform_tiles};
 use self::weights::weight_gradient;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::filters::FilterGradients;
+use super::filter_transforms::FilterGradients;
 use super::points::{Evaluate, Inputs};
 use super::tiles::{TileSource, transform_tiles};
 use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
