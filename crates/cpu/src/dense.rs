@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
+use super::panels::{AcrossRows, AlongRows, Epilogue, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
 use crate::factors::{Factors, in_precision};
 use crate::shapes::{DenseShape, Precision, Update};
 use crate::update::{Prepared, WeightPart};
@@ -216,8 +216,8 @@ impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
         for (panel, sums) in sums.chunks_exact(BLOCK * PANEL).enumerate() {
             // SAFETY: these columns are this block's.
             let part = unsafe { to.part(panel * PANEL, rows.start, rows.len()) };
-            let finish = if adds { Finish::Add } else { Finish::Set };
-            from_lines(simd, sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, finish);
+            let epilogue = if adds { Epilogue::Add } else { Epilogue::Set };
+            from_lines(simd, sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, epilogue);
         }
     }
 }

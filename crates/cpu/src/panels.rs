@@ -234,9 +234,9 @@ pub fn to_factor_lines<S: Simd, F: Factors>(
     }
 }
 
-/// What becomes of sums.
+/// The epilogue of a matrix product: how its sums are written to y.
 #[derive(Clone, Copy)]
-pub enum Finish<'a> {
+pub enum Epilogue<'a> {
     /// y = sum + the channel's bias.
     Bias(&'a [f32]),
     /// y = y + sum.
@@ -245,11 +245,11 @@ pub enum Finish<'a> {
     Set,
 }
 
-impl Finish<'_> {
+impl Epilogue<'_> {
     /// The part for one panel's channels.
     pub fn of_panel(self, panel: usize) -> Self {
         match self {
-            Finish::Bias(bias) => Finish::Bias(&bias[panel * PANEL..][..PANEL]),
+            Epilogue::Bias(bias) => Epilogue::Bias(&bias[panel * PANEL..][..PANEL]),
             other => other,
         }
     }
@@ -265,7 +265,7 @@ pub fn from_lines<S: Simd>(
     count: usize,
     values: &mut [f32],
     stride: usize,
-    finish: Finish,
+    epilogue: Epilogue,
 ) {
     let lines = &lines.as_chunks::<PANEL>().0[..count];
     for (index, part) in lines.chunks(PANEL).enumerate() {
@@ -274,10 +274,10 @@ pub fn from_lines<S: Simd>(
         transpose(simd, &mut block);
         for (lane, row) in block.iter().enumerate().take(planes) {
             let to = &mut values[lane * stride + index * PANEL..][..part.len()];
-            match finish {
-                Finish::Set => to.copy_from_slice(&row[..part.len()]),
-                Finish::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),
-                Finish::Bias(bias) => to.iter_mut().zip(row).for_each(|(to, v)| *to = v + bias[lane]),
+            match epilogue {
+                Epilogue::Set => to.copy_from_slice(&row[..part.len()]),
+                Epilogue::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),
+                Epilogue::Bias(bias) => to.iter_mut().zip(row).for_each(|(to, v)| *to = v + bias[lane]),
             }
         }
     }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::{PARTS, part_of};
 use crate::factors::Factors;
 use crate::panels::{
-    AlongRows, Finish, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_factor_lines, to_lines,
+    AlongRows, Epilogue, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_factor_lines, to_lines,
 };
 use crate::shapes::ConvShape;
 
@@ -164,8 +164,8 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
             }
             for panel in 0..panels {
                 let y = &mut y[panel * PANEL * s.p * s.q + top * s.q..];
-                let finish = bias.map_or(Finish::Add, Finish::Bias).of_panel(panel);
-                from_lines(simd, &lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, finish);
+                let epilogue = bias.map_or(Epilogue::Add, Epilogue::Bias).of_panel(panel);
+                from_lines(simd, &lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, epilogue);
             }
         }
     }
@@ -198,7 +198,7 @@ pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: 
                 whole.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
             }
             for (tap, lines) in window_rows(s).zip(whole.chunks_exact(WINDOW * PANEL)) {
-                from_lines(Scalar, lines, PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set);
+                from_lines(Scalar, lines, PANEL, WINDOW, &mut dw[tap..], taps, Epilogue::Set);
             }
         },
     );

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::points::{Evaluate, Interpolate, Tile, both};
 use crate::factors::Factors;
-use crate::panels::{Finish, PANEL, from_lines, to_lines};
+use crate::panels::{Epilogue, PANEL, from_lines, to_lines};
 use crate::simd::store;
 
 /// Filters as a matrix of outputs and inputs, each R x R, wherever they lie.
@@ -94,6 +94,6 @@ impl<const N: usize, const R: usize> WithSimd for FilterGradients<'_, N, R> {
             }
         }
         let plane = channels * R * R;
-        from_lines(simd, lines, PANEL, plane, dw, plane, Finish::Set);
+        from_lines(simd, lines, PANEL, plane, dw, plane, Epilogue::Set);
     }
 }

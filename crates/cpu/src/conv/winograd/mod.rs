@@ -38,7 +38,7 @@ use self::points::Inputs;
 use self::tiles::{TileSource, transform_outputs, transform_tiles};
 use self::weights::weight_gradient;
 use crate::factors::Factors;
-use crate::panels::{AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
+use crate::panels::{AlongRows, Epilogue, Left, PANEL, ROWS, first, multiply};
 use crate::shapes::ConvShape;
 
 /// Tiles worked on together, about.
@@ -65,15 +65,15 @@ pub fn applies(s: &ConvShape) -> bool {
 
 /// See `Backend::conv_forward`.
 pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let finish = bias.map_or(Finish::Add, Finish::Bias);
+    let epilogue = bias.map_or(Epilogue::Add, Epilogue::Bias);
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.c, outputs: s.k, lane_stride: s.c * taps, row_stride: taps, turned: false };
     match F::DEPTHS {
-        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, x, filters, finish, y),
-        1 => convolve::<F, 7, 3, 5>(&maps, n, x, filters, finish, y),
-        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, x, filters, finish, y),
-        _ => convolve::<F, 6, 2, 5>(&maps, n, x, filters, finish, y),
+        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, x, filters, epilogue, y),
+        1 => convolve::<F, 7, 3, 5>(&maps, n, x, filters, epilogue, y),
+        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, x, filters, epilogue, y),
+        _ => convolve::<F, 6, 2, 5>(&maps, n, x, filters, epilogue, y),
     }
 }
 
@@ -83,10 +83,10 @@ pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.k, outputs: s.c, lane_stride: taps, row_stride: s.c * taps, turned: true };
     match F::DEPTHS {
-        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, dy, filters, Finish::Set, dx),
-        1 => convolve::<F, 7, 3, 5>(&maps, n, dy, filters, Finish::Set, dx),
-        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, dy, filters, Finish::Set, dx),
-        _ => convolve::<F, 6, 2, 5>(&maps, n, dy, filters, Finish::Set, dx),
+        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, dy, filters, Epilogue::Set, dx),
+        1 => convolve::<F, 7, 3, 5>(&maps, n, dy, filters, Epilogue::Set, dx),
+        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, dy, filters, Epilogue::Set, dx),
+        _ => convolve::<F, 6, 2, 5>(&maps, n, dy, filters, Epilogue::Set, dx),
     }
 }
 
@@ -173,7 +173,7 @@ fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
     n: usize,
     x: &[f32],
     filters: Filters,
-    finish: Finish,
+    epilogue: Epilogue,
     y: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
@@ -193,7 +193,7 @@ fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
         for first_row in (0..down).step_by(rows) {
             let group = Group { images: y.len() / y_image, first_row, rows: rows.min(down - first_row), across };
             let scratch = &mut scratch;
-            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, finish, y, scratch, factors: PhantomData });
+            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, epilogue, y, scratch, factors: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -206,7 +206,7 @@ struct ConvolveGroup<'a, F, const N: usize, const M: usize, const R: usize> {
     group: Group,
     x: &'a [f32],
     u: &'a [f32],
-    finish: Finish<'a>,
+    epilogue: Epilogue<'a>,
     y: &'a mut [f32],
     scratch: &'a mut Scratch,
     factors: PhantomData<F>,
@@ -217,7 +217,7 @@ impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for Co
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let ConvolveGroup { maps, group, x, u, finish, y, scratch, .. } = self;
+        let ConvolveGroup { maps, group, x, u, epilogue, y, scratch, .. } = self;
         let Scratch { v, m, lines, padded, .. } = scratch;
         let rows = group.rows_of_all(block_of_tiles(N));
         let (v_matrix, m_matrix) = (room(rows * F::numbers(PANEL)), room(rows * PANEL));
@@ -264,7 +264,7 @@ impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for Co
                 }
             }
             for (&panel, m) in panels.iter().zip(m.chunks_exact(m_panel)) {
-                transform_outputs::<S, N, M>(simd, maps, group, panel, m, m_matrix, lines, finish, y);
+                transform_outputs::<S, N, M>(simd, maps, group, panel, m, m_matrix, lines, epilogue, y);
             }
         }
     }

@@ -5,7 +5,7 @@ use pulp::Simd;
 use super::points::{Axis, Interpolate, Tile, both};
 use super::{Group, Maps};
 use crate::factors::Factors;
-use crate::panels::{Finish, PANEL, first, from_lines, to_lines};
+use crate::panels::{Epilogue, PANEL, first, from_lines, to_lines};
 use crate::simd::store;
 
 /// Maps that tiles are cut from: N x channels x h x w, with `pad` zeros around.
@@ -122,7 +122,7 @@ pub fn transform_outputs<S: Simd, const N: usize, const M: usize>(
     m: &[f32],
     matrix: usize,
     lines: &mut Vec<f32>,
-    finish: Finish,
+    epilogue: Epilogue,
     y: &mut [f32],
 ) {
     let plane = maps.p * maps.q;
@@ -151,6 +151,6 @@ pub fn transform_outputs<S: Simd, const N: usize, const M: usize>(
             }
         }
         let y = &mut y[(image * maps.k + panel * PANEL) * plane..][..PANEL * plane];
-        from_lines(simd, lines, PANEL, count, &mut y[top * maps.q..], plane, finish.of_panel(panel));
+        from_lines(simd, lines, PANEL, count, &mut y[top * maps.q..], plane, epilogue.of_panel(panel));
     }
 }
