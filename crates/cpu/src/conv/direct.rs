@@ -1,5 +1,5 @@
 //! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left factor
-//! where it lies in the image, so no patches are unrolled: along a row of outputs the same tap lies 4 numbers apart,
+//! where it lies in the image, so im2col is not needed: along a row of outputs the same tap lies 4 numbers apart,
 //! along a row of a window the taps lie side by side.
 //!
 //! Loop nest, forward: for each row of outputs, for two panels of filters: 11 outputs by 32 filters stay in registers

@@ -4,10 +4,10 @@
 //! |---|---|
 //! | 3x3 and 5x5, 1 apart, channels in sixteens | `winograd`, few multiplications |
 //! | 11x11, 4 apart, filters in sixteens | `direct`, patches read where they lie |
-//! | all others | `patches`, unrolled patches and a matrix product, in fp32 whatever is asked |
+//! | all others | `im2col`, patches as columns and a matrix product, in fp32 whatever is asked |
 
 mod direct;
-mod patches;
+mod im2col;
 mod winograd;
 
 use std::ops::Range;
@@ -40,7 +40,7 @@ fn forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Opti
     } else if direct::applies(s) {
         direct::conv_forward::<F>(s, n, x, w, bias, y);
     } else {
-        patches::conv_forward(s, n, x, w, bias, y);
+        im2col::conv_forward(s, n, x, w, bias, y);
     }
 }
 
@@ -54,7 +54,7 @@ fn backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx
         winograd::conv_backward_input::<F>(s, n, dy, w, dx);
     } else {
         // Nobody asks for the gradient by the image, so `direct` does not have it.
-        patches::conv_backward_input(s, n, dy, w, dx);
+        im2col::conv_backward_input(s, n, dy, w, dx);
     }
 }
 
@@ -69,7 +69,7 @@ fn backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], d
     } else if direct::applies(s) {
         direct::conv_backward_weight::<F>(s, n, x, dy, dw);
     } else {
-        patches::conv_backward_weight(s, n, x, dy, dw);
+        im2col::conv_backward_weight(s, n, x, dy, dw);
     }
 }
 
