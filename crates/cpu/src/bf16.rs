@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use pulp::{Simd, WithSimd};
 
-use super::factors::Factors;
+use super::operands::Operands;
 use super::panels::{PANEL, first};
 use super::simd::{self, same};
 
@@ -12,7 +12,7 @@ use super::simd::{self, same};
 /// 1e-38 count as 0.
 pub struct Bf16;
 
-impl Factors for Bf16 {
+impl Operands for Bf16 {
     const DEPTHS: usize = 2;
 
     #[inline(always)]

@@ -14,8 +14,10 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{AcrossRows, AlongRows, Epilogue, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
-use crate::factors::{Factors, in_precision};
+use super::panels::{
+    AcrossRows, AlongRows, Epilogue, Left, PANEL, ROWS, first, from_lines, multiply, to_operand_lines,
+};
+use crate::operands::{Operands, in_precision};
 use crate::shapes::{DenseShape, Precision, Update};
 use crate::update::{Prepared, WeightPart};
 
@@ -36,7 +38,7 @@ fn block_height(rows: usize) -> usize {
 /// Memory that a thread keeps between calls.
 #[derive(Default)]
 struct Scratch {
-    /// The factor that all blocks share, in panels; another one; sums.
+    /// The operand that all blocks share, in panels; another one; sums.
     shared: Vec<f32>,
     piece: Vec<f32>,
     sums: Vec<f32>,
@@ -60,7 +62,7 @@ pub fn dense_forward(
     in_precision!(precision, forward(s, n, x, w, bias, y))
 }
 
-fn forward<F: Factors>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+fn forward<F: Operands>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let y = Rows::new(y, n, s.outputs);
     by_images::<F, false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
 }
@@ -70,7 +72,7 @@ pub fn dense_backward_input(precision: Precision, s: &DenseShape, n: usize, dy: 
     in_precision!(precision, backward_input(s, n, dy, w, dx))
 }
 
-fn backward_input<F: Factors>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+fn backward_input<F: Operands>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let dx = Rows::new(dx, n, s.inputs);
     by_images::<F, true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
 }
@@ -108,7 +110,7 @@ impl Rows {
 
 /// to[n][row] = the sum over depth of from[n][depth] * w, where w is at `row * stride + depth` or, `ACROSS`, at
 /// `depth * stride + row`.
-fn by_images<F: Factors, const ACROSS: bool>(
+fn by_images<F: Operands, const ACROSS: bool>(
     from: &[f32],
     [n, depth]: [usize; 2],
     w: &[f32],
@@ -122,15 +124,15 @@ fn by_images<F: Factors, const ACROSS: bool>(
     let images = first(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
     images.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
         let (from, images) = (&from[panel * PANEL * depth..], (n - panel * PANEL).min(PANEL));
-        F::dispatch(PanelOfImages::<F> { from, depth, images, lines, factors: PhantomData });
+        F::dispatch(PanelOfImages::<F> { from, depth, images, lines, operands: PhantomData });
     });
     let images = &*images;
     let height = block_height(rows);
     (0..rows.div_ceil(height)).into_par_iter().for_each(|block| {
         let mut kept = SCRATCH.take();
         let rows = block * height..rows.min((block + 1) * height);
-        let (scratch, factors) = (&mut kept, PhantomData);
-        F::dispatch(BlockOfRows::<F, ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch, factors });
+        let (scratch, operands) = (&mut kept, PhantomData);
+        F::dispatch(BlockOfRows::<F, ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch, operands });
         SCRATCH.set(kept);
     });
     SCRATCH.set(outer);
@@ -142,15 +144,15 @@ struct PanelOfImages<'a, F> {
     depth: usize,
     images: usize,
     lines: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for PanelOfImages<'_, F> {
+impl<F: Operands> WithSimd for PanelOfImages<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        to_factor_lines::<S, F>(simd, self.from, self.depth, self.images, self.depth, self.lines);
+        to_operand_lines::<S, F>(simd, self.from, self.depth, self.images, self.depth, self.lines);
     }
 }
 
@@ -165,10 +167,10 @@ struct BlockOfRows<'a, F, const ACROSS: bool> {
     adds: bool,
     to: Rows,
     scratch: &'a mut Scratch,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
+impl<F: Operands, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
     type Output = ();
 
     #[inline(always)]
@@ -264,7 +266,7 @@ impl To<'_> {
 }
 
 /// Each of `blocks` has `height` units, but for the last one.
-fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
+fn backward_weight<F: Operands>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
     let DenseShape { inputs, outputs } = *s;
     let panel_elems = F::numbers(n) * PANEL;
     let mut outer = SCRATCH.take();
@@ -279,7 +281,7 @@ fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], 
                 columns,
                 lines,
                 n,
-                factors: PhantomData,
+                operands: PhantomData,
             });
         });
     }
@@ -288,7 +290,7 @@ fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], 
         let mut scratch = SCRATCH.take();
         let dy_panels = &dy_panels[block * height / PANEL * panel_elems..];
         let sums = &mut scratch.sums;
-        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, to, sums, factors: PhantomData });
+        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, to, sums, operands: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -301,10 +303,10 @@ struct PanelOfUnits<'a, F> {
     columns: usize,
     lines: &'a mut [f32],
     n: usize,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for PanelOfUnits<'_, F> {
+impl<F: Operands> WithSimd for PanelOfUnits<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -326,10 +328,10 @@ struct BlockOfWeights<'a, F> {
     dy_panels: &'a [f32],
     to: To<'a>,
     sums: &'a mut Vec<f32>,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for BlockOfWeights<'_, F> {
+impl<F: Operands> WithSimd for BlockOfWeights<'_, F> {
     type Output = ();
 
     #[inline(always)]

@@ -1,15 +1,15 @@
 //! Matrix products of any shape, on one thread each: callers cut the work at fixed points, so that the sums' order is
 //! fixed too.
 //!
-//! Loop nest: the left factor is copied to blocks of 8 rows whose depths follow each other; for each two panels of
-//! columns the right factor is copied to lines, and each block of rows is multiplied with them while they stay in the
+//! Loop nest: the left operand is copied to blocks of 8 rows whose depths follow each other; for each two panels of
+//! columns the right operand is copied to lines, and each block of rows is multiplied with them while they stay in the
 //! caches.
 
 use std::cell::Cell;
 
 use pulp::{Simd, WithSimd};
 
-use crate::factors::Fp32;
+use crate::operands::Fp32;
 use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply, to_lines};
 use crate::simd::dispatch;
 
@@ -98,7 +98,7 @@ impl WithSimd for Product<'_> {
             }
             for row in (0..a.rows).step_by(PANEL) {
                 let count = if a.rows - row > ROWS { PANEL } else { ROWS };
-                // SAFETY: 8 or 16 rows of the left factor, the panels' lines, and their sums.
+                // SAFETY: 8 or 16 rows of the left operand, the panels' lines, and their sums.
                 unsafe {
                     let (start, sums) = (lines.as_ptr(), sums.as_mut_ptr());
                     let b = [0, 1].map(|i| start.add(i * depth * PANEL));

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use pulp::Simd;
 
-use super::factors::{Factors, Fp32};
+use super::operands::{Fp32, Operands};
 use super::simd::read;
 use super::transpose::transpose;
 
@@ -20,18 +20,18 @@ pub const ROWS: usize = 8;
 /// See [`ROWS`].
 pub const ROWS_OF_55: usize = 11;
 
-/// How the depth of a left factor lies in memory: `chunks` runs of `depth` numbers, the runs `chunk_stride` apart.
+/// How the depth of a left operand lies in memory: `chunks` runs of `depth` numbers, the runs `chunk_stride` apart.
 #[derive(Clone, Copy)]
 pub struct Left {
     /// Numbers from one run of depths to the next.
     pub chunk_stride: usize,
     /// Runs of depths.
     pub chunks: usize,
-    /// Numbers a run: one a depth, or as [`Factors`] says.
+    /// Numbers a run: one a depth, or as [`Operands`] says.
     pub depth: usize,
 }
 
-/// Where the numbers of a left factor's run lie: row i at number d of the run is at `i * ROW + d * DEPTH` from the
+/// Where the numbers of a left operand's run lie: row i at number d of the run is at `i * ROW + d * DEPTH` from the
 /// run's start. Known when this is compiled, so that addresses need no arithmetic.
 pub trait Strides {
     /// Numbers from a row to the next.
@@ -43,7 +43,7 @@ pub trait Strides {
 /// Rows of `LENGTH` values, depths side by side.
 pub struct AlongRows<F, const LENGTH: usize>(PhantomData<F>);
 
-impl<F: Factors, const LENGTH: usize> Strides for AlongRows<F, LENGTH> {
+impl<F: Operands, const LENGTH: usize> Strides for AlongRows<F, LENGTH> {
     const ROW: usize = LENGTH / F::DEPTHS;
     const DEPTH: usize = 1;
 }
@@ -68,7 +68,7 @@ impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
 /// # Safety
 /// All addresses that sizes and strides reach must be valid, those of c for this thread alone.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
+pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -112,7 +112,7 @@ pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
 
 /// All rows, 4 to 6 at a time, by VECTORS vectors that lie side by side.
 #[inline(always)]
-unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VECTORS: usize>(
+unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const VECTORS: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -149,7 +149,7 @@ unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VE
 
 /// ROWS rows from `row` on by VECTORS vectors.
 #[inline(always)]
-unsafe fn block<S: Simd, F: Factors, L: Strides, const ROWS: usize, const VECTORS: usize>(
+unsafe fn block<S: Simd, F: Operands, L: Strides, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     row: usize,
     left: Left,
@@ -201,12 +201,12 @@ pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
 /// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; what is missing is 0.
 #[inline(always)]
 pub fn to_lines<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
-    to_factor_lines::<S, Fp32>(simd, values, stride, planes, count, lines);
+    to_operand_lines::<S, Fp32>(simd, values, stride, planes, count, lines);
 }
 
-/// As [`to_lines`], to a factor with a depth for each line.
+/// As [`to_lines`], to an operand with a depth for each line.
 #[inline(always)]
-pub fn to_factor_lines<S: Simd, F: Factors>(
+pub fn to_operand_lines<S: Simd, F: Operands>(
     simd: S,
     values: &[f32],
     stride: usize,

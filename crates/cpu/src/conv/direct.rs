@@ -1,4 +1,4 @@
-//! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left factor
+//! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left operand
 //! where it lies in the image, so im2col is not needed: along a row of outputs the same tap lies 4 numbers apart,
 //! along a row of a window the taps lie side by side.
 //!
@@ -14,9 +14,9 @@ use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{PARTS, part_of};
-use crate::factors::Factors;
+use crate::operands::Operands;
 use crate::panels::{
-    AlongRows, Epilogue, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_factor_lines, to_lines,
+    AlongRows, Epilogue, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_lines, to_operand_lines,
 };
 use crate::shapes::ConvShape;
 
@@ -36,14 +36,15 @@ pub fn applies(s: &ConvShape) -> bool {
 #[derive(Default)]
 struct Scratch {
     padded: Vec<f32>,
-    factor: Vec<f32>,
+    operand: Vec<f32>,
     lines: Vec<f32>,
     filters: Vec<f32>,
 }
 
 thread_local! {
-    static SCRATCH: Cell<Scratch> =
-        const { Cell::new(Scratch { padded: Vec::new(), factor: Vec::new(), lines: Vec::new(), filters: Vec::new() }) };
+    static SCRATCH: Cell<Scratch> = const {
+        Cell::new(Scratch { padded: Vec::new(), operand: Vec::new(), lines: Vec::new(), filters: Vec::new() })
+    };
 }
 
 /// Values of a row of the padded image: all that a row of outputs reads, the numbers of outputs and of taps rounded up.
@@ -77,20 +78,20 @@ fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
 }
 
 /// See `Backend::conv_forward`.
-pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::numbers(WINDOW));
     let mut outer = SCRATCH.take();
     let filters = first(&mut outer.filters, s.k / PANEL * lines * PANEL);
     let panels = filters.par_chunks_exact_mut(lines * PANEL).zip(w.par_chunks_exact(taps * PANEL));
-    panels.for_each(|(lines, w)| F::dispatch(FilterLines::<F> { s, w, lines, factors: PhantomData }));
+    panels.for_each(|(lines, w)| F::dispatch(FilterLines::<F> { s, w, lines, operands: PhantomData }));
     let filters = &*filters;
     let images =
         y[..n * s.k * s.p * s.q].par_chunks_exact_mut(s.k * s.p * s.q).zip(x.par_chunks_exact(s.c * s.h * s.w));
     images.for_each(|(y, x)| {
         let mut scratch = SCRATCH.take();
-        let image = F::one_after_another(pad(s, x, &mut scratch.padded), &mut scratch.factor);
+        let image = F::one_after_another(pad(s, x, &mut scratch.padded), &mut scratch.operand);
         let lines = &mut scratch.lines;
-        F::dispatch(Forward::<F> { s, image, filters, bias, lines, y, factors: PhantomData });
+        F::dispatch(Forward::<F> { s, image, filters, bias, lines, y, operands: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -101,17 +102,17 @@ struct FilterLines<'a, F> {
     s: &'a ConvShape,
     w: &'a [f32],
     lines: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for FilterLines<'_, F> {
+impl<F: Operands> WithSimd for FilterLines<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let FilterLines { s, w, lines, .. } = self;
         for (tap, lines) in window_rows(s).zip(lines.chunks_exact_mut(F::numbers(WINDOW) * PANEL)) {
-            to_factor_lines::<S, F>(simd, &w[tap..], s.c * WINDOW * WINDOW, PANEL, WINDOW, lines);
+            to_operand_lines::<S, F>(simd, &w[tap..], s.c * WINDOW * WINDOW, PANEL, WINDOW, lines);
         }
     }
 }
@@ -123,10 +124,10 @@ struct Forward<'a, F> {
     bias: Option<&'a [f32]>,
     lines: &'a mut Vec<f32>,
     y: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for Forward<'_, F> {
+impl<F: Operands> WithSimd for Forward<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -172,7 +173,7 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
 }
 
 /// See `Backend::conv_backward_weight`. Sums are made over fixed parts of the batch first.
-pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let taps = s.c * WINDOW * WINDOW;
     let parts = PARTS.min(n);
     let mut outer = SCRATCH.take();
@@ -183,10 +184,10 @@ pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: 
         for image in part_of(n, part, parts) {
             let padded = pad(s, &x[image * s.c * s.h * s.w..][..s.c * s.h * s.w], &mut scratch.padded);
             // The depth of this product is a row of outputs.
-            let taps = F::overlapping(padded, STRIDE, &mut scratch.factor);
+            let taps = F::overlapping(padded, STRIDE, &mut scratch.operand);
             let dy = &dy[image * s.k * s.p * s.q..][..s.k * s.p * s.q];
             let lines = &mut scratch.lines;
-            F::dispatch(BackwardWeight::<F> { s, taps, dy, lines, sums, factors: PhantomData });
+            F::dispatch(BackwardWeight::<F> { s, taps, dy, lines, sums, operands: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -208,7 +209,7 @@ pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: 
 /// The taps of windows along a row of outputs, from numbers that overlap.
 struct Taps<F>(PhantomData<F>);
 
-impl<F: Factors> Strides for Taps<F> {
+impl<F: Operands> Strides for Taps<F> {
     const ROW: usize = 1;
     const DEPTH: usize = STRIDE * F::DEPTHS;
 }
@@ -220,10 +221,10 @@ struct BackwardWeight<'a, F> {
     lines: &'a mut Vec<f32>,
     /// A line for each tap, panel by panel.
     sums: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for BackwardWeight<'_, F> {
+impl<F: Operands> WithSimd for BackwardWeight<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -238,7 +239,7 @@ impl<F: Factors> WithSimd for BackwardWeight<'_, F> {
                 continue;
             }
             for (row, lines) in lines.chunks_exact_mut(depth * PANEL).enumerate() {
-                to_factor_lines::<S, F>(simd, &dy[row * s.q..], pixels, PANEL, s.q, lines);
+                to_operand_lines::<S, F>(simd, &dy[row * s.q..], pixels, PANEL, s.q, lines);
             }
         }
         let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth };

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 
 use super::points::{Evaluate, Interpolate, Tile, both};
-use crate::factors::Factors;
+use crate::operands::Operands;
 use crate::panels::{Epilogue, PANEL, from_lines, to_lines};
 use crate::simd::store;
 
@@ -27,10 +27,10 @@ pub struct TransformFilters<'a, F, const N: usize, const R: usize> {
     pub filters: Filters<'a>,
     pub panel: usize,
     pub u: &'a mut [f32],
-    pub factors: PhantomData<F>,
+    pub operands: PhantomData<F>,
 }
 
-impl<F: Factors, const N: usize, const R: usize> WithSimd for TransformFilters<'_, F, N, R> {
+impl<F: Operands, const N: usize, const R: usize> WithSimd for TransformFilters<'_, F, N, R> {
     type Output = ();
 
     #[inline(always)]

@@ -37,7 +37,7 @@ use self::filter_transforms::{Filters, TransformFilters};
 use self::points::Inputs;
 use self::tiles::{TileSource, transform_outputs, transform_tiles};
 use self::weights::weight_gradient;
-use crate::factors::Factors;
+use crate::operands::Operands;
 use crate::panels::{AlongRows, Epilogue, Left, PANEL, ROWS, first, multiply};
 use crate::shapes::ConvShape;
 
@@ -64,7 +64,7 @@ pub fn applies(s: &ConvShape) -> bool {
 }
 
 /// See `Backend::conv_forward`.
-pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let epilogue = bias.map_or(Epilogue::Add, Epilogue::Bias);
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     let taps = s.r * s.r;
@@ -78,7 +78,7 @@ pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], b
 }
 
 /// See `Backend::conv_backward_input`: the convolution of dy with the filters turned by half a turn.
-pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv_backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.k, outputs: s.c, lane_stride: taps, row_stride: s.c * taps, turned: true };
@@ -91,7 +91,7 @@ pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &
 }
 
 /// See `Backend::conv_backward_weight`.
-pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     match F::DEPTHS {
         1 if s.r == 3 => weight_gradient::<F, 7, 5, 3>(&maps, n, x, dy, dw),
@@ -129,7 +129,7 @@ impl Group {
     }
 
     /// Room for a matrix whose depth is the tiles of all images.
-    fn matrix<F: Factors>(&self) -> usize {
+    fn matrix<F: Operands>(&self) -> usize {
         room(F::numbers(self.images * self.tiles()) * PANEL)
     }
 
@@ -168,7 +168,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
+fn convolve<F: Operands, const N: usize, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
@@ -181,7 +181,7 @@ fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
     let u = first(&mut outer.u, filters.outputs / PANEL * u_panel);
     u.par_chunks_exact_mut(u_panel)
         .enumerate()
-        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, factors: PhantomData }));
+        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, operands: PhantomData }));
     let u = &*u;
     let (images, rows, down, across) = grouping::<M>(maps, GROUP);
     // Smaller groups where there are more threads than groups: each tile is for itself, so this changes no bits.
@@ -193,7 +193,7 @@ fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
         for first_row in (0..down).step_by(rows) {
             let group = Group { images: y.len() / y_image, first_row, rows: rows.min(down - first_row), across };
             let scratch = &mut scratch;
-            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, epilogue, y, scratch, factors: PhantomData });
+            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, epilogue, y, scratch, operands: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -209,10 +209,10 @@ struct ConvolveGroup<'a, F, const N: usize, const M: usize, const R: usize> {
     epilogue: Epilogue<'a>,
     y: &'a mut [f32],
     scratch: &'a mut Scratch,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, N, M, R> {
+impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, N, M, R> {
     type Output = ();
 
     #[inline(always)]

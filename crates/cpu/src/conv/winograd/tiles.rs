@@ -4,7 +4,7 @@ use pulp::Simd;
 
 use super::points::{Axis, Interpolate, Tile, both};
 use super::{Group, Maps};
-use crate::factors::Factors;
+use crate::operands::Operands;
 use crate::panels::{Epilogue, PANEL, first, from_lines, to_lines};
 use crate::simd::store;
 
@@ -66,7 +66,7 @@ impl TileSource<'_> {
 #[allow(clippy::too_many_arguments)]
 pub fn transform_tiles<
     S: Simd,
-    F: Factors,
+    F: Operands,
     X: Axis<S, SIDE, N>,
     const N: usize,
     const SIDE: usize,

@@ -9,13 +9,13 @@ use super::filter_transforms::FilterGradients;
 use super::points::{Evaluate, Inputs};
 use super::tiles::{TileSource, transform_tiles};
 use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
-use crate::factors::Factors;
+use crate::operands::Operands;
 use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply};
 
 /// dw, by rounds of some groups of tiles: all their panels of inputs and of output gradients are transformed, then at
 /// each pair of points dU += V^T D, group after group. How many groups make a round depends on the number of threads; the
 /// order of the sums does not.
-pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usize>(
+pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
@@ -35,16 +35,16 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
         let transformed = first(&mut outer.v, groups.len() * group_elems);
         transformed.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(index, to)| {
             let (first_image, group) = groups[index / (c_panels + k_panels)];
-            let (panel, factors) = (index % (c_panels + k_panels), PhantomData);
+            let (panel, operands) = (index % (c_panels + k_panels), PhantomData);
             let matrix = group.matrix::<F>();
             if panel < c_panels {
                 let data = &x[first_image * x_image..][..group.images * x_image];
                 let source = &TileSource { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
-                F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, factors });
+                F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, operands });
             } else {
                 let (data, panel) = (&dy[first_image * y_image..][..group.images * y_image], panel - c_panels);
                 let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
-                F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, factors });
+                F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, operands });
             }
         });
         let transformed = &*transformed;
@@ -54,8 +54,8 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
                 let panels = &transformed[index * group_elems..][..group_elems];
                 let (v, d) = panels.split_at(c_panels * panel_elems);
                 let (v, d) = (&v[pair * matrix..], &d[pair * matrix..]);
-                let (accumulate, factors) = (round + index > 0, PhantomData);
-                F::dispatch(WeightProducts::<F> { panel_elems, tiles, v, d, du, accumulate, factors });
+                let (accumulate, operands) = (round + index > 0, PhantomData);
+                F::dispatch(WeightProducts::<F> { panel_elems, tiles, v, d, du, accumulate, operands });
             }
         });
     }
@@ -90,10 +90,10 @@ struct TransformPanel<'a, F, const N: usize, const M: usize, const INPUTS: bool>
     panel: usize,
     matrix: usize,
     to: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors, const N: usize, const M: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, N, M, INPUTS> {
+impl<F: Operands, const N: usize, const M: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, N, M, INPUTS> {
     type Output = ();
 
     #[inline(always)]
@@ -121,10 +121,10 @@ struct WeightProducts<'a, F> {
     d: &'a [f32],
     du: &'a mut [f32],
     accumulate: bool,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for WeightProducts<'_, F> {
+impl<F: Operands> WithSimd for WeightProducts<'_, F> {
     type Output = ();
 
     #[inline(always)]

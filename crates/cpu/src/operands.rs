@@ -1,4 +1,4 @@
-//! The factors of matrix products: how they lie in memory, and what multiplies them.
+//! The operands of matrix products: how they lie in memory, and what multiplies them.
 //!
 //! | | a number (4 bytes) of memory holds | it is multiplied by |
 //! |---|---|---|
@@ -12,8 +12,8 @@ use pulp::{Simd, WithSimd};
 use super::panels::PANEL;
 use super::simd::{self, read, store};
 
-/// A way to hold and to multiply factors. Its methods are for what [`Factors::dispatch`] runs.
-pub trait Factors: 'static {
+/// A way to hold and to multiply operands. Its methods are for what [`Operands::dispatch`] runs.
+pub trait Operands: 'static {
     /// Depths that a number of memory holds.
     const DEPTHS: usize;
 
@@ -42,7 +42,7 @@ pub trait Factors: 'static {
         depths.div_ceil(Self::DEPTHS)
     }
 
-    /// [`Factors::put`] for a row of any length.
+    /// [`Operands::put`] for a row of any length.
     #[inline(always)]
     fn put_row<S: Simd>(simd: S, values: &[f32], depth: usize, width: usize, to: &mut [f32]) {
         for at in (0..values.len()).step_by(S::F32_LANES) {
@@ -60,7 +60,7 @@ pub trait Factors: 'static {
         }
     }
 
-    /// [`Factors::put_depths`] for any number of depths; a number that is not filled holds a 0.
+    /// [`Operands::put_depths`] for any number of depths; a number that is not filled holds a 0.
     #[inline(always)]
     fn put_row_of_depths<S: Simd>(simd: S, values: &[f32], to: &mut [f32]) {
         for at in (0..values.len()).step_by(S::F32_LANES) {
@@ -78,13 +78,13 @@ pub trait Factors: 'static {
     }
 }
 
-/// Calls a function for the kind of factors that a precision means: fp32 where it is none of the CPU's.
+/// Calls a function for the kind of operands that a precision means: fp32 where it is none of the CPU's.
 macro_rules! in_precision {
     ($precision:ident, $operation:ident($($argument:expr),*)) => {
         match $precision {
             #[cfg(target_arch = "x86_64")]
             crate::shapes::Precision::Bf16 => $operation::<crate::bf16::Bf16>($($argument),*),
-            _ => $operation::<crate::factors::Fp32>($($argument),*),
+            _ => $operation::<crate::operands::Fp32>($($argument),*),
         }
     };
 }
@@ -93,7 +93,7 @@ pub(crate) use in_precision;
 /// Values as they are.
 pub struct Fp32;
 
-impl Factors for Fp32 {
+impl Operands for Fp32 {
     const DEPTHS: usize = 1;
 
     #[inline(always)]
