@@ -8,7 +8,7 @@ use super::operands::Operands;
 use super::panels::{PANEL, first};
 use super::simd::{self, same};
 
-/// Two values a number, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
+/// Two values in each word, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
 /// 1e-38 count as 0.
 pub struct Bf16;
 
@@ -32,12 +32,12 @@ impl Operands for Bf16 {
         // SAFETY: as in `multiply_add`; the row is a vector long.
         unsafe {
             let rounded = _mm512_cvtepu16_epi32(same(_mm512_cvtneps_pbh(same(value))));
-            let numbers = if depth.is_multiple_of(2) {
+            let words = if depth.is_multiple_of(2) {
                 rounded
             } else {
                 _mm512_or_si512(_mm512_slli_epi32::<16>(rounded), _mm512_loadu_si512(to.as_ptr().cast()))
             };
-            _mm512_storeu_si512(to.as_mut_ptr().cast(), numbers);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), words);
         }
     }
 
@@ -49,23 +49,23 @@ impl Operands for Bf16 {
     }
 
     fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let numbers = first(memory, Self::numbers(values.len()));
-        Self::dispatch(Row { values, apart: None, numbers });
-        numbers
+        let words = first(memory, Self::words(values.len()));
+        Self::dispatch(Row { values, apart: None, words });
+        words
     }
 
     fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let numbers = first(memory, values.len());
-        Self::dispatch(Row { values, apart: Some(apart), numbers });
-        numbers
+        let words = first(memory, values.len());
+        Self::dispatch(Row { values, apart: Some(apart), words });
+        words
     }
 }
 
-/// A row of values to numbers for neighbouring depths, or for depths `apart` from each other.
+/// A row of values to words for neighbouring depths, or for depths `apart` from each other.
 struct Row<'a> {
     values: &'a [f32],
     apart: Option<usize>,
-    numbers: &'a mut [f32],
+    words: &'a mut [f32],
 }
 
 impl WithSimd for Row<'_> {
@@ -73,12 +73,12 @@ impl WithSimd for Row<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Row { values, apart, numbers } = self;
+        let Row { values, apart, words } = self;
         if let Some(apart) = apart {
-            Bf16::put_row(simd, values, 0, 0, numbers);
-            Bf16::put_row(simd, &values[apart.min(values.len())..], 1, 0, numbers);
+            Bf16::put_row(simd, values, 0, 0, words);
+            Bf16::put_row(simd, &values[apart.min(values.len())..], 1, 0, words);
         } else {
-            Bf16::put_row_of_depths(simd, values, numbers);
+            Bf16::put_row_of_depths(simd, values, words);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Dense layers as products of panels (see panels.rs). Weights are read or written once a pass, in square pieces that
-//! are copied side by side: their rows lie thousands of numbers apart, often so that they all fall into the same sets
+//! are copied side by side: their rows lie thousands of floats apart, often so that they all fall into the same sets
 //! of the caches.
 //!
 //! Loop nest of the forward pass and the input gradient: for each block of 128 units (or inputs), for each 128 deep:
@@ -120,7 +120,7 @@ fn by_images<F: Operands, const ACROSS: bool>(
     to: Rows,
 ) {
     let mut outer = SCRATCH.take();
-    let panel_elems = F::numbers(depth) * PANEL;
+    let panel_elems = F::words(depth) * PANEL;
     let images = first(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
     images.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
         let (from, images) = (&from[panel * PANEL * depth..], (n - panel * PANEL).min(PANEL));
@@ -196,14 +196,14 @@ impl<F: Operands, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
                     F::put_row_of_depths(simd, &w[row * stride + from..][..deep], to);
                 }
             }
-            let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(deep) };
+            let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(deep) };
             for panel in (0..panels).step_by(2) {
                 let two = (panels - panel).min(2);
                 let (a, b, c) = (piece.as_ptr(), images.as_ptr(), sums.as_mut_ptr());
                 // SAFETY: the panels' lines from `from` on, the piece, and the panels' sums, whose number of rows is
                 // rounded up.
                 unsafe {
-                    let at = |i: usize| (panel + i.min(two - 1)) * F::numbers(depth) + from / F::DEPTHS;
+                    let at = |i: usize| (panel + i.min(two - 1)) * F::words(depth) + from / F::DEPTHS;
                     let b = [b.add(at(0) * PANEL), b.add(at(1) * PANEL)];
                     let c = [0, 1].map(|i| c.wrapping_add((panel + i.min(two - 1)) * BLOCK * PANEL));
                     let (b, c) = (&b[..two], &c[..two]);
@@ -268,7 +268,7 @@ impl To<'_> {
 /// Each of `blocks` has `height` units, but for the last one.
 fn backward_weight<F: Operands>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
     let DenseShape { inputs, outputs } = *s;
-    let panel_elems = F::numbers(n) * PANEL;
+    let panel_elems = F::words(n) * PANEL;
     let mut outer = SCRATCH.take();
     let shared = first(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);
     let (x_panels, dy_panels) = shared.split_at_mut(inputs.div_ceil(PANEL) * panel_elems);
@@ -337,9 +337,9 @@ impl<F: Operands> WithSimd for BlockOfWeights<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let BlockOfWeights { n, inputs, x_panels, dy_panels, mut to, sums, .. } = self;
-        let panel_elems = F::numbers(n) * PANEL;
+        let panel_elems = F::words(n) * PANEL;
         let sums = first(sums, INPUT_PANELS * BLOCK * PANEL);
-        let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(n) };
+        let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(n) };
         let units = to.elems() / inputs;
         for (group, x_panels) in x_panels.chunks(INPUT_PANELS * panel_elems).enumerate() {
             let panels = x_panels.len() / panel_elems;

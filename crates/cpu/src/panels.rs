@@ -20,18 +20,18 @@ pub const ROWS: usize = 8;
 /// See [`ROWS`].
 pub const ROWS_OF_55: usize = 11;
 
-/// How the depth of a left operand lies in memory: `chunks` runs of `depth` numbers, the runs `chunk_stride` apart.
+/// How the depth of a left operand lies in memory: `chunks` runs of `depth` words, the runs `chunk_stride` apart.
 #[derive(Clone, Copy)]
 pub struct Left {
     /// Numbers from one run of depths to the next.
     pub chunk_stride: usize,
     /// Runs of depths.
     pub chunks: usize,
-    /// Numbers a run: one a depth, or as [`Operands`] says.
+    /// Words a run: one for each depth, or as [`Operands`] says.
     pub depth: usize,
 }
 
-/// Where the numbers of a left operand's run lie: row i at number d of the run is at `i * ROW + d * DEPTH` from the
+/// Where the words of a left operand's run lie: row i at word d of the run is at `i * ROW + d * DEPTH` from the
 /// run's start. Known when this is compiled, so that addresses need no arithmetic.
 pub trait Strides {
     /// Numbers from a row to the next.
@@ -48,7 +48,7 @@ impl<F: Operands, const LENGTH: usize> Strides for AlongRows<F, LENGTH> {
     const DEPTH: usize = 1;
 }
 
-/// Rows side by side, depths `LENGTH` numbers apart.
+/// Rows side by side, depths `LENGTH` words apart.
 pub struct AcrossRows<const LENGTH: usize>;
 
 impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
@@ -57,12 +57,12 @@ impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
 }
 
 /// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. b: a line for each
-/// number of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
+/// word of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
 ///
 /// Loop nest: a block of rows by one or two lines of columns stays in registers while the depth runs. With vectors of
-/// 16 numbers and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
-/// 8 or 11 broadcast numbers of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 numbers and 16 registers
-/// (AVX2) up to 12 sums, two vectors of b and one number of a; with 4 numbers and 32 registers (NEON) up to 24 sums. The
+/// 16 words and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
+/// 8 or 11 broadcast words of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 words and 16 registers
+/// (AVX2) up to 12 sums, two vectors of b and one word of a; with 4 words and 32 registers (NEON) up to 24 sums. The
 /// panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
 /// # Safety
@@ -99,7 +99,7 @@ pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
                     few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate);
                 }
             }
-            // A number at a time: the compiler makes vectors of half a line.
+            // A float at a time: the compiler makes vectors of half a line.
             _ => {
                 for (&b, &c) in b.iter().zip(c) {
                     few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
@@ -214,7 +214,7 @@ pub fn to_operand_lines<S: Simd, F: Operands>(
     count: usize,
     lines: &mut [f32],
 ) {
-    let lines = &mut lines[..F::numbers(count) * PANEL];
+    let lines = &mut lines[..F::words(count) * PANEL];
     for at in (0..count).step_by(PANEL) {
         let rows = PANEL.min(count - at);
         let mut block = [[0f32; PANEL]; PANEL];

@@ -13,11 +13,11 @@ pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
 pub enum Level {
     /// The instructions that every processor of the architecture has, a number at a time.
     Plain,
-    /// 64-bit ARM: vectors of 4 numbers, fused multiply-add.
+    /// 64-bit ARM: vectors of 4 floats, fused multiply-add.
     Neon,
-    /// x86-64-v3: vectors of 8 numbers, fused multiply-add.
+    /// x86-64-v3: vectors of 8 floats, fused multiply-add.
     Avx2,
-    /// x86-64-v4: vectors of 16 numbers.
+    /// x86-64-v4: vectors of 16 floats.
     Avx512,
 }
 
@@ -177,13 +177,13 @@ pub fn prefetch(address: *const f32) {
     let _ = address;
 }
 
-/// Reads as many numbers as there are, one vector at most, and zeros after them.
+/// Reads as many floats as there are, one vector at most, and zeros after them.
 #[inline(always)]
 pub fn read_part<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
     if from.len() >= S::F32_LANES {
         return read(simd, from);
     }
-    // SAFETY: only as many lanes are read as there are numbers.
+    // SAFETY: only as many lanes are read as there are floats.
     unsafe { simd.mask_load_ptr_f32s(simd.mask_between_m32s(0, from.len() as u32), from.as_ptr()) }
 }
 
@@ -197,7 +197,7 @@ pub fn store_part<S: Simd>(simd: S, to: &mut [f32], value: S::f32s) {
     unsafe { simd.mask_store_ptr_f32s(simd.mask_between_m32s(0, to.len() as u32), to.as_mut_ptr(), value) };
 }
 
-/// Two vectors of numbers to those at even places and those at odd places.
+/// Two vectors of floats to those at even places and those at odd places.
 #[inline(always)]
 pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2] {
     #[cfg(target_arch = "x86_64")]
@@ -222,9 +222,9 @@ pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2]
             [same(vuzp1q_f32(a, b)), same(vuzp2q_f32(a, b))]
         };
     }
-    let numbers = [first, second];
-    let mut pairs = numbers;
-    let (from, to) = (as_numbers::<S>(&numbers), pairs.as_mut_ptr().cast::<f32>());
+    let floats = [first, second];
+    let mut pairs = floats;
+    let (from, to) = (as_floats::<S>(&floats), pairs.as_mut_ptr().cast::<f32>());
     for lane in 0..S::F32_LANES {
         // SAFETY: both lanes are within the two vectors.
         unsafe {
@@ -261,8 +261,8 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
         };
     }
     let pairs = [even, odd];
-    let mut numbers = pairs;
-    let (from, to) = (as_numbers::<S>(&pairs), numbers.as_mut_ptr().cast::<f32>());
+    let mut floats = pairs;
+    let (from, to) = (as_floats::<S>(&pairs), floats.as_mut_ptr().cast::<f32>());
     for lane in 0..S::F32_LANES {
         // SAFETY: as above.
         unsafe {
@@ -270,12 +270,12 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
             *to.add(2 * lane + 1) = from[S::F32_LANES + lane];
         }
     }
-    numbers
+    floats
 }
 
 #[inline(always)]
-fn as_numbers<S: Simd>(vectors: &[S::f32s; 2]) -> &[f32] {
-    // SAFETY: a vector is as many numbers.
+fn as_floats<S: Simd>(vectors: &[S::f32s; 2]) -> &[f32] {
+    // SAFETY: both vectors together are that many floats.
     unsafe { std::slice::from_raw_parts(vectors.as_ptr().cast(), 2 * S::F32_LANES) }
 }
 
@@ -297,7 +297,7 @@ fn pick_avx512<const FIRST: usize, const STEP: usize>(
         }
         places
     };
-    // SAFETY: a vector is sixteen numbers.
+    // SAFETY: a vector is sixteen floats.
     _mm512_permutex2var_ps(a, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }, b)
 }
 

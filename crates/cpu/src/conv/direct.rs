@@ -1,5 +1,5 @@
 //! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left operand
-//! where it lies in the image, so im2col is not needed: along a row of outputs the same tap lies 4 numbers apart,
+//! where it lies in the image, so im2col is not needed: along a row of outputs the same tap lies 4 floats apart,
 //! along a row of a window the taps lie side by side.
 //!
 //! Loop nest, forward: for each row of outputs, for two panels of filters: 11 outputs by 32 filters stay in registers
@@ -47,7 +47,7 @@ thread_local! {
     };
 }
 
-/// Values of a row of the padded image: all that a row of outputs reads, the numbers of outputs and of taps rounded up.
+/// Values of a row of the padded image: all that a row of outputs reads, the counts of outputs and of taps rounded up.
 fn width(s: &ConvShape) -> usize {
     (s.q.next_multiple_of(ROWS_OF_55) - 1) * STRIDE + WINDOW + 1
 }
@@ -79,7 +79,7 @@ fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
 
 /// See `Backend::conv_forward`.
 pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::numbers(WINDOW));
+    let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::words(WINDOW));
     let mut outer = SCRATCH.take();
     let filters = first(&mut outer.filters, s.k / PANEL * lines * PANEL);
     let panels = filters.par_chunks_exact_mut(lines * PANEL).zip(w.par_chunks_exact(taps * PANEL));
@@ -111,7 +111,7 @@ impl<F: Operands> WithSimd for FilterLines<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let FilterLines { s, w, lines, .. } = self;
-        for (tap, lines) in window_rows(s).zip(lines.chunks_exact_mut(F::numbers(WINDOW) * PANEL)) {
+        for (tap, lines) in window_rows(s).zip(lines.chunks_exact_mut(F::words(WINDOW) * PANEL)) {
             to_operand_lines::<S, F>(simd, &w[tap..], s.c * WINDOW * WINDOW, PANEL, WINDOW, lines);
         }
     }
@@ -133,7 +133,7 @@ impl<F: Operands> WithSimd for Forward<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { s, image, filters, bias, lines, y, .. } = self;
-        let (width, panels, mut depth) = (F::numbers(width(s)), s.k / PANEL, F::numbers(WINDOW));
+        let (width, panels, mut depth) = (F::words(width(s)), s.k / PANEL, F::words(WINDOW));
         if F::DEPTHS > 1 || S::F32_LANES < PANEL {
             // Hidden from the compiler: it would unroll all of them, and keep on the stack what neighbouring depths share.
             depth = std::hint::black_box(depth);
@@ -206,7 +206,7 @@ pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy:
     SCRATCH.set(outer);
 }
 
-/// The taps of windows along a row of outputs, from numbers that overlap.
+/// The taps of windows along a row of outputs, from words that overlap.
 struct Taps<F>(PhantomData<F>);
 
 impl<F: Operands> Strides for Taps<F> {
@@ -230,7 +230,7 @@ impl<F: Operands> WithSimd for BackwardWeight<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let BackwardWeight { s, taps, dy, lines, sums, .. } = self;
-        let (width, panels, pixels, depth) = (width(s), s.k / PANEL, s.p * s.q, F::numbers(s.q));
+        let (width, panels, pixels, depth) = (width(s), s.k / PANEL, s.p * s.q, F::words(s.q));
         let (window, dy_panel) = (s.c * WINDOW * WINDOW, s.p * depth * PANEL);
         let lines = first(lines, panels * dy_panel);
         for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(dy_panel)) {
@@ -244,7 +244,7 @@ impl<F: Operands> WithSimd for BackwardWeight<'_, F> {
         }
         let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth };
         assert!(sums.len() == panels * window * PANEL && taps.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
-        // The last number of an odd row reads past the window, within the row.
+        // The last word of an odd row reads past the window, within the row.
         assert!((depth - 1) * STRIDE * F::DEPTHS + WINDOW <= width);
         for panel in (0..panels).step_by(2) {
             let count = (panels - panel).min(2);

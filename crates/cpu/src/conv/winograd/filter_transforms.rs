@@ -36,7 +36,7 @@ impl<F: Operands, const N: usize, const R: usize> WithSimd for TransformFilters<
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let TransformFilters { filters: f, panel, u, .. } = self;
-        let matrix = F::numbers(f.inputs) * PANEL;
+        let matrix = F::words(f.inputs) * PANEL;
         let mut lines = [0f32; 25 * PANEL];
         for input in 0..f.inputs {
             to_lines(

@@ -130,7 +130,7 @@ impl Group {
 
     /// Room for a matrix whose depth is the tiles of all images.
     fn matrix<F: Operands>(&self) -> usize {
-        room(F::numbers(self.images * self.tiles()) * PANEL)
+        room(F::words(self.images * self.tiles()) * PANEL)
     }
 
     /// Tiles of all images, rounded up to `block`.
@@ -139,10 +139,10 @@ impl Group {
     }
 }
 
-/// Room for a matrix of so many numbers: an odd number of lines, so that the 36 matrices do not all begin in the same
+/// Space for a matrix of `words` words: an odd number of lines, so that the 36 matrices do not all begin in the same
 /// set of the cache.
-fn room(numbers: usize) -> usize {
-    (numbers.div_ceil(PANEL) | 1) * PANEL
+fn room(words: usize) -> usize {
+    (words.div_ceil(PANEL) | 1) * PANEL
 }
 
 /// How the outputs of an image are cut: images and rows of tiles a group.
@@ -177,7 +177,7 @@ fn convolve<F: Operands, const N: usize, const M: usize, const R: usize>(
     y: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
-    let u_panel = N * N * F::numbers(filters.inputs) * PANEL;
+    let u_panel = N * N * F::words(filters.inputs) * PANEL;
     let u = first(&mut outer.u, filters.outputs / PANEL * u_panel);
     u.par_chunks_exact_mut(u_panel)
         .enumerate()
@@ -220,7 +220,7 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
         let ConvolveGroup { maps, group, x, u, epilogue, y, scratch, .. } = self;
         let Scratch { v, m, lines, padded, .. } = scratch;
         let rows = group.rows_of_all(block_of_tiles(N));
-        let (v_matrix, m_matrix) = (room(rows * F::numbers(PANEL)), room(rows * PANEL));
+        let (v_matrix, m_matrix) = (room(rows * F::words(PANEL)), room(rows * PANEL));
         let (v_panel, m_panel) = (N * N * v_matrix, N * N * m_matrix);
         let v = first(v, maps.c / PANEL * v_panel);
         let inputs = TileSource { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
@@ -228,7 +228,7 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
             transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
         }
         let chunks = maps.c / PANEL;
-        let u_pair = F::numbers(maps.c) * PANEL;
+        let u_pair = F::words(maps.c) * PANEL;
         let u_panel = N * N * u_pair;
         for panels in (0..maps.k / PANEL).collect::<Vec<_>>().chunks(FILTER_PANELS) {
             let m = first(m, panels.len() * m_panel);
@@ -245,10 +245,10 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
                             let left = Left {
                                 chunk_stride: v_panel,
                                 chunks: (SUMMED / PANEL).min(chunks - chunk),
-                                depth: F::numbers(PANEL),
+                                depth: F::words(PANEL),
                             };
                             let a = v.as_ptr().add(chunk * v_panel + pair * v_matrix);
-                            let b = b.map(|b| b.add(chunk * F::numbers(PANEL) * PANEL));
+                            let b = b.map(|b| b.add(chunk * F::words(PANEL) * PANEL));
                             let (b, c, adds) = (&b[..two.len()], &c[..two.len()], chunk > 0);
                             if N == 7 {
                                 multiply::<S, F, AlongRows<F, PANEL>, { block_of_tiles(7) }>(

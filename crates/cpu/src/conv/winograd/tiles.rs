@@ -60,8 +60,8 @@ impl TileSource<'_> {
 }
 
 /// Cuts tiles of SIDE x SIDE lines, `step` apart, from the maps of 16 channels, and writes what `X` makes of each to
-/// its place in the N x N matrices, `matrix` numbers each: V = B^T x B from inputs, D = A dy A^T from output gradients. The
-/// products' depth is the channels, or else the tiles.
+/// its place in the N x N matrices, `matrix` words each: V = B^T x B from inputs, D = A dy A^T from output gradients.
+/// The products' depth is the channels, or else the tiles.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub fn transform_tiles<
@@ -99,7 +99,7 @@ pub fn transform_tiles<
                     for (pair, value) in values.as_flattened().iter().enumerate() {
                         let to = &mut to[pair * matrix..];
                         if DEPTH_IS_CHANNELS {
-                            F::put_depths(simd, *value, &mut to[tile * F::numbers(PANEL) + lane..]);
+                            F::put_depths(simd, *value, &mut to[tile * F::words(PANEL) + lane..]);
                         } else {
                             F::put(simd, *value, tile, PANEL, &mut to[lane..]);
                         }

@@ -29,7 +29,7 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
     let groups = groups(n, images, rows, down, across);
     let du_pair = k_panels * maps.c * PANEL;
     let du = first(&mut outer.u, N * N * du_pair);
-    let panel_elems = N * N * room(F::numbers(images * rows * across) * PANEL);
+    let panel_elems = N * N * room(F::words(images * rows * across) * PANEL);
     let group_elems = (c_panels + k_panels) * panel_elems;
     for (round, groups) in groups.chunks(rayon::current_num_threads().max(2)).enumerate() {
         let transformed = first(&mut outer.v, groups.len() * group_elems);
@@ -131,15 +131,15 @@ impl<F: Operands> WithSimd for WeightProducts<'_, F> {
     fn with_simd<S: Simd>(self, simd: S) {
         let WeightProducts { panel_elems, tiles, v, d, du, accumulate, .. } = self;
         let (c_panels, k_panels) = (v.len().div_ceil(panel_elems), d.len().div_ceil(panel_elems));
-        let depth = F::numbers(tiles) * PANEL;
+        let depth = F::words(tiles) * PANEL;
         assert!(du.len() == k_panels * c_panels * PANEL * PANEL);
         assert!(v.len() >= (c_panels - 1) * panel_elems + depth && d.len() >= (k_panels - 1) * panel_elems + depth);
         for panel in (0..k_panels).step_by(2) {
             let count = (k_panels - panel).min(2);
             for c_panel in 0..c_panels {
                 for from in (0..tiles).step_by(SUMMED) {
-                    let line = F::numbers(from) * PANEL;
-                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(SUMMED.min(tiles - from)) };
+                    let line = F::words(from) * PANEL;
+                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(SUMMED.min(tiles - from)) };
                     // SAFETY: the lines of one panel of v and of one or two of d, and 16 lines of as many panels of du, as
                     // asserted.
                     unsafe {
