@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 use pulp::{Simd, WithSimd};
 
 use super::operands::Operands;
-use super::panels::{PANEL, first};
-use super::simd::{self, same};
+use super::panels::{PANEL, scratch_slice};
+use super::simd::{self, bitcast};
 
 /// Two values in each word, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
 /// 1e-38 count as 0.
@@ -23,7 +23,7 @@ impl Operands for Bf16 {
     #[inline(always)]
     fn multiply_add<S: Simd>(_: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s {
         // SAFETY: `dispatch` runs where these instructions exist, with vectors of their width.
-        unsafe { same(_mm512_dpbf16_ps(same(sum), same(a), same(b))) }
+        unsafe { bitcast(_mm512_dpbf16_ps(bitcast(sum), bitcast(a), bitcast(b))) }
     }
 
     #[inline(always)]
@@ -31,7 +31,7 @@ impl Operands for Bf16 {
         let to = &mut to[depth / 2 * width..][..PANEL];
         // SAFETY: as in `multiply_add`; the row is a vector long.
         unsafe {
-            let rounded = _mm512_cvtepu16_epi32(same(_mm512_cvtneps_pbh(same(value))));
+            let rounded = _mm512_cvtepu16_epi32(bitcast(_mm512_cvtneps_pbh(bitcast(value))));
             let words = if depth.is_multiple_of(2) {
                 rounded
             } else {
@@ -45,17 +45,17 @@ impl Operands for Bf16 {
     fn put_depths<S: Simd>(_: S, value: S::f32s, to: &mut [f32]) {
         let to = &mut to[..PANEL / 2];
         // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), same(_mm512_cvtneps_pbh(same(value)))) };
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bitcast(_mm512_cvtneps_pbh(bitcast(value)))) };
     }
 
     fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let words = first(memory, Self::words(values.len()));
+        let words = scratch_slice(memory, Self::words(values.len()));
         Self::dispatch(Row { values, apart: None, words });
         words
     }
 
     fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let words = first(memory, values.len());
+        let words = scratch_slice(memory, values.len());
         Self::dispatch(Row { values, apart: Some(apart), words });
         words
     }

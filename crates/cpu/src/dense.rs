@@ -15,7 +15,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::panels::{
-    AcrossRows, AlongRows, Epilogue, Left, PANEL, ROWS, first, from_lines, multiply, to_operand_lines,
+    AcrossRows, AlongRows, Epilogue, Left, PANEL, ROWS, from_lines, multiply, scratch_slice, to_operand_lines,
 };
 use crate::operands::{Operands, in_precision};
 use crate::shapes::{DenseShape, Precision, Update};
@@ -121,7 +121,7 @@ fn by_images<F: Operands, const ACROSS: bool>(
 ) {
     let mut outer = SCRATCH.take();
     let panel_elems = F::words(depth) * PANEL;
-    let images = first(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
+    let images = scratch_slice(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
     images.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
         let (from, images) = (&from[panel * PANEL * depth..], (n - panel * PANEL).min(PANEL));
         F::dispatch(PanelOfImages::<F> { from, depth, images, lines, operands: PhantomData });
@@ -177,13 +177,13 @@ impl<F: Operands, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
     fn with_simd<S: Simd>(self, simd: S) {
         let BlockOfRows { images, depth, w, stride, rows, bias, adds, to, scratch, .. } = self;
         let panels = to.n.div_ceil(PANEL);
-        let sums = first(&mut scratch.sums, panels * BLOCK * PANEL);
+        let sums = scratch_slice(&mut scratch.sums, panels * BLOCK * PANEL);
         for sums in sums.chunks_exact_mut(BLOCK * PANEL) {
             for (row, line) in rows.clone().zip(sums.chunks_exact_mut(PANEL)) {
                 line.fill(bias.map_or(0., |bias| bias[row]));
             }
         }
-        let piece = first(&mut scratch.piece, BLOCK * BLOCK);
+        let piece = scratch_slice(&mut scratch.piece, BLOCK * BLOCK);
         let count = rows.len().next_multiple_of(ROWS);
         for from in (0..depth).step_by(BLOCK) {
             let deep = BLOCK.min(depth - from);
@@ -270,7 +270,7 @@ fn backward_weight<F: Operands>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32],
     let DenseShape { inputs, outputs } = *s;
     let panel_elems = F::words(n) * PANEL;
     let mut outer = SCRATCH.take();
-    let shared = first(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);
+    let shared = scratch_slice(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);
     let (x_panels, dy_panels) = shared.split_at_mut(inputs.div_ceil(PANEL) * panel_elems);
     for (panels, values, width) in [(&mut *x_panels, x, inputs), (&mut *dy_panels, dy, outputs)] {
         panels.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
@@ -338,7 +338,7 @@ impl<F: Operands> WithSimd for BlockOfWeights<'_, F> {
     fn with_simd<S: Simd>(self, simd: S) {
         let BlockOfWeights { n, inputs, x_panels, dy_panels, mut to, sums, .. } = self;
         let panel_elems = F::words(n) * PANEL;
-        let sums = first(sums, INPUT_PANELS * BLOCK * PANEL);
+        let sums = scratch_slice(sums, INPUT_PANELS * BLOCK * PANEL);
         let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(n) };
         let units = to.elems() / inputs;
         for (group, x_panels) in x_panels.chunks(INPUT_PANELS * panel_elems).enumerate() {

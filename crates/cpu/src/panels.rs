@@ -190,8 +190,8 @@ unsafe fn block<S: Simd, F: Operands, L: Strides, const ROWS: usize, const VECTO
     }
 }
 
-/// The first `elems` of `memory`, made larger where needed.
-pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
+/// The first `elems` floats of `memory`, which grows where it is too short.
+pub fn scratch_slice(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
     if memory.len() < elems {
         memory.resize(elems, 0.);
     }

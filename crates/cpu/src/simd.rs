@@ -204,22 +204,22 @@ pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2]
     if S::F32_LANES == 16 {
         // SAFETY: vectors of this width are those of AVX-512.
         return unsafe {
-            let (a, b) = (same(first), same(second));
-            [same(pick_avx512::<0, 2>(a, b)), same(pick_avx512::<1, 2>(a, b))]
+            let (a, b) = (bitcast(first), bitcast(second));
+            [bitcast(pick_avx512::<0, 2>(a, b)), bitcast(pick_avx512::<1, 2>(a, b))]
         };
     }
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 8 {
         // SAFETY: vectors of this width are those of AVX2.
-        return unsafe { split_pairs_avx2(same(first), same(second)).map(|vector| same(vector)) };
+        return unsafe { split_pairs_avx2(bitcast(first), bitcast(second)).map(|vector| bitcast(vector)) };
     }
     #[cfg(target_arch = "aarch64")]
     if S::F32_LANES == 4 {
         use std::arch::aarch64::{vuzp1q_f32, vuzp2q_f32};
         // SAFETY: vectors of this width are those of NEON.
         return unsafe {
-            let (a, b) = (same(first), same(second));
-            [same(vuzp1q_f32(a, b)), same(vuzp2q_f32(a, b))]
+            let (a, b) = (bitcast(first), bitcast(second));
+            [bitcast(vuzp1q_f32(a, b)), bitcast(vuzp2q_f32(a, b))]
         };
     }
     let floats = [first, second];
@@ -242,22 +242,22 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
     if S::F32_LANES == 16 {
         // SAFETY: as above.
         return unsafe {
-            let (a, b) = (same(even), same(odd));
-            [same(zip_avx512::<0>(a, b)), same(zip_avx512::<8>(a, b))]
+            let (a, b) = (bitcast(even), bitcast(odd));
+            [bitcast(zip_avx512::<0>(a, b)), bitcast(zip_avx512::<8>(a, b))]
         };
     }
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 8 {
         // SAFETY: as above.
-        return unsafe { join_pairs_avx2(same(even), same(odd)).map(|vector| same(vector)) };
+        return unsafe { join_pairs_avx2(bitcast(even), bitcast(odd)).map(|vector| bitcast(vector)) };
     }
     #[cfg(target_arch = "aarch64")]
     if S::F32_LANES == 4 {
         use std::arch::aarch64::{vzip1q_f32, vzip2q_f32};
         // SAFETY: as above.
         return unsafe {
-            let (a, b) = (same(even), same(odd));
-            [same(vzip1q_f32(a, b)), same(vzip2q_f32(a, b))]
+            let (a, b) = (bitcast(even), bitcast(odd));
+            [bitcast(vzip1q_f32(a, b)), bitcast(vzip2q_f32(a, b))]
         };
     }
     let pairs = [even, odd];
@@ -351,7 +351,7 @@ pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
     if S::F32_LANES == 16 {
         // 14 bits, and a step of Newton's to twice as many: a third of the time that a root and a division take.
         // SAFETY: vectors of this width are those of AVX-512.
-        let y = unsafe { same(inverse_sqrt_14_bits(same(x))) };
+        let y = unsafe { bitcast(inverse_sqrt_14_bits(bitcast(x))) };
         let half = simd.mul_f32s(simd.mul_f32s(simd.splat_f32s(-0.5), x), y);
         return Some(simd.mul_f32s(y, simd.mul_add_e_f32s(half, y, simd.splat_f32s(1.5))));
     }
@@ -362,12 +362,12 @@ pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
         // of their pipes only, and slowly.
         // SAFETY: vectors of this width are those of NEON.
         return Some(unsafe {
-            let x: float32x4_t = same(x);
+            let x: float32x4_t = bitcast(x);
             let mut y = vrsqrteq_f32(x);
             for _ in 0..2 {
                 y = vmulq_f32(y, vrsqrtsq_f32(vmulq_f32(x, y), y));
             }
-            same(y)
+            bitcast(y)
         });
     }
     let _ = (simd, x);
@@ -381,13 +381,13 @@ fn inverse_sqrt_14_bits(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m5
     std::arch::x86_64::_mm512_rsqrt14_ps(x)
 }
 
-/// A value of a type by its bits.
+/// The value of type B that has the bits of `value`.
 ///
 /// # Safety
 /// Both types must be vectors of one size.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
-pub unsafe fn same<A: Copy, B: Copy>(value: A) -> B {
+pub unsafe fn bitcast<A: Copy, B: Copy>(value: A) -> B {
     assert!(size_of::<A>() == size_of::<B>());
     // SAFETY: by this function's contract, and all bits make a vector.
     unsafe { std::mem::transmute_copy(&value) }

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 use super::{PARTS, part_of};
 use crate::operands::Operands;
 use crate::panels::{
-    AlongRows, Epilogue, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_lines, to_operand_lines,
+    AlongRows, Epilogue, Left, PANEL, ROWS_OF_55, Strides, from_lines, multiply, scratch_slice, to_lines,
+    to_operand_lines,
 };
 use crate::shapes::ConvShape;
 
@@ -55,7 +56,7 @@ fn width(s: &ConvShape) -> usize {
 /// An image as rows of all channels, with zeros around: H' C W'.
 fn pad<'a>(s: &ConvShape, x: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     let (rows, width) = ((s.p - 1) * STRIDE + WINDOW, width(s));
-    let padded = first(padded, rows * s.c * width);
+    let padded = scratch_slice(padded, rows * s.c * width);
     for (index, to) in padded.chunks_exact_mut(width).enumerate() {
         let (row, c) = (index / s.c, index % s.c);
         match row.checked_sub(s.pad).filter(|&row| row < s.h) {
@@ -81,7 +82,7 @@ fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
 pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::words(WINDOW));
     let mut outer = SCRATCH.take();
-    let filters = first(&mut outer.filters, s.k / PANEL * lines * PANEL);
+    let filters = scratch_slice(&mut outer.filters, s.k / PANEL * lines * PANEL);
     let panels = filters.par_chunks_exact_mut(lines * PANEL).zip(w.par_chunks_exact(taps * PANEL));
     panels.for_each(|(lines, w)| F::dispatch(FilterLines::<F> { s, w, lines, operands: PhantomData }));
     let filters = &*filters;
@@ -142,7 +143,7 @@ impl<F: Operands> WithSimd for Forward<'_, F> {
         let outputs = s.q.next_multiple_of(ROWS_OF_55);
         // What the last row of outputs has too much finds room after it; that of others is overwritten by the next.
         let panel_lines = (OUTPUT_ROWS - 1) * s.q + outputs;
-        let lines = first(lines, panels * panel_lines * PANEL);
+        let lines = scratch_slice(lines, panels * panel_lines * PANEL);
         let left = Left { chunk_stride: width, chunks: WINDOW * s.c, depth };
         assert!(filters.len() == panels * filter_panel && image.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
         for top in (0..s.p).step_by(OUTPUT_ROWS) {
@@ -177,7 +178,7 @@ pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy:
     let taps = s.c * WINDOW * WINDOW;
     let parts = PARTS.min(n);
     let mut outer = SCRATCH.take();
-    let sums = first(&mut outer.filters, parts * s.k * taps);
+    let sums = scratch_slice(&mut outer.filters, parts * s.k * taps);
     sums.par_chunks_exact_mut(s.k * taps).enumerate().for_each(|(part, sums)| {
         let mut scratch = SCRATCH.take();
         sums.fill(0.);
@@ -232,7 +233,7 @@ impl<F: Operands> WithSimd for BackwardWeight<'_, F> {
         let BackwardWeight { s, taps, dy, lines, sums, .. } = self;
         let (width, panels, pixels, depth) = (width(s), s.k / PANEL, s.p * s.q, F::words(s.q));
         let (window, dy_panel) = (s.c * WINDOW * WINDOW, s.p * depth * PANEL);
-        let lines = first(lines, panels * dy_panel);
+        let lines = scratch_slice(lines, panels * dy_panel);
         for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(dy_panel)) {
             if F::DEPTHS == 1 {
                 to_lines(simd, dy, pixels, PANEL, pixels, lines);

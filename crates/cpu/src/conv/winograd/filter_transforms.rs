@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::points::{Evaluate, Interpolate, Tile, both};
+use super::points::{Evaluate, Interpolate, Tile, transform_2d};
 use crate::operands::Operands;
 use crate::panels::{Epilogue, PANEL, from_lines, to_lines};
 use crate::simd::store;
@@ -55,7 +55,7 @@ impl<F: Operands, const N: usize, const R: usize> WithSimd for TransformFilters<
                     true => Tile { start: tap(R * R - 1), rows: -rows, columns: -columns },
                 };
                 // SAFETY: there are lines of R x R taps.
-                let values = unsafe { both::<S, Evaluate<true>, R, N>(simd, taps) };
+                let values = unsafe { transform_2d::<S, Evaluate<true>, R, N>(simd, taps) };
                 for (pair, value) in values.as_flattened().iter().enumerate() {
                     F::put(simd, *value, input, PANEL, &mut u[pair * matrix + lane..]);
                 }
@@ -87,7 +87,7 @@ impl<const N: usize, const R: usize> WithSimd for FilterGradients<'_, N, R> {
                 assert!(du.len() >= (N * N - 1) * du_pair + channels * PANEL);
                 let start = du[channel * PANEL + lane..].as_ptr();
                 // SAFETY: every one of the matrices has the channel's line.
-                let taps = unsafe { both::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };
+                let taps = unsafe { transform_2d::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };
                 for (tap, value) in taps.as_flattened().iter().enumerate() {
                     store(simd, &mut lines[(channel * R * R + tap) * PANEL + lane..], *value);
                 }

@@ -38,7 +38,7 @@ use self::points::Inputs;
 use self::tiles::{TileSource, transform_outputs, transform_tiles};
 use self::weights::weight_gradient;
 use crate::operands::Operands;
-use crate::panels::{AlongRows, Epilogue, Left, PANEL, ROWS, first, multiply};
+use crate::panels::{AlongRows, Epilogue, Left, PANEL, ROWS, multiply, scratch_slice};
 use crate::shapes::ConvShape;
 
 /// Tiles worked on together, about.
@@ -178,7 +178,7 @@ fn convolve<F: Operands, const N: usize, const M: usize, const R: usize>(
 ) {
     let mut outer = SCRATCH.take();
     let u_panel = N * N * F::words(filters.inputs) * PANEL;
-    let u = first(&mut outer.u, filters.outputs / PANEL * u_panel);
+    let u = scratch_slice(&mut outer.u, filters.outputs / PANEL * u_panel);
     u.par_chunks_exact_mut(u_panel)
         .enumerate()
         .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, operands: PhantomData }));
@@ -222,7 +222,7 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
         let rows = group.rows_of_all(block_of_tiles(N));
         let (v_matrix, m_matrix) = (room(rows * F::words(PANEL)), room(rows * PANEL));
         let (v_panel, m_panel) = (N * N * v_matrix, N * N * m_matrix);
-        let v = first(v, maps.c / PANEL * v_panel);
+        let v = scratch_slice(v, maps.c / PANEL * v_panel);
         let inputs = TileSource { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
             transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
@@ -231,7 +231,7 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
         let u_pair = F::words(maps.c) * PANEL;
         let u_panel = N * N * u_pair;
         for panels in (0..maps.k / PANEL).collect::<Vec<_>>().chunks(FILTER_PANELS) {
-            let m = first(m, panels.len() * m_panel);
+            let m = scratch_slice(m, panels.len() * m_panel);
             for pair in 0..N * N {
                 for (two, m) in panels.chunks(2).zip(m.chunks_mut(2 * m_panel)) {
                     let b: [*const f32; 2] =

@@ -10,7 +10,7 @@ use super::points::{Evaluate, Inputs};
 use super::tiles::{TileSource, transform_tiles};
 use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
 use crate::operands::Operands;
-use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply};
+use crate::panels::{AcrossRows, Left, PANEL, ROWS, multiply, scratch_slice};
 
 /// dw, by rounds of some groups of tiles: all their panels of inputs and of output gradients are transformed, then at
 /// each pair of points dU += V^T D, group after group. How many groups make a round depends on the number of threads; the
@@ -28,11 +28,11 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
     let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
     let groups = groups(n, images, rows, down, across);
     let du_pair = k_panels * maps.c * PANEL;
-    let du = first(&mut outer.u, N * N * du_pair);
+    let du = scratch_slice(&mut outer.u, N * N * du_pair);
     let panel_elems = N * N * room(F::words(images * rows * across) * PANEL);
     let group_elems = (c_panels + k_panels) * panel_elems;
     for (round, groups) in groups.chunks(rayon::current_num_threads().max(2)).enumerate() {
-        let transformed = first(&mut outer.v, groups.len() * group_elems);
+        let transformed = scratch_slice(&mut outer.v, groups.len() * group_elems);
         transformed.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(index, to)| {
             let (first_image, group) = groups[index / (c_panels + k_panels)];
             let (panel, operands) = (index % (c_panels + k_panels), PhantomData);
@@ -63,7 +63,7 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
     let elems = PANEL * maps.c * R * R;
     dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
         let mut scratch = SCRATCH.take();
-        let lines = first(&mut scratch.lines, elems);
+        let lines = scratch_slice(&mut scratch.lines, elems);
         let du = &du[panel * maps.c * PANEL..];
         F::dispatch(FilterGradients::<N, R> { du, du_pair, channels: maps.c, lines, dw });
         SCRATCH.set(scratch);
