@@ -9,6 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Every failure of the library. The message names the thing, what was expected and found, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The command line asks for what there is not.
+    #[error("{0}")]
+    Usage(String),
     /// A recipe's key or value is wrong.
     #[error("recipe key `{key}`: {problem}")]
     Recipe {
@@ -32,6 +35,18 @@ pub enum Error {
         path: PathBuf,
         /// The problem, and what to do.
         problem: String,
+    },
+    /// Some of several things failed, each of which was told of when it did.
+    #[error("{failed} of {of} {what} failed; the first: {first}")]
+    Several {
+        /// How many failed.
+        failed: usize,
+        /// How many there were.
+        of: usize,
+        /// Their kind, in the plural.
+        what: &'static str,
+        /// The first failure; it decides the exit code.
+        first: Box<Error>,
     },
     /// A run directory or checkpoint cannot be used.
     #[error("run: {}: {problem}", path.display())]
@@ -246,8 +261,9 @@ impl Error {
     /// The program's exit code for this failure; `--help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Recipe { .. } | Error::Net { .. } => 2,
+            Error::Usage(_) | Error::Recipe { .. } | Error::Net { .. } => 2,
             Error::Data { .. } => 3,
+            Error::Several { first, .. } => first.exit_code(),
             Error::Run { .. } | Error::DamagedCheckpoint { .. } => 4,
             Error::Device(_) => 5,
             Error::Gpu { trouble, .. } => *trouble as u8,

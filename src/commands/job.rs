@@ -85,7 +85,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             if let Some(lr) = args.lr {
                 recipe = recipe.with(&format!("optimizer.lr={lr:?}"))?;
             }
-            (recipe, super::data_folder(&args.data))
+            (recipe, super::data_folder(&args.data)?)
         }
         Some(path) if checkpoint::is_checkpoint(path) => {
             let run = checkpoint::run_of(path);
@@ -160,6 +160,7 @@ impl Job {
                     commit: commit(),
                     data: lasting_path(&self.data)?,
                     images: Some(data.train.len()),
+                    image: Some([data.train.channels, data.train.height, data.train.width]),
                     instructions: Some(instructions),
                     classes: data.classes.clone(),
                     keep: keep.map_or(DEFAULT_KEEP, NonZeroUsize::get),
@@ -214,7 +215,11 @@ fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
     // Runs of older versions do not say theirs.
     stored.train.precision = stored.train.precision.or(recipe.train.precision);
     if stored != *recipe {
-        let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
+        let other = stored.differences(recipe);
+        let problem = format!(
+            "holds a run of another recipe ({}); give the flags that it was started with, or choose another --out",
+            other.join(", ")
+        );
         return Err(Error::run(path, problem));
     }
     if stored == before { Ok(()) } else { dir::store_recipe(path, recipe) }

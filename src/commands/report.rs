@@ -63,5 +63,5 @@ fn look(args: &ReportArgs) -> Result<HeldOut> {
         exchange_timeout: 60,
     };
     let run = RunArgs { run: args.runs[0].clone(), device, data: args.data.clone() };
-    on_run!(&run, |session| heldout::look(&mut session, args.images))
+    on_run!(&run, true, |session| heldout::look(&mut session, args.images))
 }

@@ -4,6 +4,7 @@ mod check;
 mod named;
 mod schedule;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::de::IntoDeserializer;
@@ -261,11 +262,22 @@ impl Recipe {
     }
 
     fn from_table(table: toml::Table, key: &str) -> Result<Recipe> {
-        let recipe: Recipe = table.try_into().map_err(|error: toml::de::Error| {
-            Error::recipe(key, error.message().replace('\n', " ").trim().to_owned())
+        let recipe: Recipe = serde_path_to_error::deserialize(table).map_err(|error| {
+            let (at, problem) = (error.path().to_string(), error.inner().message().replace('\n', " "));
+            let at = if at == key || at == "." { String::new() } else { format!("{at}: ") };
+            Error::recipe(key, format!("{at}{}", problem.trim()))
         })?;
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// The values that `other` has otherwise, as `key is this, not that`.
+    pub fn differences(&self, other: &Recipe) -> Vec<String> {
+        let [ours, theirs] = [self, other].map(|recipe| flattened(&recipe.to_table()));
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let told = |value: Option<&String>| value.map_or("not given".to_owned(), |value| value.replace('\n', " "));
+        let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+        differ.map(|key| format!("{key} is {}, not {}", told(ours.get(key)), told(theirs.get(key)))).collect()
     }
 
     fn momentum(&self) -> f32 {
@@ -309,6 +321,22 @@ fn overlay(base: &mut toml::Table, over: toml::Table) {
             }
         }
     }
+}
+
+/// A table's values by dotted key.
+pub fn flattened(table: &toml::Table) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(table) => {
+                values.extend(flattened(table).into_iter().map(|(below, value)| (format!("{key}.{below}"), value)));
+            }
+            // In f32, which all of a recipe's are: 0.01 is no 0.009999999776482582.
+            toml::Value::Float(value) => drop(values.insert(key.clone(), (*value as f32).to_string())),
+            value => drop(values.insert(key.clone(), value.to_string())),
+        }
+    }
+    values
 }
 
 fn known_keys(table: &toml::Table) -> String {

@@ -110,6 +110,17 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
+/// Environment variable: the folder of what can be made again.
+pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+
+/// The folder of what can be made again: that of [`CACHE`], else the user's; `None` where there is neither.
+pub fn cache_folder() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable(CACHE)
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let folder_file = File::open(folder).map_err(Error::io("open", folder))?;

@@ -37,17 +37,20 @@ impl World {
         let number = |names: [&str; 2]| {
             first(names).map(|(name, text)| text.trim().parse::<usize>().map_err(|_| wrong(&name, &text))).transpose()
         };
-        let size = number(["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])?.unwrap_or(1);
+        let (size_name, rank_name) = (["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"], ["RANK", "SLURM_PROCID"]);
+        let size = number(size_name)?.unwrap_or(1);
         if size == 1 {
             return Ok(None);
         }
+        let name_of = |names| first(names).map(|(name, _)| name).unwrap_or_default();
         if size != 2 {
-            let text = format!("WORLD_SIZE is {size}: the network has two streams, so start two processes");
+            let text = format!("{} is {size}: the network has two streams, so start two processes", name_of(size_name));
             return Err(Error::gpu(GpuTrouble::Process, text));
         }
-        let rank = number(["RANK", "SLURM_PROCID"])?.ok_or_else(|| missing("RANK (0 or 1)"))?;
+        let rank = number(rank_name)?.ok_or_else(|| missing("RANK (0 or 1)"))?;
         if rank > 1 {
-            return Err(wrong("RANK", &rank.to_string()));
+            let text = format!("{} is {rank}: two processes are 0 and 1", name_of(rank_name));
+            return Err(Error::gpu(GpuTrouble::Process, text));
         }
         let host = get("MASTER_ADDR").or_else(|| get("SLURM_STEP_NODELIST").map(|list| first_host(&list)));
         let host = host.ok_or_else(|| missing("MASTER_ADDR (the machine of process 0)"))?;

@@ -48,6 +48,9 @@ pub struct RunInfo {
     /// Training images in it; unknown of runs of older versions.
     #[serde(default)]
     pub images: Option<usize>,
+    /// Channels, height, width of the images; unknown of runs of older versions.
+    #[serde(default)]
+    pub image: Option<[usize; 3]>,
     /// The instructions that it was begun with, see [`Backend::instructions`](crate::backend::Backend::instructions);
     /// unknown of runs of older versions.
     #[serde(default)]

@@ -11,10 +11,10 @@ use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 
 use super::libraries;
 use crate::backend::Precision;
+use crate::disk;
 use crate::error::{Error, GpuTrouble, Result};
 
-/// Environment variable: the folder of the cache.
-pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+pub use crate::disk::CACHE;
 
 /// Block tile of the matrix products: rows and columns of the result and depth of one step. The kernels are compiled
 /// with them (kernels/gemm.cuh) and the host computes grids from them.
@@ -199,13 +199,7 @@ pub fn keep_compiled_in(folder: &Path) {
 }
 
 fn cache_folder() -> Option<PathBuf> {
-    if let Some(folder) = OWN_CACHE.get() {
-        return Some(folder.clone());
-    }
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable(CACHE)
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
-        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
+    OWN_CACHE.get().cloned().or_else(disk::cache_folder)
 }
 
 fn hash(bytes: &[u8]) -> u64 {
