@@ -128,7 +128,7 @@ pub struct DeviceArgs {
     /// CPU threads in all, shared out to the streams [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Matrix products in fp32, or with factors rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
+    /// Matrix products in fp32, or with operands rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
     /// [recipe: train.precision; default: bf16 on GPUs, fp32 on CPUs and in eval, predict and export]. A resumed run
     /// keeps its own.
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]

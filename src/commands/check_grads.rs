@@ -39,7 +39,7 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
         labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
     };
     let (devices, streams) = (device_flags::choose(&args.device, Some(Precision::Fp32), net.streams), net.streams);
-    // Rounded factors would drown the differences.
+    // Rounded operands would hide the differences.
     let options = device_flags::gpu_options(&args.device, Some(Precision::Fp32));
     let (checks, device) = on_devices!(devices, options, streams, |contexts, about| {
         let mut pair = Pair::new(&net, contexts, None, IMAGES, 1, recipe.train.dropout)?;

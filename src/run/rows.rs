@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::host::Host;
-use crate::engine::filters::Colours;
+use crate::engine::first_layer::Colourfulness;
 use crate::engine::times::{Activity, StreamTimes};
 
 /// A line of `metrics.jsonl`.
@@ -272,7 +272,7 @@ impl Times {
 
 impl Filters {
     /// The kernels' colours after `step`.
-    pub fn of(step: u64, colours: &Colours) -> Filters {
+    pub fn of(step: u64, colours: &Colourfulness) -> Filters {
         let (means, gap) = (colours.means(), colours.gap().unwrap_or(f64::NAN));
         Filters { step, means, gap, colourfulness: colours.streams.clone() }
     }

@@ -11,7 +11,7 @@ use crate::config::{ImageOrder, OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
-use crate::engine::filters::Kernels;
+use crate::engine::first_layer::FirstLayerFilters;
 use crate::engine::pair::BatchResult;
 use crate::engine::stream::Tensor;
 use crate::engine::timeline::Timeline;
@@ -288,7 +288,7 @@ impl<B: Backend> Session<B> {
         }
         self.observed = times;
         // Networks whose kernels cannot be drawn train all the same.
-        if let Ok(Some(kernels)) = Kernels::of_pair(&mut self.pair) {
+        if let Ok(Some(kernels)) = FirstLayerFilters::of_pair(&mut self.pair) {
             if let Ok(picture) = kernels.picture(FILTER_SCALE) {
                 to.run.keep_picture(self.state.step, &picture)?;
             }

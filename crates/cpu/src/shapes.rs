@@ -224,8 +224,8 @@ pub enum Precision {
     /// Multiply-adds in fp32.
     #[default]
     Fp32 = 0,
-    /// Tensor cores: factors rounded to 10 bits of mantissa, sums in fp32.
+    /// Tensor cores: operands rounded to 10 bits of mantissa, sums in fp32.
     Tf32 = 1,
-    /// Tensor cores, or AVX512_BF16: factors rounded to 7 bits of mantissa, sums in fp32.
+    /// Tensor cores, or AVX512_BF16: operands rounded to 7 bits of mantissa, sums in fp32.
     Bf16 = 2,
 }

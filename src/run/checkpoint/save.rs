@@ -9,7 +9,7 @@ use super::retain::{Candidate, Keep, kept};
 use super::{Checkpoint, DAMAGED, MARKER, Marker, TrainState, UNFINISHED, file_name, folder, list, load_state, ours};
 use crate::backend::Backend;
 use crate::disk::tensors::{self, NamedTensor};
-use crate::disk::{self, Draft};
+use crate::disk::{self, FileWriter};
 use crate::engine::pair::Pair;
 use crate::engine::stream::Tensor;
 use crate::error::{Error, NO_SPACE, Result};
@@ -120,7 +120,7 @@ impl Snapshot {
             let seal = tensors::write(&unfinished.join(&name), tensors, None)?;
             self.state.files.insert(name, seal);
         }
-        let mut marker = Draft::create(&unfinished.join(MARKER))?;
+        let mut marker = FileWriter::create(&unfinished.join(MARKER))?;
         marker.write(&Marker::of(&self.state).to_json())?;
         marker.finish()?;
         disk::sync_folder(unfinished)

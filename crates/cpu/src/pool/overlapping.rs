@@ -6,7 +6,7 @@
 
 use pulp::Simd;
 
-use crate::panels::first;
+use crate::panels::scratch_slice;
 use crate::shapes::PoolShape;
 use crate::simd::{join_pairs, read, read_part, split_pairs, store, store_part};
 
@@ -100,7 +100,7 @@ pub fn backward<S: Simd>(
     // The last window's right column is one more.
     let vectors = (q + 1).div_ceil(S::F32_LANES);
     let shared_row = 2 * vectors * S::F32_LANES;
-    let shared_rows = first(shared_rows, c * shared_row);
+    let shared_rows = scratch_slice(shared_rows, c * shared_row);
     if band.first {
         shared_rows.fill(0.);
     }

@@ -190,7 +190,7 @@ pub struct Tile {
 /// # Safety
 /// The tile's I x I vectors must be valid to read.
 #[inline(always)]
-pub unsafe fn both<S: Simd, X: Axis<S, I, O>, const I: usize, const O: usize>(
+pub unsafe fn transform_2d<S: Simd, X: Axis<S, I, O>, const I: usize, const O: usize>(
     simd: S,
     tile: Tile,
 ) -> [[S::f32s; O]; O] {
