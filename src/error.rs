@@ -39,9 +39,9 @@ pub enum Error {
     /// Some of several things failed, each of which was told of when it did.
     #[error("{failed} of {of} {what} failed; the first: {first}")]
     Several {
-        /// How many failed.
+        /// The number that failed.
         failed: usize,
-        /// How many there were.
+        /// The number of all.
         of: usize,
         /// Their kind, in the plural.
         what: &'static str,
@@ -69,7 +69,7 @@ pub enum Error {
     NoSpace {
         /// The run's folder.
         path: PathBuf,
-        /// What is free, what is needed, and what to do.
+        /// The free space, the needed space, and what to do.
         problem: String,
     },
     /// The user or the system ended the run, which has been saved.
@@ -102,7 +102,7 @@ pub enum Error {
     Gpu {
         /// The kind of trouble; decides the exit code.
         trouble: GpuTrouble,
-        /// What happened, to what, and what to do.
+        /// The failure, the thing that it happened to, and what to do.
         message: String,
     },
     /// The loss is not finite, far too large, or jumped: the step was not applied, or not saved.
@@ -112,7 +112,7 @@ pub enum Error {
         step: u64,
         /// The problem with the loss.
         why: String,
-        /// Where the details and the last good weights are, and what to do.
+        /// The places of the details and of the last good weights, and what to do.
         advice: String,
     },
     /// The other stream ended in the middle of a step.

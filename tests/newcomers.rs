@@ -1,4 +1,4 @@
-//! What people do with the program in their first hour, and what it says where that cannot be.
+//! The first hour with the program: what people try, and the messages where it cannot be done.
 
 mod support;
 

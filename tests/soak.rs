@@ -42,7 +42,7 @@ impl Dice {
     }
 }
 
-/// What was done, by its name.
+/// The number of times that each thing was done, by its name.
 type Counts = BTreeMap<&'static str, u32>;
 
 /// The names there are: resumes, damages, three signals and five other faults.

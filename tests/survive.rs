@@ -1,6 +1,6 @@
-//! What a run survives: its process killed before and within every operation on the disk, a disk that is full at any of
-//! them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was left
-//! alone.
+//! Faults that a run survives: its process killed before and within every operation on the disk, a disk that is full at
+//! any of them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was
+//! left alone.
 
 mod support;
 

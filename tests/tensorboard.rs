@@ -52,7 +52,7 @@ fn records(path: &Path) -> Vec<Vec<u8>> {
     found
 }
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 enum Field {
     Number(u64),

@@ -149,7 +149,7 @@ fn layer_reports(plans: &[Plan], times: &[StreamTimes], n: usize) -> Vec<LayerRe
     (0..plans[0].layers.len()).map(report).collect()
 }
 
-/// What a pass without products must read and write at least.
+/// The bytes that a pass without products must read and write at least.
 fn bytes(plan: &Plan, layer: &PlannedLayer, pass: Pass, n: usize) -> u64 {
     let (ins, outs) = (n * plan.slots[layer.x], n * plan.slots[layer.y]);
     let elems = match (&layer.op, pass) {

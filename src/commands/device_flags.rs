@@ -23,7 +23,7 @@ pub enum Devices {
     Gpus(usize),
 }
 
-/// What the flags ask for; without `--gpus` the best that is there. `precision` as in [`gpu_options`].
+/// The devices that the flags ask for; without `--gpus` the best of this machine. `precision` as in [`gpu_options`].
 pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Devices {
     let is_reference = args.backend == BackendArg::Reference;
     let cpu = |why| {
@@ -47,7 +47,7 @@ pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -
     }
 }
 
-/// How many GPUs can be used.
+/// The number of GPUs that can be used.
 fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
     let usable = device::list()?.iter().take_while(|gpu| gpu.target.major >= compiler::Target::OLDEST.major).count();
     if usable > 0 {
@@ -72,7 +72,7 @@ pub fn asked(args: &DeviceArgs) -> Option<Precision> {
     args.precision.map(Precision::from)
 }
 
-/// How GPUs are used, by the flags; in `precision` where they do not say, or else the default.
+/// The settings for GPUs from the flags. Without `--precision` it is `precision`, or else the default.
 pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOptions {
     GpuOptions {
         precision: asked(args).or(precision).unwrap_or(DEFAULT_PRECISION),
@@ -84,7 +84,7 @@ pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOption
     }
 }
 
-/// What to tell the user about the CPU.
+/// The description of the CPU for the user.
 pub fn about_cpu(threads: usize, streams: usize, precision: Precision, is_reference: bool, why: &str) -> String {
     // The pool of everything outside the streams: reading and scaling images. Only the first call sets it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();

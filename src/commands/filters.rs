@@ -96,7 +96,7 @@ fn table(colours: &Colourfulness) -> String {
     out
 }
 
-/// What a gap says about the streams.
+/// The meaning of a gap between the streams, in words.
 fn meaning(gap: f64, means: &[f64]) -> String {
     // NaN weights have no colours.
     if gap.is_nan() {

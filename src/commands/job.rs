@@ -33,7 +33,7 @@ pub struct Job {
     pub histograms: bool,
 }
 
-/// Where a run begins.
+/// The start of a run.
 #[derive(Serialize, Deserialize)]
 pub enum Start {
     /// It is a new one.
@@ -75,7 +75,7 @@ impl Drop for NewFolder {
     }
 }
 
-/// What the flags ask for, in a directory that is this process' from now on.
+/// The job that the flags ask for, in a directory that this process has locked.
 pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let begun = args.out.as_deref().filter(|run| args.continues && dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
@@ -119,7 +119,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     Ok((Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms }, hold))
 }
 
-/// Where a run that was begun goes on.
+/// The point at which an existing run continues.
 fn begun_at(run: &Path) -> Result<Start> {
     if !checkpoint::list(run)?.is_empty() {
         let (path, state) = checkpoint::find(run)?;

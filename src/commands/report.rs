@@ -37,7 +37,7 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-/// What the newest checkpoint makes of held-out images. Whatever is in the way, the page is made and says so.
+/// The newest checkpoint's answers for held-out images. Where there are none, the page is made and says why.
 fn held_out(args: &ReportArgs) -> HeldOutPart {
     if args.images == 0 {
         return HeldOutPart::LeftOut;

@@ -114,7 +114,7 @@ fn predict_image<B: Backend>(image: &OsStr, as_json: bool, session: &mut Session
     Ok(())
 }
 
-/// What export writes.
+/// The format that export writes.
 const EXPORTED: &str = "safetensors";
 
 pub fn export(args: &ExportArgs) -> Result<()> {

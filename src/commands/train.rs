@@ -176,7 +176,7 @@ impl<B: Backend> Training<'_, B> {
     }
 }
 
-/// Where the trace goes: of a run that is resumed beside those of before, so that what was seen then stays.
+/// The path of the trace. That of a resumed run is a new file beside the earlier ones, which stay.
 fn trace_path(path: &Path, start: &Start) -> PathBuf {
     if let Start::New = start {
         return path.to_owned();

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::job::{Job, Start};
 
-/// What `session` has to do.
+/// The work of `session`.
 pub fn work<B: Backend>(session: &Session<B>) -> Work {
     Work {
         batch_size: session.recipe().train.batch_size,
@@ -24,7 +24,7 @@ pub fn work<B: Backend>(session: &Session<B>) -> Work {
     }
 }
 
-/// What will be done with what, and where it goes; a line of JSON on request.
+/// Prints what will be done, with which data, and in which directory; as a line of JSON on request.
 pub fn before<B: Backend>(
     progress: &TrainProgress,
     job: &Job,
@@ -78,7 +78,7 @@ pub fn before<B: Backend>(
     Ok(())
 }
 
-/// What came of it, and the commands for what a person may want next.
+/// Prints the outcome, and the commands that a person may want next.
 pub fn after<B: Backend>(progress: &TrainProgress, run: &Path, session: &Session<B>) {
     if let Some(outcome) = progress.outcome() {
         progress.say(&format!("done     {outcome}"));

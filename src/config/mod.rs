@@ -79,8 +79,8 @@ pub struct TrainRecipe {
     /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, too large, or jumps.
     #[serde(default)]
     pub on_bad_loss: OnBadLoss,
-    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump,
-    /// once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
+    /// The factor over the mean of recent losses (or over the loss of chance, if that is more) from which a loss is a
+    /// jump, once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
     #[serde(default = "default_loss_spike")]
     pub loss_spike: f64,
 }

@@ -17,7 +17,7 @@ pub enum Operation {
     Create,
     /// Bytes are written.
     Write,
-    /// What was written is made durable.
+    /// Written data is made durable.
     Flush,
     /// A name changes.
     Rename,

@@ -95,7 +95,7 @@ pub fn hex(bytes: &[u8]) -> String {
 pub struct TensorFile {
     path: PathBuf,
     file: File,
-    /// Where the values begin.
+    /// The offset of the values.
     start: u64,
     header: Metadata,
 }

@@ -25,14 +25,14 @@ pub enum Transport {
     Copy,
 }
 
-/// How GPUs are used.
+/// Settings for the use of GPUs.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuOptions {
     /// Of the matrix products.
     pub precision: Precision,
     /// Between two GPUs.
     pub transport: Transport,
-    /// How long one exchange may take.
+    /// The longest that one exchange may take.
     pub exchange_timeout: Duration,
 }
 

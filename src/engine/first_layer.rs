@@ -30,7 +30,7 @@ pub struct FirstLayerFilters {
     streams: Vec<Vec<f32>>,
 }
 
-/// Where the first layer's kernels are in a plan: the parameter's index, and channels, rows and columns of a kernel.
+/// The first layer's kernels in a plan: the parameter's index, and channels, rows and columns of a kernel.
 ///
 /// Fails where the first layer is not a convolution.
 pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
@@ -137,7 +137,7 @@ impl FirstLayerFilters {
         Ok(picture)
     }
 
-    /// How colourful each kernel is; `None` for one channel, which has no colours.
+    /// The colourfulness of each kernel; `None` for one channel, which has no colours.
     pub fn colours(&self) -> Option<Colourfulness> {
         let [channels, rows, cols] = self.shape;
         let of = |kernel: &[f32]| colourfulness(kernel, channels, rows * cols);
@@ -146,7 +146,7 @@ impl FirstLayerFilters {
     }
 }
 
-/// How much of a kernel sees colour: the share of its energy outside the grey axis,
+/// The colourfulness of a kernel: the share of its energy outside the grey axis,
 ///
 /// 1 - C sum_rs(m^2) / sum_crs(w^2), where m is the mean over the C channels at each tap.
 ///
@@ -207,9 +207,9 @@ impl Colourfulness {
         self.streams.iter().map(of).collect()
     }
 
-    /// How far the streams have specialized: the mean of stream 1 minus that of stream 0, -1 to 1; `None` for one
-    /// stream. By 6.1 one stream becomes colour-agnostic and the other colour-specific whatever the initialization, and
-    /// which is which differs from run to run: so does the sign.
+    /// The degree of specialization of the streams: the mean of stream 1 minus that of stream 0, -1 to 1; `None` for
+    /// one stream. By 6.1 one stream becomes colour-agnostic and the other colour-specific whatever the initialization,
+    /// and which is which differs from run to run: so does the sign.
     pub fn gap(&self) -> Option<f64> {
         match self.means()[..] {
             [first, second] => Some(second - first),

@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, GpuTrouble, Result};
 
-/// How long a process waits for the other one's answer: longer than any checkpoint takes to write.
+/// The longest wait for the other process' answer: longer than any checkpoint takes to write.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Both processes must be the same program.
 const HELLO: &str = concat!("alexnet-split ", env!("CARGO_PKG_VERSION"));
 
-/// Which process this is, as launchers tell it in the environment: torchrun's and mpirun-like scripts' `RANK`,
+/// This process' place among all, from the environment: the variables of torchrun and of scripts like mpirun, `RANK`,
 /// `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, `LOCAL_RANK`, or those that Slurm's srun sets for each of its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
@@ -24,7 +24,7 @@ pub struct World {
     pub rank: usize,
     /// Number of the process on its machine, which chooses its GPU.
     pub local_rank: Option<usize>,
-    /// Where process 0 listens.
+    /// The address that process 0 listens on.
     pub address: String,
 }
 
@@ -114,7 +114,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Which process this is.
+    /// The number of this process.
     pub fn rank(&self) -> usize {
         self.rank
     }

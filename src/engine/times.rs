@@ -1,4 +1,4 @@
-//! Where a step's time goes: by stream, layer, pass, and whether the stream computed, exchanged or waited.
+//! The times of a step: by stream, layer and pass, for computing, exchanging and waiting.
 
 use std::fmt;
 use std::time::Duration;

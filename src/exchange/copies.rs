@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// One end.
 pub struct CopyExchange {
     gpu: Gpu,
-    /// Where the copies are queued.
+    /// The queue of the copies.
     queue: Arc<CudaStream>,
     watch: Arc<Watch>,
     /// The other stream's watch, to tell it when this one fails.
@@ -29,7 +29,7 @@ pub struct CopyExchange {
     under_way: Option<(Arc<CudaEvent>, Arc<CudaEvent>)>,
 }
 
-/// What the ends tell each other, as soon as it is queued, long before it is done.
+/// A message between the two ends, sent when the work is queued, long before it is done.
 enum Message {
     /// These values may be fetched after this event.
     Offer { swap: Swap, give: Option<DeviceMemory>, ready: Arc<CudaEvent> },

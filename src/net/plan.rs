@@ -13,9 +13,9 @@ pub type Slot = usize;
 /// The part of the network that one stream runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Which stream: 0 or 1.
+    /// The stream: 0 or 1.
     pub stream: usize,
-    /// How many there are.
+    /// The number of streams.
     pub streams: usize,
     /// The rows of the table, as this stream runs them.
     pub layers: Vec<PlannedLayer>,
@@ -44,7 +44,7 @@ pub struct PlannedLayer {
     pub params: Option<LayerParams>,
 }
 
-/// Which parameters a layer has.
+/// The parameters of a layer, by index.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerParams {
     /// The block that reads the own stream.

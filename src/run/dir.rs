@@ -32,7 +32,7 @@ use crate::run::tensorboard::EventFile;
 /// Steps that TensorBoard is shown, at most.
 const SHOWN_STEPS: u64 = 10_000;
 
-/// How long a lock is waited for: `runs` and `report` hold it for a moment to see whether somebody else does.
+/// The longest wait for a lock: `runs` and `report` hold it for a moment to see whether a process trains.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The start of a run, besides its recipe.
@@ -219,7 +219,7 @@ impl RunDir {
         RunDir { path: path.to_owned(), files: None }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }

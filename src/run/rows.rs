@@ -17,7 +17,7 @@ pub enum Row {
     Step(Step),
     /// The held-out images.
     Eval(Eval),
-    /// Where time went.
+    /// The streams' times.
     Times(Times),
     /// The first layer's kernels.
     Filters(Filters),
@@ -72,12 +72,12 @@ pub struct Eval {
     pub top5_error: f64,
 }
 
-/// Where the streams' time went over some steps.
+/// The streams' times over some steps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Times {
     /// The last of the steps.
     pub step: u64,
-    /// How many they were.
+    /// The number of steps.
     #[serde(default)]
     pub steps: u64,
     /// By stream.
@@ -112,7 +112,7 @@ pub struct Filters {
     /// Of it, by stream.
     #[serde(default)]
     pub means: Vec<f64>,
-    /// How far apart the streams are; NaN for one stream.
+    /// The streams' difference in colourfulness; NaN for one stream.
     #[serde(default = "nan", with = "number", skip_serializing_if = "is_nan")]
     pub gap: f64,
 }
@@ -122,7 +122,7 @@ pub struct Filters {
 pub struct Skipped {
     /// The last of their steps.
     pub step: u64,
-    /// How many they are.
+    /// The number of steps.
     #[serde(default = "one")]
     pub steps: u64,
     /// The loss, mostly NaN.
@@ -192,7 +192,7 @@ pub struct Start {
     pub process: Option<u32>,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct End {
@@ -250,7 +250,7 @@ impl Event {
 }
 
 impl Times {
-    /// How each stream has spent its time since `before`; `None` where no step was made.
+    /// The times of each stream since `before`; `None` where no step was made.
     pub fn between(step: u64, before: &[StreamTimes], now: &[StreamTimes]) -> Option<Times> {
         let steps = now.first()?.steps - before.first().map_or(0, |times| times.steps);
         let means = |(stream, times): (usize, &StreamTimes)| {

@@ -46,7 +46,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -75,8 +75,8 @@ impl EventFile {
         })
     }
 
-    /// How values are distributed: 30 bars of equal width. Values that are not finite have no bar, but are counted, and
-    /// make the sums what they must be.
+    /// Writes the distribution of values: 30 bars of equal width. Values that are not finite have no bar, but are
+    /// counted, and make the sums what they must be.
     pub fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> Result<()> {
         let finite = || values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v));
         let (min, max) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));

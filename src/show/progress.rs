@@ -55,7 +55,7 @@ pub struct TrainProgress {
     epochs: u64,
     last_step: Instant,
     last_line: Instant,
-    /// When the newest result, and the newest word of a checkpoint, were shown.
+    /// The times at which the newest result and the newest line about a checkpoint were shown.
     last_result: Option<Instant>,
     last_saved: Option<Instant>,
     loss: Average,
@@ -141,7 +141,7 @@ impl TrainProgress {
         self.step >= self.total
     }
 
-    /// What came of the run, for its last lines; `None` where it had nothing to do.
+    /// The outcome of the run, for its last lines; `None` where it had nothing to do.
     pub fn outcome(&self) -> Option<String> {
         let steps = self.step - self.first_step;
         let result = self.heldout_accuracy.map_or(String::new(), |accuracy| {

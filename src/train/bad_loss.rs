@@ -18,7 +18,7 @@ use crate::text::loss_text;
 /// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
 const MOST_IN_A_ROW: u32 = 10;
 
-/// How much the newest step counts in the mean of losses.
+/// The weight of the newest step in the mean of losses.
 const NEWEST: f64 = 0.05;
 
 /// Losses that must be in the mean before a loss can be a jump: Adam's first steps take the loss to several times chance
@@ -34,7 +34,7 @@ pub fn is_lost(recipe: &Recipe, loss: f64) -> bool {
     !loss.is_finite() || (recipe.train.loss_spike > 0. && loss > LOST)
 }
 
-/// Why `loss` is bad, if it is; `state` is that before the step.
+/// The reason why `loss` is bad, if it is; `state` is the one before the step.
 pub fn why(recipe: &Recipe, state: &TrainState, classes: usize, loss: f64) -> Option<String> {
     if is_lost(recipe, loss) {
         return Some(format!("the loss is {}", loss_text(loss)));

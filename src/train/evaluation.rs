@@ -1,4 +1,4 @@
-//! How well the network does on held-out images.
+//! The evaluation of the network on held-out images.
 
 use std::sync::Arc;
 

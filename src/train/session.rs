@@ -94,7 +94,7 @@ pub trait TrainObserver {
     fn left_out(&mut self, _step: u64, _why: &str) {}
     /// A checkpoint is on disk.
     fn saved(&mut self, _path: &Path) {}
-    /// What the streams did in the newest step, which began at `_began`.
+    /// The timeline of the newest step, which began at `_began`.
     fn observed(&mut self, _began: Instant, _timeline: &Timeline) {}
     /// Warnings that were shown since the last call, for the run's journal.
     fn take_warnings(&mut self) -> Vec<String> {
@@ -111,7 +111,7 @@ pub struct Session<B: Backend> {
     pub(super) data: Arc<DataSet>,
     pub(super) input: Arc<Preprocessor>,
     pub(super) pair: Pair<B>,
-    /// Where training stands; its files are of no meaning here.
+    /// The state of training; its `files` are not used here.
     pub(super) state: TrainState,
     pub(super) stop: Stop,
     /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.

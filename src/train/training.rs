@@ -43,7 +43,7 @@ pub struct TrainOptions {
     pub histograms: bool,
 }
 
-/// Where a run's results go.
+/// The outputs of a run.
 pub(super) struct Outputs<'a> {
     pub run: &'a mut RunDir,
     pub writer: Writer,
@@ -51,7 +51,7 @@ pub(super) struct Outputs<'a> {
     pub observer: &'a mut dyn TrainObserver,
 }
 
-/// What came of a step.
+/// The result of a step.
 enum Stepped {
     Done(StepReport),
     /// The loss is none to learn from; the update was not made.

@@ -29,7 +29,7 @@ mod tensor_cores {
     }
 }
 
-/// What happens to a product's factors, and how near the sums must come.
+/// The rounding of a product's operands, and the tolerance of its sums.
 #[derive(Clone, Copy)]
 struct Rounded(fn(f32) -> f32, f64);
 

@@ -1,4 +1,4 @@
-//! What the tests share: tiny networks, random values, the tolerance table.
+//! Helpers that the tests share: tiny networks, random values, the tolerance table.
 #![allow(dead_code)] // each test file uses its part
 
 pub mod cases;

@@ -249,7 +249,7 @@ pub fn dense_backward_weight_update(
     in_precision!(precision, backward_weight(s, n, x, dy, height, blocks))
 }
 
-/// Where the gradients of a block of units go: rows of inputs.
+/// The destination of the gradients of a block of units: rows of inputs.
 enum To<'a> {
     Gradient(&'a mut [f32]),
     /// Into the weights, at once.

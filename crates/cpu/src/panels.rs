@@ -20,7 +20,8 @@ pub const ROWS: usize = 8;
 /// See [`ROWS`].
 pub const ROWS_OF_55: usize = 11;
 
-/// How the depth of a left operand lies in memory: `chunks` runs of `depth` words, the runs `chunk_stride` apart.
+/// The layout of a left operand's depth (its K dimension) in memory: `chunks` runs of `depth` words, the runs
+/// `chunk_stride` apart.
 #[derive(Clone, Copy)]
 pub struct Left {
     /// Numbers from one run of depths to the next.
@@ -31,7 +32,7 @@ pub struct Left {
     pub depth: usize,
 }
 
-/// Where the words of a left operand's run lie: row i at word d of the run is at `i * ROW + d * DEPTH` from the
+/// The strides of a left operand's words: row i at word d of the run is at `i * ROW + d * DEPTH` from the
 /// run's start. Known when this is compiled, so that addresses need no arithmetic.
 pub trait Strides {
     /// Numbers from a row to the next.

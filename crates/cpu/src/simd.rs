@@ -57,7 +57,7 @@ impl Level {
         })
     }
 
-    /// The one in use: what [`LEVEL`] asks for, if the processor has it, or the widest.
+    /// The level in use: the one that [`LEVEL`] names, if the processor has it, or the widest.
     pub fn chosen() -> Level {
         static CHOSEN: OnceLock<Level> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -67,14 +67,14 @@ impl Level {
     }
 }
 
-/// What to tell of instructions that the processor has and the program was told not to use.
+/// A note for the user where the processor has instructions that [`LEVEL`] forbids.
 pub fn unused() -> Option<String> {
     let (chosen, widest) = (Level::chosen().name(), Level::widest().name());
     (chosen != widest)
         .then(|| format!("{LEVEL} asks for {chosen} instructions; this processor has {widest}, which are faster"))
 }
 
-/// What is wrong with the value of [`LEVEL`], if anything: a name that is none, or instructions that this processor does
+/// The problem with the value of [`LEVEL`], if there is one: an unknown name, or instructions that this processor does
 /// not have.
 pub fn problem() -> Option<String> {
     let asked = std::env::var_os(LEVEL).filter(|name| !name.is_empty())?;

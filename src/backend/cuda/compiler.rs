@@ -49,10 +49,10 @@ macro_rules! sources {
 /// All kernels, a file an operation.
 pub const SOURCES: [KernelFile; 8] =
     sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
-/// What they include.
+/// The headers that they include.
 const HEADERS: [KernelFile; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
 
-/// Which GPU code is made for: compute capability such as 9.0.
+/// The kind of GPU that code is made for: a compute capability such as 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// 9 of 9.0.

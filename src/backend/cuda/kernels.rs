@@ -92,7 +92,7 @@ impl Divisor {
 pub struct AugmentShape {
     /// n, c, h, w, resize, channels, size, cropped.
     pub sizes: [u32; 8],
-    /// What differences from the mean are multiplied by.
+    /// The factor of differences from the mean.
     pub scale: f32,
 }
 
@@ -143,7 +143,7 @@ pub struct DropoutShape {
     pub elems: u32,
     /// Number of the first of them in the layer.
     pub first_unit: u32,
-    /// What kept units are multiplied by.
+    /// The factor of units that are kept.
     pub factor: f32,
     /// 0 at test time.
     pub masked: u32,
@@ -162,7 +162,7 @@ pub struct DropoutShape {
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxShape(pub [u32; 3]);
 
-/// How the summed dimension of a matrix product is cut: `count` parts of `depth`, summed later in their order.
+/// The split of a matrix product's K dimension: `count` parts of `depth`, summed later in their order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Split {

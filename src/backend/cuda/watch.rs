@@ -12,7 +12,7 @@ use cudarc::driver::CudaEvent;
 use crate::error::{Error, GpuTrouble, Result};
 use crate::net::swap::Swap;
 
-/// What the watching thread grants beyond the deadline before it ends the process.
+/// The time that the watching thread allows beyond the deadline before it ends the process.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The exchanges of one stream that are not known to be done, and how long they may take.
@@ -24,7 +24,7 @@ pub struct Watch {
 
 #[derive(Default)]
 struct WatchState {
-    /// What was queued, when, and the event after it; oldest first.
+    /// What was queued: its name, the time, and the event after it; oldest first.
     pending: VecDeque<(String, Instant, Arc<CudaEvent>)>,
     /// Asks the transport for an error.
     transport: Option<Box<dyn Fn() -> Result<(), String> + Send>>,
@@ -38,7 +38,7 @@ impl Watch {
         Arc::new(Watch { stream, deadline, state: Mutex::default() })
     }
 
-    /// How long an exchange may take.
+    /// The longest that an exchange may take.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -147,7 +147,7 @@ impl Watch {
     }
 }
 
-/// What threads are doing that might hang, and until when that is no reason to worry.
+/// Calls in progress that might hang, each with its deadline.
 type Watched = Mutex<Vec<Call>>;
 
 struct Call {

@@ -8,7 +8,7 @@ use crate::exchange::local;
 
 /// One stream's context: the device, the end of the exchange and the threads that it runs with.
 pub struct StreamContext<B: Backend> {
-    /// Which stream.
+    /// The stream's number.
     pub stream: usize,
     /// Its device.
     pub backend: B,

@@ -151,13 +151,13 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// What each stream did in the newest training step, which began at `began`; waits for its end.
+    /// The events of each stream in the newest training step, which began at `began`; waits for its end.
     pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Vec<Event>>> {
         let events = self.each(|stream| stream.take_timeline(began))?;
         self.of_all_streams(events)
     }
 
-    /// How far the values of the newest batch of `n` images reach, by stream.
+    /// The extreme values of the newest batch of `n` images, by stream.
     pub fn extremes(&mut self, n: usize) -> Result<Vec<Vec<Extremes>>> {
         let extremes = self.each(|stream| stream.extremes(n))?;
         self.of_all_streams(extremes)

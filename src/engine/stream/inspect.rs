@@ -69,7 +69,7 @@ impl<B: Backend> Stream<B> {
         self.params.first().map_or(0, |param| param.state.len())
     }
 
-    /// How far the values of the newest batch of `n` images reach: activations by layer, parameters, gradients.
+    /// The extreme values of the newest batch of `n` images: activations by layer, parameters, gradients.
     pub fn extremes(&self, n: usize) -> Result<Vec<Extremes>> {
         let Stream { plan, backend, buffers, params, .. } = self;
         let mut found = Vec::new();

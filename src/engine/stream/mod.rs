@@ -20,10 +20,10 @@ use crate::exchange::Exchange;
 use crate::net::plan::{Op, Param, Plan, Slot};
 use crate::net::swap::Pass;
 
-/// How a batch is run.
+/// The mode that a batch runs in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mode {
-    /// When dropout scales.
+    /// The pass in which dropout scales.
     pub scaling: DropoutScaling,
     /// In training, the seed and the step, which choose the dropout masks; `None` at test time.
     pub training: Option<(u64, u64)>,
@@ -50,7 +50,7 @@ pub type Hyper<'a> = dyn Fn(&Param) -> Update + Sync + 'a;
 /// A named tensor seen on the way through a recorded batch.
 pub type Record = (String, Vec<f32>);
 
-/// Which of a parameter's tensors.
+/// The kind of a parameter's tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tensor {
     /// The weights.
@@ -68,7 +68,7 @@ pub struct Stream<B: Backend> {
     /// `None` where there is only one stream.
     exchange: Option<Box<dyn Exchange<B>>>,
     capacity: usize,
-    /// What is done with the bytes of images, and the mean that is subtracted.
+    /// The conversion of image bytes to the network's input, and the mean that is subtracted.
     input: Option<(AugmentShape, B::Buffer)>,
     params: Vec<ParamBuffers<B>>,
     /// By slot: activations (slot 0 is empty where streams share their input), then two for gradients.
@@ -85,7 +85,7 @@ pub struct Stream<B: Backend> {
     /// Of the newest pass, and of training passes before it whose work may not be done yet.
     marks: Vec<Marked<B::Mark>>,
     older_marks: Vec<Marked<B::Mark>>,
-    /// Where wanted, what was done in the newest training step.
+    /// The events of the newest training step, where they are recorded.
     timeline: Option<Recording<B::Mark>>,
     record: Option<Vec<Record>>,
 }

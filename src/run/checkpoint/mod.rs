@@ -28,10 +28,10 @@ pub const FORMAT: u32 = 2;
 /// The file that makes a folder a checkpoint.
 const MARKER: &str = "checkpoint.json";
 
-/// What an unfinished checkpoint's name ends in.
+/// The ending of an unfinished checkpoint's name.
 const UNFINISHED: &str = ".unfinished";
 
-/// What the name of one that turned out to be damaged ends in.
+/// The ending of the name of a checkpoint that turned out to be damaged.
 const DAMAGED: &str = ".damaged";
 
 /// The state of training: with the tensors, all that a run needs to continue to the same bits.
@@ -44,7 +44,7 @@ pub struct TrainState {
     pub step: u64,
     /// Streams, and so files.
     pub streams: usize,
-    /// Where the schedule stands.
+    /// The state of the schedule.
     pub schedule: Schedule,
     /// Whether an evaluation is due at this step and was not made yet.
     pub evaluation_due: bool,
@@ -129,7 +129,7 @@ impl Marker {
 pub struct Checkpoint {
     /// Its folder.
     pub path: PathBuf,
-    /// What its name says.
+    /// The step in its name.
     pub step: u64,
 }
 
@@ -338,7 +338,7 @@ fn altered_version(value: serde_json::Value) -> bool {
         .is_ok_and(|marker: Marker| Marker::of(&TrainState { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
 }
 
-/// What is left of a run's checkpoints where none is whole enough to be listed.
+/// A damaged checkpoint of a run, for a run where none is whole enough to be listed.
 pub fn left_over(run: &Path) -> Result<Option<PathBuf>> {
     let folder = folder(run);
     if !folder.is_dir() {

@@ -1,6 +1,6 @@
-//! Which checkpoints are kept: a rule about steps, apart from the files.
+//! The rule of which checkpoints are kept. It is about steps and does not touch files.
 
-/// Which checkpoints are kept, besides the one of the least held-out error.
+/// The checkpoints to keep, besides the one of the least held-out error.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
     /// The newest so many; those that are there because of a signal do not count, and go with the next one.

@@ -83,7 +83,7 @@ pub fn snapshot<B: Backend>(
 impl Snapshot {
     /// Writes the checkpoint and removes older ones, but for those to be kept.
     ///
-    /// Where it fails, those that were there are there still.
+    /// A failure leaves the older ones as they are.
     pub fn write(self, run: &Path, keep: Keep) -> Result<PathBuf> {
         let _span = tracing::info_span!("write checkpoint", step = self.state.step).entered();
         let whole = folder(run).join(format!("step-{:08}", self.state.step));

@@ -72,8 +72,8 @@ fn pad<'a>(s: &ConvShape, x: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     padded
 }
 
-/// Where the taps of each row and channel of the windows begin in a filter C R S, in the order that the padded image
-/// gives them (row, channel, column).
+/// The offsets, in a filter C R S, of the taps of each row and channel of the windows, in the order that the padded
+/// image gives them (row, channel, column).
 fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
     (0..WINDOW * s.c).map(|row| (row % s.c * WINDOW + row / s.c) * WINDOW)
 }

@@ -144,7 +144,7 @@ pub fn backward<S: Simd>(
     }
 }
 
-/// What a tap gets of the gradient that is left of its window: all where it is the maximum, which then leaves none.
+/// A tap's share of its window's gradient: all of it for the first maximum, after which none is left.
 #[inline(always)]
 fn take<S: Simd>(simd: S, tap: S::f32s, max: S::f32s, left: &mut S::f32s) -> S::f32s {
     let (found, zero) = (simd.equal_f32s(tap, max), simd.splat_f32s(0.));

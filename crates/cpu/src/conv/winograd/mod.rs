@@ -145,7 +145,7 @@ fn room(words: usize) -> usize {
     (words.div_ceil(PANEL) | 1) * PANEL
 }
 
-/// How the outputs of an image are cut: images and rows of tiles a group.
+/// The cut of the outputs into groups: images and rows of tiles in each.
 fn grouping<const M: usize>(maps: &Maps, group: usize) -> (usize, usize, usize, usize) {
     let (down, across) = (maps.p.div_ceil(M), maps.q.div_ceil(M));
     let images = (group / (down * across)).max(1);

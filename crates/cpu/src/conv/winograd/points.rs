@@ -8,7 +8,7 @@ use pulp::Simd;
 /// Pairs of points plus and minus a number that are used at most.
 const MOST: usize = 3;
 
-/// How many points are such pairs, of `n` along an axis: the others are infinity and, where `n` is even, 0.
+/// The number of such pairs among `n` points of an axis: the others are infinity and, where `n` is even, 0.
 const fn pairs(n: usize) -> usize {
     (n - 1) / 2
 }
@@ -72,7 +72,7 @@ const fn scales(n: usize, scaled: bool) -> [f32; MOST + 1] {
     scales
 }
 
-/// What is done along one axis of a tile. A trait and not closures: they are not always compiled for the wide
+/// A transformation along one axis of a tile. It is a trait because closures are not always compiled for the wide
 /// instructions.
 pub trait Axis<S: Simd, const I: usize, const O: usize> {
     /// Along one row or column.
