@@ -284,6 +284,23 @@ fn a_process_that_sees_one_gpu_uses_it() {
     assert!(zero.contains("process 0 of 2"), "{zero}");
 }
 
+/// A driver takes machine code of its own major version of CUDA and of older ones.
+#[test]
+fn kernels_are_compiled_for_the_driver_that_is_there() {
+    let place = Place::new();
+    let cache = place.path("cache");
+    let run = |driver: &str, nvrtc: &str, out: &str| {
+        let settings =
+            [("SOFTGPU_DRIVER", driver), ("SOFTGPU_NVRTC", nvrtc), ("ALEXNET_SPLIT_CACHE", cache.to_str().unwrap())];
+        train(&place, &["--out", out, "--steps", "1", "--gpus", "1"], &settings)
+            .map(|mut command| output_within(&mut command, PATIENCE))
+    };
+    let Some(output) = run("12040", "13", "newer") else { return };
+    failed(output, 13, &["NVRTC 13.99", "a driver for CUDA 12", "nvidia-cuda-nvrtc-cu12"]);
+    run("12040", "12", "same").map(succeeded);
+    run("13000", "12", "older").map(succeeded);
+}
+
 #[test]
 fn the_timeline_of_two_gpus_comes_from_their_clocks() {
     let place = Place::new();

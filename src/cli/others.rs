@@ -150,7 +150,7 @@ pub struct DoctorArgs {
 
 #[derive(Args)]
 pub struct KernelsArgs {
-    /// GPUs to compile for; may be repeated [default: sm_80, sm_90a, sm_100a, sm_120a].
+    /// GPUs to compile for; may be repeated [default: sm_80, sm_90, sm_100, sm_120].
     #[arg(long, value_name = "sm_90")]
     pub arch: Vec<String>,
 }

@@ -51,7 +51,7 @@ pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -
 fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
     let usable = device::list()?.iter().take_while(|gpu| gpu.target.major >= compiler::Target::OLDEST.major).count();
     if usable > 0 {
-        compiler::version()?;
+        compiler::version_for_driver()?;
     }
     let two = usable >= 2 && streams == 2 && (args.exchange == TransportArg::Copy || nccl::version().is_ok());
     Ok(if two { 2 } else { usable.min(1) })

@@ -40,7 +40,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         Err(_) => {} // the driver's line says why
     }
     let count = gpus.as_ref().map_or(0, Vec::len);
-    look("NVRTC", false, compiler::version().map(|(major, minor)| format!("{major}.{minor}")));
+    look("NVRTC", false, compiler::version_for_driver().map(|(major, minor)| format!("{major}.{minor}")));
     look("NCCL", true, nccl::version().map(nccl::show));
     if count >= 2 {
         let peers = device::can_access_peer(0, 1) && device::can_access_peer(1, 0);
