@@ -73,7 +73,7 @@ pub enum Error {
         problem: String,
     },
     /// The user or the system ended the run, which has been saved.
-    #[error("ended by {signal}: saved {} after step {step}; go on with --resume {}", checkpoint.display(), run.display())]
+    #[error("ended by {signal}: saved {} after step {step}; continue with --resume {}", checkpoint.display(), run.display())]
     Interrupted {
         /// The signal.
         signal: Signal,

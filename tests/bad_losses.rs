@@ -113,7 +113,7 @@ fn a_run_goes_back_past_weights_that_turn_out_to_be_bad() {
     failed(
         place.train(&wild),
         6,
-        &["the newest checkpoint, run/checkpoints/step-00000001, has the weights that gave it"],
+        &["the newest checkpoint, run/checkpoints/step-00000001, has the weights that gave this loss"],
     );
 
     // Told to end in the evaluation of such weights, and resumed: as if it had not been.
@@ -181,9 +181,9 @@ fn a_checkpoint_made_for_a_signal_serves_where_there_is_no_other() {
     let mut resume = place.command(&["--resume", "one", "--on-nan", "rollback", "--epochs", "41"]);
     let (bad, steps) = (format!("nan@{}", next + 2), (next + 2).to_string());
     succeeded(resume.args(["--steps", &steps]).env("ALEXNET_SPLIT_FAULT", bad).output().unwrap());
-    place.fails(&["convert", "run", "."], 4, &["is there already"]);
+    place.fails(&["convert", "run", "."], 4, &["exists already"]);
     fs::create_dir(place.path("two.unfinished")).unwrap();
-    place.fails(&["convert", "run", "two"], 4, &["two.unfinished", "is in the way"]);
+    place.fails(&["convert", "run", "two"], 4, &["two.unfinished", "another conversion is running"]);
     assert!(place.path("two.unfinished").exists());
 }
 

@@ -76,7 +76,8 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
             return false;
         }
         if fault == "full" {
-            let advised = String::from_utf8_lossy(&output.stderr).contains("Make room and go on with --resume run");
+            let advised =
+                String::from_utf8_lossy(&output.stderr).contains("Free some space and continue with --resume run");
             advice.fetch_add(usize::from(advised), Ordering::Relaxed);
             failed(output, 20, &["injected"]);
         } else {
@@ -275,7 +276,7 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         let output = place.run(&["--resume", "run", "--steps", "6"]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains("step-00000006") && error.contains(part) && error.contains("the one before"), "{error}");
-        assert!(succeeded(output).contains("on from step 5"), "damage {number}");
+        assert!(succeeded(output).contains("continues from step 5"), "damage {number}");
         is_whole(&place, &expected, part);
         let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
         assert!(journal.contains("the one before"), "the warning is kept: {journal}");
@@ -323,7 +324,7 @@ fn folders_that_are_not_what_they_are_called_are_named() {
     let output = place.run(&["--resume", "run", "--steps", "6"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("step-00000009") && error.contains("is of step 5"), "{error}");
-    assert!(succeeded(output).contains("on from step 6"));
+    assert!(succeeded(output).contains("continues from step 6"));
     // Old weights are not taken for those of a new run.
     std::fs::remove_file(place.path("run/recipe.toml")).unwrap();
     failed(place.train(&RUN), 4, &["run", "recipe.toml is gone", "--out"]);
@@ -375,6 +376,6 @@ fn two_streams_become_one_and_come_back() {
     assert!((one["loss"].as_f64().unwrap() - two["loss"].as_f64().unwrap()).abs() < 1e-5, "{one} {two}");
     // Trained as one, it cannot be taken apart.
     place.ok(&["--resume", "one", "--steps", "5"]);
-    place.fails(&["convert", "one", "three"], 4, &["conv2.weight", "connects the halves"]);
+    place.fails(&["convert", "one", "three"], 4, &["conv2.weight", "connects the two halves"]);
     assert!(!place.path("three").exists());
 }

@@ -33,7 +33,7 @@ fn a_run_directory_tells_all_there_is_to_know() {
     let info: Value = serde_json::from_slice(&std::fs::read(place.path("run/run.json")).unwrap()).unwrap();
     assert_eq!(info["classes"].as_array().unwrap().len(), 10);
     let log = std::fs::read_to_string(place.path("run/log.txt")).unwrap();
-    for part in ["device   CPU", "step 7: held-out accuracy", "on from step 7", "stream 1: of "] {
+    for part in ["device   CPU", "step 7: held-out accuracy", "continues from step 7", "stream 1: of "] {
         assert!(log.contains(part), "no {part:?} in {log}");
     }
     let timeline: Value = serde_json::from_slice(&std::fs::read(place.path("run/timeline.json")).unwrap()).unwrap();

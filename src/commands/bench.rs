@@ -109,8 +109,9 @@ fn measure<B: Backend>(
 /// A report that `bench --json` has written.
 fn read_report(path: &std::path::Path) -> Result<Report> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::data(path, format!("not what bench --json prints ({error}); give such a file")))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::data(path, format!("is not the output of bench --json ({error}); give a file that it has written"))
+    })
 }
 
 /// By direct convolution: the forward pass; in training the weight gradient too, and the input gradient but for the

@@ -26,7 +26,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         findings.push(Finding { what, found, optional });
     };
     look("CPU", false, cpu());
-    look("driver", false, device::driver_version().map(|version| format!("made for CUDA {}", device::show(version))));
+    look("driver", false, device::driver_version().map(|version| format!("supports CUDA {}", device::show(version))));
     let gpus = device::list();
     match &gpus {
         Ok(gpus) if gpus.is_empty() => look("GPUs", false, devices::need(1, 0)),

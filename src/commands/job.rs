@@ -89,7 +89,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
         }
         Some(path) if checkpoint::is_checkpoint(path) => {
             let run = checkpoint::run_of(path);
-            return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
+            return Err(Error::run(path, format!("is a checkpoint; continue its run with --resume {}", run.display())));
         }
         Some(run) => {
             let recipe = dir::load_recipe(run)?;
@@ -129,7 +129,7 @@ fn begun_at(run: &Path) -> Result<Start> {
     match checkpoint::left_over(run)? {
         Some(path) => {
             let problem =
-                format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
+                format!("has only damaged checkpoints: {}; start a new run with another --out", path.display());
             Err(Error::run(run, problem))
         }
         None if Run::read(run)?.has_saved() => {
@@ -172,7 +172,7 @@ impl Job {
                 same_recipe(&self.run, recipe)?;
                 if let Some(before) = info.instructions.as_ref().filter(|before| **before != instructions) {
                     tracing::warn!(
-                        "{}: the run was begun with {before} instructions and goes on with {instructions}: sums are \
+                        "{}: the run began with {before} instructions and continues with {instructions}: sums are \
                          rounded in another order, so the last bits will not be those of a run that never stopped",
                         self.run.display()
                     );
@@ -195,7 +195,7 @@ impl Job {
 pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
     match (recipe.train.precision, device_flags::asked(&args.device)) {
         (Some(before), Some(asked)) if before != asked => {
-            let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
+            let problem = format!("{whose} computes in {}; omit the flag, or start a new run", name(before));
             Err(Error::recipe("--precision", problem))
         }
         _ => Ok(()),
@@ -234,7 +234,9 @@ pub fn commit() -> Option<String> {
 fn lasting_path(data: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(data).map_err(Error::io("find", data))?;
     let told = [absolute, data.to_owned()].into_iter().find(|path| path.to_str().is_some());
-    told.ok_or_else(|| Error::data(data, "its name is not UTF-8, as run.json needs it; give a link to it"))
+    told.ok_or_else(|| {
+        Error::data(data, "its name is not UTF-8, which run.json needs; make a link to it with another name")
+    })
 }
 
 /// Makes the first `runs/<recipe>-<n>` that is not there yet.

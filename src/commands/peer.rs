@@ -87,7 +87,9 @@ impl Peer {
         let read = self.from.read_line(&mut line);
         let answer = read.ok().filter(|&bytes| bytes > 0).and_then(|_| serde_json::from_str(&line).ok());
         answer.ok_or_else(|| {
-            Error::Peer(format!("--pytorch: scripts/bench_pytorch.py gave no answer {line:?}; see its message above"))
+            let problem =
+                format!("scripts/bench_pytorch.py answered {line:?}, which is not JSON; see its message above");
+            Error::Peer(format!("--pytorch: {problem}"))
         })
     }
 }

@@ -173,7 +173,7 @@ impl Recipe {
         if bases > MOST_BASES {
             return Err(Error::recipe(
                 "base",
-                format!("\"{name}\" leads back to itself; end at one of {}", NAMES.join(", ")),
+                format!("\"{name}\" refers back to itself; the last base must be one of {}", NAMES.join(", ")),
             ));
         }
         if let Some((name, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
@@ -183,7 +183,7 @@ impl Recipe {
             return Recipe::load_in(&folder.join(name), bases);
         }
         let meant = nearest(name, NAMES).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
-        Err(Error::recipe(name, format!("no such recipe{meant}; there are {}, or give a .toml file", NAMES.join(", "))))
+        Err(Error::recipe(name, format!("no such recipe{meant}; use one of {}, or a .toml file", NAMES.join(", "))))
     }
 
     /// Reads a recipe file.

@@ -40,7 +40,7 @@ pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
         _ => None,
     });
     let layer = plan.layers.first().map_or("1", |layer| &*layer.name);
-    found.ok_or_else(|| Error::net(layer, "is no convolution, so it has no kernels to draw"))
+    found.ok_or_else(|| Error::net(layer, "is not a convolution, so it has no filters to draw"))
 }
 
 impl FirstLayerFilters {
@@ -50,7 +50,7 @@ impl FirstLayerFilters {
     pub fn new(layer: &str, shape: [usize; 3], streams: Vec<Vec<f32>>) -> Result<FirstLayerFilters> {
         let elems: usize = shape.iter().product();
         if elems == 0 || streams.is_empty() {
-            return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are none", streams.len())));
+            return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are empty", streams.len())));
         }
         if let Some(stream) = streams.iter().position(|values| values.len() % elems != 0) {
             let found = streams[stream].len();

@@ -40,7 +40,7 @@ pub fn version() -> Result<i32> {
     if result != ncclResult_t::ncclSuccess {
         return Err(Error::gpu(
             GpuTrouble::NoNccl,
-            format!("NCCL does not tell its version: {}", explain(nccl, result)),
+            format!("NCCL does not report its version: {}", explain(nccl, result)),
         ));
     }
     if version < OLDEST {
@@ -63,8 +63,10 @@ pub fn unique_id() -> Result<UniqueId> {
     // SAFETY: a place to write to; zeros are a valid value too.
     let (result, id) = unsafe { ((nccl.ncclGetUniqueId)(id.as_mut_ptr()), id.assume_init()) };
     if result != ncclResult_t::ncclSuccess {
-        let text =
-            format!("NCCL finds no network interface to meet on: {}; see NCCL_SOCKET_IFNAME", explain(nccl, result));
+        let text = format!(
+            "NCCL finds no network interface for the connection: {}; set NCCL_SOCKET_IFNAME",
+            explain(nccl, result)
+        );
         return Err(Error::gpu(GpuTrouble::Exchange, text));
     }
     Ok(id.internal.map(|byte| byte as u8))
@@ -142,7 +144,7 @@ fn explain(nccl: &Nccl, result: ncclResult_t) -> String {
     let (text, last) =
         unsafe { (c_text((nccl.ncclGetErrorString)(result)), c_text((nccl.ncclGetLastError)(std::ptr::null_mut()))) };
     let last = if last.is_empty() { last } else { format!(": {last}") };
-    format!("{text}{last} (NCCL_DEBUG=WARN tells more)")
+    format!("{text}{last} (NCCL_DEBUG=WARN shows more)")
 }
 
 /// One rank's end.

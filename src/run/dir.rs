@@ -164,7 +164,7 @@ impl RunDir {
         let claim = Claim::new(path)?;
         let is_begun = is_run(path) || !checkpoint::list(path)?.is_empty();
         if is_begun && !path.join(files::RECIPE).is_file() {
-            return Err(Error::run(path, "holds a run whose recipe.toml is gone; choose another --out"));
+            return Err(Error::run(path, "holds a run without its recipe.toml; choose another --out"));
         }
         if is_begun {
             let problem =

@@ -107,7 +107,7 @@ impl<B: Backend> Session<B> {
             let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
             Ok(match (newest, good) {
                 (None, _) => "no checkpoint had been written yet".into(),
-                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave it"),
+                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave this loss"),
                 (_, Some(good)) => format!("the last good checkpoint is {good}"),
             })
         })?;

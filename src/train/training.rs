@@ -334,8 +334,8 @@ fn advise(error: Error, run: &Path) -> Error {
         return error;
     }
     let kept = checkpoint::list(run).ok().and_then(|list| list.last().map(|newest| newest.path.display().to_string()));
-    let kept = kept.map_or("no checkpoint had been written".into(), |path| format!("{path} is whole"));
-    let problem = format!("{error}; {kept}. Make room and go on with --resume {}", run.display());
+    let kept = kept.map_or("no checkpoint had been written".into(), |path| format!("{path} is complete"));
+    let problem = format!("{error}; {kept}. Free some space and continue with --resume {}", run.display());
     Error::NoSpace { path: run.to_owned(), problem }
 }
 

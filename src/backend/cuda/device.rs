@@ -46,7 +46,8 @@ pub fn driver_version() -> Result<i32> {
     let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
     asked.map_err(|error| no_driver(&error))?;
     if version < OLDEST_DRIVER {
-        let text = format!("the NVIDIA driver is made for CUDA {}, this program needs 12.0; update it", show(version));
+        let text =
+            format!("the NVIDIA driver supports CUDA {}, this program needs 12.0; update the driver", show(version));
         return Err(Error::gpu(GpuTrouble::NoDriver, text));
     }
     Ok(version)

@@ -196,7 +196,7 @@ fn find_newest(run: &Path) -> Result<(PathBuf, TrainState)> {
             if !matches!(error, Error::DamagedCheckpoint { .. }) {
                 return Err(error);
             }
-            tracing::warn!("{error}; looking for the one before");
+            tracing::warn!("{error}; trying the checkpoint before it");
             first.get_or_insert(error);
         }
         return Err(first.unwrap_or_else(|| Error::run(run, "holds no checkpoint yet")));
@@ -221,7 +221,7 @@ pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, Trai
     for (checkpoint, _) in older.chain(others).chain(signalled.iter().rev()) {
         match verify_named(checkpoint) {
             Ok(state) => return Ok((checkpoint.path.clone(), state)),
-            Err(error) => tracing::warn!("{error}; looking for another one"),
+            Err(error) => tracing::warn!("{error}; trying another checkpoint"),
         }
     }
     Err(Error::run(run, "holds no checkpoint to go back to"))

@@ -41,7 +41,7 @@ pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
     match disk::free_bytes(run) {
         Some(free) if free < needed => {
             let [free, each, needed] = [free, bytes, needed].map(disk::show_bytes);
-            let advice = if keep > 1 { "make room, or keep fewer with --keep 1" } else { "make room" };
+            let advice = if keep > 1 { "free some space, or keep fewer with --keep 1" } else { "free some space" };
             let problem = format!("{free} are free, {count} checkpoints of {each} and metrics need {needed}; {advice}");
             Err(Error::NoSpace { path: run.to_owned(), problem })
         }
@@ -131,7 +131,7 @@ impl Snapshot {
 fn clean_up(run: &Path, keep: Keep) -> Result<()> {
     match prune(run, keep) {
         Err(error) if error.exit_code() != NO_SPACE => {
-            tracing::warn!("old checkpoints are left: {error}");
+            tracing::warn!("old checkpoints could not be removed: {error}");
             Ok(())
         }
         pruned => pruned,
