@@ -1,4 +1,4 @@
-//! `bench`: speed by layer and pass, beside what the machine can do and beside PyTorch, measured in turn.
+//! `bench`: speed by layer and pass, compared with the machine's peak and with PyTorch, in alternating steps.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Runs the steps, in turn with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
+/// Runs the steps, alternating with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
 fn measure<B: Backend>(
     args: &BenchArgs,
     recipe: &Recipe,

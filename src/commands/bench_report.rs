@@ -12,7 +12,7 @@ pub struct Report {
     pub instructions: String,
     /// The recipe's name.
     pub recipe: String,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// Forward pass only.
     pub inference: bool,
@@ -37,7 +37,7 @@ pub struct Report {
 pub struct LayerReport {
     /// Its name.
     pub layer: String,
-    /// Milliseconds a step.
+    /// Milliseconds per step.
     pub ms: [f64; 3],
     /// Of both streams, by the count of direct convolution; `None` for passes without products.
     pub gflops: [Option<f64>; 3],

@@ -1,4 +1,4 @@
-//! `convert`: the same network in one stream in place of two, or in two in place of one.
+//! `convert`: the same network with one stream instead of two, or with two instead of one.
 
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     Ok(())
 }
 
-/// Gives `to` what `from` has, which is of the checkpoint at `path`; one of them has two streams, the other one.
+/// Copies the tensors of `from`, which come from the checkpoint at `path`, to `to`; one of them has two streams, the
+/// other has one.
 fn transfer(path: &Path, from: &mut Pair<CpuBackend>, to: &mut Pair<CpuBackend>, tensor: Tensor) -> Result<()> {
     let merged = merge(from, tensor)?;
     if from.plans().len() == 2 {
@@ -76,7 +77,7 @@ fn transfer(path: &Path, from: &mut Pair<CpuBackend>, to: &mut Pair<CpuBackend>,
     }
 }
 
-/// Has the folder `out` filled beside its name first: a conversion that does not come to its end is no run.
+/// Fills a folder beside `out`, then renames it to `out`: an interrupted conversion is not a run.
 fn write(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if out.is_file() || out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::run(out, "exists already; choose another name"));
@@ -84,13 +85,13 @@ fn write(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let unfinished = make_beside(out)?;
     let written = fill(&unfinished).and_then(|()| disk::rename(&unfinished, out));
     if written.is_err() {
-        // What room there is, the user needs now.
+        // The user needs the free space now.
         let _ = std::fs::remove_dir_all(&unfinished);
     }
     written
 }
 
-/// Makes the folder that the new run is in before it has its name.
+/// Makes the folder that holds the new run until it is complete.
 fn make_beside(out: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(out).map_err(Error::io("find", out))?;
     let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name().filter(|_| !out.ends_with("."))) else {

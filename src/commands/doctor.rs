@@ -1,4 +1,4 @@
-//! `doctor`: the instructions of the CPU, and what this machine has for training on GPUs, line by line, and what to do about what is missing.
+//! `doctor`: the instructions of the CPU, what this machine has for training on GPUs, and how to get what is missing.
 
 use alexnet_split::backend::cuda::{compiler, device};
 use alexnet_split::engine::devices;
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::device_flags;
 use crate::cli::DoctorArgs;
 
-/// One thing looked at: its name, and what was found or what is wrong.
+/// One check: its name, and what was found or what is wrong.
 struct Finding {
     what: String,
     found: Result<String>,

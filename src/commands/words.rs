@@ -1,4 +1,4 @@
-//! The words of a run before its first step and after its last one.
+//! The lines that a run prints before its first step and after its last one.
 
 use std::path::Path;
 
@@ -98,7 +98,7 @@ pub fn after<B: Backend>(progress: &TrainProgress, run: &Path, session: &Session
         (format!("report {run}"), "the whole run on one page for a browser"),
         (format!("filters {run} filters.png"), "the filters of the first layer as a picture"),
     ];
-    // One that its schedule has ended does not go on.
+    // A run that its schedule has ended cannot continue.
     if progress.is_complete() {
         next.push(more);
     }

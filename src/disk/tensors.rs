@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::FileWriter;
 use crate::error::{Error, Result};
 
-/// Headers that are longer are refused before they are parsed; ours take about 100 bytes a tensor.
+/// Headers that are longer are refused before they are parsed; ours take about 100 bytes per tensor.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// A name, a shape, and values row after row.

@@ -1,5 +1,5 @@
-//! The connection between the two processes of a run with one process a GPU. It carries facts (the recipe, scores, the
-//! tensors of checkpoints); activations go by NCCL. It also tells at once when the other process has died.
+//! The connection between the two processes of a run with one process per GPU. It carries facts (the recipe, scores,
+//! the tensors of checkpoints); activations go by NCCL. It also reports at once when the other process has died.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -90,7 +90,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Meets the other process: 0 listens, 1 calls, for at most `deadline`.
+    /// Connects to the other process: 0 listens, 1 connects, for at most `deadline`.
     pub fn open(world: &World, deadline: Duration) -> Result<Link> {
         let until = Instant::now() + deadline;
         let stream = if world.rank == 0 { listen(&world.address, until) } else { call(&world.address, until) };

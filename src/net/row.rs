@@ -108,7 +108,7 @@ fn parse_row(table: &Table) -> Result<Layer, String> {
     })
 }
 
-/// A row under its first key.
+/// A row, named by its first key.
 struct Row<'a> {
     kind: &'a str,
     table: &'a Table,

@@ -28,7 +28,7 @@ pub struct Left {
     pub chunk_stride: usize,
     /// Runs of depths.
     pub chunks: usize,
-    /// Words a run: one for each depth, or as [`Operands`] says.
+    /// Words per run: one for each depth, or as [`Operands`] says.
     pub depth: usize,
 }
 

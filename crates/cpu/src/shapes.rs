@@ -108,7 +108,7 @@ pub struct PoolShape {
 /// Dropout of one stream's units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DropoutShape {
-    /// Units an image in this stream.
+    /// Units per image in this stream.
     pub elems: usize,
     /// Number of the first of them in the whole layer: masks are drawn by that number.
     pub first_unit: usize,
