@@ -97,6 +97,8 @@ fn a_wrong_value_in_a_recipe_is_told_with_its_key() {
         fs::write(place.path("own.toml"), text).unwrap();
         place.fails(&["describe", "--recipe", "own.toml"], 2, &[&["own.toml"], &words[..]].concat());
     }
+    // Nothing but zeros, without an end.
+    place.fails(&["describe", "--recipe", "/dev/zero"], 2, &["/dev/zero", "no recipe"]);
     succeeded(place.train(&["--out", "run", "--steps", "1"]));
     let words = ["optimizer.lr is 0.005, not 0.25", "train.seed is 2012, not 3"];
     failed(place.train(&["--out", "run", "--continue", "--lr", "0.25", "--seed", "3"]), 4, &words);

@@ -85,7 +85,7 @@ pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOption
 }
 
 /// The description of the CPU for the user.
-pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str) -> String {
+pub fn about_cpu(threads: usize, streams: usize, precision: Precision, is_reference: bool, why: &str) -> String {
     // The pool of everything outside the streams: reading and scaling images. Only the first call sets it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     if let Some(text) = simd::unused() {
@@ -93,7 +93,9 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str
     }
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
     let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
-    let (plural, instructions) = (if threads == 1 { "" } else { "s" }, simd::Level::chosen().name());
+    let plural = if threads == 1 { "" } else { "s" };
+    // The reference has no vectors of its own.
+    let instructions = if is_reference { "plain" } else { simd::Level::chosen().name() };
     format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
 }
 
@@ -103,7 +105,8 @@ macro_rules! on_devices {
     ($devices:expr, $options:expr, $streams:expr, |$contexts:ident, $about:ident| $body:expr) => {
         match $devices {
             $crate::commands::device_flags::Devices::Cpu { threads, precision, is_reference, why } => {
-                let $about = $crate::commands::device_flags::about_cpu(threads, $streams, precision, &why);
+                let $about =
+                    $crate::commands::device_flags::about_cpu(threads, $streams, precision, is_reference, &why);
                 let $contexts =
                     alexnet_split::engine::pair::StreamContext::on_cpu($streams, threads, precision, is_reference)?;
                 $body

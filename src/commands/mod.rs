@@ -30,7 +30,7 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir;
-use alexnet_split::show::page::quoted;
+use alexnet_split::text::quoted;
 
 use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 

@@ -3,8 +3,7 @@
 use alexnet_split::error::{Error, Result};
 use alexnet_split::run::reader::{self, Run};
 use alexnet_split::run::rows::Event;
-use alexnet_split::show::page::html::{ago, percent, short, shortened};
-use alexnet_split::show::page::quoted;
+use alexnet_split::text::{ago, percent, quoted, short, shortened};
 use serde_json::{Value, json};
 
 use crate::cli::RunsArgs;

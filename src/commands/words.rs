@@ -5,11 +5,10 @@ use std::path::Path;
 use alexnet_split::backend::Backend;
 use alexnet_split::config::OptimizerKind;
 use alexnet_split::error::Result;
-use alexnet_split::net::describe::grouped;
 use alexnet_split::net::plan::Param;
 use alexnet_split::net::spec::Net;
-use alexnet_split::show::page::quoted;
 use alexnet_split::show::progress::{TrainProgress, Work};
+use alexnet_split::text::{grouped, quoted};
 use alexnet_split::train::session::Session;
 use serde_json::json;
 

@@ -5,6 +5,8 @@ mod named;
 mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::de::IntoDeserializer;
@@ -192,7 +194,7 @@ impl Recipe {
     }
 
     fn load_in(path: &Path, bases: usize) -> Result<Recipe> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let recipe = Recipe::from_text(&text, &path.display().to_string(), folder, bases)?;
         // An impossible network is reported with the file's name.
@@ -309,6 +311,19 @@ impl Recipe {
                 step,
             },
         }
+    }
+}
+
+/// A recipe's text, of a file or a pipe.
+///
+/// Fails where it has no end in sight.
+fn read_text(path: &Path) -> Result<String> {
+    const MOST_BYTES: u64 = 1 << 20;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
+    match read.map_err(Error::io("read", path))? as u64 {
+        ..=MOST_BYTES => Ok(text),
+        _ => Err(Error::recipe(path.display().to_string(), format!("more than {MOST_BYTES} bytes are no recipe"))),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::net::plan::Plan;
 use crate::net::spec::Net;
+use crate::text::grouped;
 
 /// One layer in one stream.
 #[derive(Clone, Debug, Serialize)]
@@ -169,12 +170,4 @@ fn write_totals(facts: &Description, out: &mut String) {
             facts.batch_size
         );
     }
-}
-
-/// 1234567 as 1,234,567.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
-    groups.join(",")
 }

@@ -1,6 +1,6 @@
 //! Axes of charts: their ends, ticks and labels.
 
-use crate::net::describe::grouped;
+use crate::text::grouped;
 
 /// An axis.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::axis::{Axis, nice_step};
-use super::html::{escape, short};
+use super::html::escape;
+use crate::text::short;
 
 /// The drawing's size in its own units; it is scaled to the place that the page has. On a phone to about 0.62, so the
 /// style sheet makes text larger there, and the margins leave room for that.

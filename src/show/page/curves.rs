@@ -2,10 +2,11 @@
 
 use super::axis::Axis;
 use super::chart::{Chart, Mark, Series, Style};
-use super::html::{duration, escape, utc};
+use super::html::escape;
 use super::smooth::{CLOUD, smoothed, thinned};
 use crate::run::reader::Run;
 use crate::run::rows::{Eval, Step};
+use crate::text::{duration, utc};
 
 /// What charts show: an id, a title, a unit, which axis, and the values of steps and of evaluations.
 struct Topic {

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::html::{escape, percent, png_address, short, shortened, table};
+use super::html::{escape, png_address, table};
 use crate::backend::Backend;
 use crate::data::bitmap::Bitmap;
 use crate::data::{DataSet, ImageSet};
 use crate::error::{Error, Result};
+use crate::text::{percent, short, shortened};
 use crate::train::session::{Session, softmax};
 
 /// Images shown of the worst and of the best.

@@ -1,8 +1,9 @@
 //! A run's start and its events: recipe, environment, warnings, starts and ends.
 
-use super::html::{duration, escape, table, time};
+use super::html::{escape, table, time};
 use crate::run::reader::{Run, State};
 use crate::run::rows::{Event, Start};
+use crate::text::{duration, quoted};
 
 /// The recipe, folded.
 pub fn recipe(run: &Run) -> String {
@@ -42,15 +43,6 @@ pub fn environment(run: &Run) -> String {
     }
     let cells: String = rows.iter().map(|(name, text)| format!("<dt>{name}</dt><dd>{}</dd>", escape(text))).collect();
     format!("<dl class=\"facts\">{cells}</dl>")
-}
-
-/// A word of a command line as a shell wants it.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%[]".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
 }
 
 /// Every warning.
@@ -114,14 +106,4 @@ pub fn journal(run: &Run) -> String {
 
 fn silent(what: &str) -> Vec<String> {
     vec!["–".into(), what.into(), String::new(), String::new()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn command_lines_can_be_copied_to_a_shell() {
-        assert_eq!(["--set", "a=[1,2]", "my run", "it's"].map(quoted), ["--set", "a=[1,2]", "'my run'", "'it'\\''s'"]);
-    }
 }

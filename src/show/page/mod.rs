@@ -5,7 +5,7 @@ mod chart;
 mod curves;
 mod filters;
 pub mod heldout;
-pub mod html;
+mod html;
 mod journal;
 mod several;
 mod smooth;
@@ -14,11 +14,10 @@ mod timeline;
 
 use std::fmt::Write;
 
-pub use self::journal::quoted;
-
 use self::heldout::HeldOut;
-use self::html::{duration, escape, percent, short, time};
+use self::html::{escape, time};
 use crate::run::reader::{Run, State};
+use crate::text::{duration, percent, short};
 
 /// The page's part about held-out images.
 pub enum HeldOutPart {

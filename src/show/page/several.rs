@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::curves;
-use super::html::{duration, escape, percent, short, table};
+use super::html::{escape, table};
 use super::{Page, filters, state_chip};
 use crate::run::reader::Run;
+use crate::text::{duration, percent, short};
 
 /// The page.
 pub fn page(runs: &[Run]) -> String {

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::axis::Axis;
 use super::chart::{Chart, Series, Style};
-use super::html::short;
 use crate::run::rows::Filters;
+use crate::text::short;
 
 /// Parts of the scale of 0 to 1.
 const BINS: usize = 20;

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::html::{escape, short};
+use super::html::escape;
 use crate::engine::timeline::{Event, Timeline};
 use crate::engine::times::Activity;
 use crate::net::swap::Pass;
 use crate::run::rows::{StreamMeans, Times};
+use crate::text::short;
 
 /// Heights, in the drawing's units, which are about the screen's pixels.
 const LANE: f64 = 44.;
