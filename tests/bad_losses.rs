@@ -1,4 +1,4 @@
-//! Losses that are none to learn from: what is left out, what a run goes back to, and when it ends.
+//! Bad losses: the steps that a run skips, the checkpoint that it goes back to, and its end.
 
 mod support;
 
@@ -45,7 +45,7 @@ fn a_bad_loss_can_be_left_out() {
     failed(train(&place, &[]), 6, &["step 8", "loss is NaN", "step-00000006"]);
     // A network that gives nothing else any more is not skipped for ever.
     let place = Place::new();
-    // An epoch of more steps than that: two are good, ten are left out.
+    // An epoch of more steps than that: two are good, ten are skipped.
     place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &[1; 320]);
     failed(place.train(&["--out", "run", "--lr", "1e30", "--on-nan", "skip"]), 6, &["step 13"]);
 }
@@ -284,7 +284,7 @@ fn a_rate_of_ten_ends_a_run_soon_though_every_loss_is_finite() {
             assert!(losses.len() < 20 && losses.iter().all(|&loss| loss <= 1e6), "{recipe}: {losses:?}");
         }
     }
-    // Such steps are left out as those of no loss are; the first update's weights are not saved.
+    // Such steps are skipped like those with a bad loss; the first update's weights are not saved.
     let place = Place::new();
     let wild = ["--recipe", "fashion", "--lr", "10", "--steps", "4", "--on-nan", "skip", "--out", "run"];
     let output = place.train(&wild);

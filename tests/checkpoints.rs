@@ -1,4 +1,5 @@
-//! Checkpoints as they are found: which one a run goes on from, keeps, passes over and refuses, whatever lies beside them.
+//! Checkpoints in a run's folder: which one a run resumes from, keeps, skips and refuses, whatever other files there
+//! are.
 
 mod support;
 

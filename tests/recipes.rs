@@ -1,4 +1,4 @@
-//! Networks and recipes as files: a network of one's own needs no Rust, and what is wrong with it is told by its name.
+//! Networks and recipes as files: a user's network needs no Rust, and errors name the faulty key.
 
 mod support;
 

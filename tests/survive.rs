@@ -19,7 +19,7 @@ use support::process::{PATIENCE, send, wait_for};
 /// Six steps in two epochs (the second is cut short), a checkpoint after each.
 const RUN: [&str; 8] = ["--out", "run", "--epochs", "2", "--steps", "6", "--set", "train.checkpoint_steps=1"];
 
-/// The files of the run that is left alone.
+/// The files of the undisturbed run.
 fn undisturbed() -> Vec<(String, Vec<u8>)> {
     let place = Place::new();
     succeeded(place.train(&RUN));
@@ -48,7 +48,7 @@ fn nothing_is_lost(place: &Place, context: &str) {
     assert!(last["step"].as_u64().unwrap() >= saved, "{context}: step {newest:?} was done, {last} is the newest");
 }
 
-/// The run is as if nothing had been, and nothing is left lying about.
+/// The run is as if nothing had happened, without stray files.
 fn is_whole(place: &Place, expected: &[(String, Vec<u8>)], context: &str) {
     assert!(checkpoint(&place.path("run")) == expected, "other bits: {context}");
     place.ok(&["checkpoint", "verify", "run"]);
@@ -189,7 +189,7 @@ fn a_stream_that_fails_ends_the_other_and_the_same_command_goes_on() {
     go_on(&place);
     is_whole(&place, &expected, "panic");
 
-    // One command begins the run and goes on with it, as a supervisor gives it again and again.
+    // One command begins the run and resumes it, as a supervisor repeats it.
     let always = [&RUN[..], &["--continue", "--trace", "t.json"]].concat();
     for (fault, ends) in [("panic@4", Some(8)), ("crash@5", None)] {
         let place = Place::new();
@@ -358,7 +358,7 @@ fn the_newest_and_the_best_are_kept() {
     let steps: Vec<u64> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, expected, "{evals:?}");
     assert_eq!(rows.iter().find(|row| row["best"] == true).unwrap()["step"], best);
-    // Room for what is asked for is looked for before anything is computed.
+    // Free space is checked before anything is computed.
     failed(place.train(&["--out", "many", "--keep", "100000000000"]), 20, &["free", "checkpoints of", "--keep 1"]);
     assert!(metrics(&place.path("many")).is_empty());
 }

@@ -65,7 +65,7 @@ pub struct TrainProgress {
     step_s: Average,
     /// Seconds that the newest evaluation took.
     evaluation_s: Option<f64>,
-    heldout_accuracy: Option<f64>,
+    held_out_accuracy: Option<f64>,
 }
 
 /// A moving average.
@@ -128,7 +128,7 @@ impl TrainProgress {
             images_per_s: Average::default(),
             step_s: Average::default(),
             evaluation_s: None,
-            heldout_accuracy: None,
+            held_out_accuracy: None,
         }
     }
 
@@ -145,7 +145,7 @@ impl TrainProgress {
     /// The outcome of the run, for its last lines; `None` where it had nothing to do.
     pub fn outcome(&self) -> Option<String> {
         let steps = self.step - self.first_step;
-        let result = self.heldout_accuracy.map_or(String::new(), |accuracy| {
+        let result = self.held_out_accuracy.map_or(String::new(), |accuracy| {
             format!(": held-out accuracy {:.1}%, chance is {:.1}%", 100. * accuracy, 100. / self.work.classes as f64)
         });
         (steps > 0).then(|| format!("{steps} steps in {}{result}", time_text(self.started.elapsed().as_secs_f64())))
@@ -268,7 +268,7 @@ impl TrainObserver for TrainProgress {
     fn evaluated(&mut self, report: &EvalReport) {
         let result = &report.result;
         self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
-        self.heldout_accuracy = Some(1. - result.top1_error());
+        self.held_out_accuracy = Some(1. - result.top1_error());
         if self.json {
             crate::outln!("{}", json!(report.row()));
             return;

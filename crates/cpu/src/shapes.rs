@@ -118,7 +118,7 @@ pub struct DropoutShape {
     pub layer: u32,
 }
 
-/// The part of the softmax that lives in one stream.
+/// The part of the softmax on one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SoftmaxShape {
     /// Classes in this stream.
@@ -137,7 +137,7 @@ impl DropoutShape {
 }
 
 impl SoftmaxShape {
-    /// Values an image that streams tell each other: maximum, sum of exponentials, logit of the label.
+    /// Values per image that streams send each other: maximum, sum of exponentials, logit of the label.
     pub const STATS: usize = 3;
 }
 
