@@ -71,7 +71,7 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
         let args = [args, &["--steps", "3", "--precision", "fp32", "--out", out]].concat();
         let settings: &[(&str, &str)] = &[("SOFTGPU_SEED", seed)];
         if out == "processes" {
-            // Only process 0 is told what to train.
+            // Only process 0 gets the recipe.
             let commands = [place.train_command(&args), place.command(&[])];
             let Some(commands) = two_processes(commands, [settings, settings]) else { return };
             let [zero, one] = both(commands).map(succeeded);
@@ -103,7 +103,7 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
     steps("parts", &["--gpus", "1", "--steps", "2"]);
     let other = ["--resume", "parts", "--gpus", "1", "--precision", "bf16", "--steps", "3"];
     place.fails(&other, 2, &["--precision", "fp32", "leave the flag out"]);
-    // The same command again, but for the flag, goes on in it too.
+    // The same command again, without the flag, keeps the precision, too.
     let again = ["--gpus", "1", "--out", "parts", "--continue", "--steps", "2"];
     let Some(mut command) = train(&place, &again, &[]) else { return };
     let text = succeeded(output_within(&mut command, PATIENCE));

@@ -1,4 +1,4 @@
-//! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler says of each.
+//! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler reports about each.
 
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::compiler::{self, SOURCES, Target};

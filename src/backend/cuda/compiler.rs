@@ -1,4 +1,4 @@
-//! Kernels from source to machine code: NVRTC, and a cache on disk so that it runs once a GPU type.
+//! The compiler of kernels, from source to machine code: NVRTC, and a cache on disk so that it runs once per GPU type.
 
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
@@ -24,13 +24,13 @@ pub const TILE_COLS: usize = 128;
 /// See [`TILE_ROWS`].
 pub const TILE_DEPTH: usize = 16;
 
-/// Threads a block of the matrix products; the kernels' `__launch_bounds__` are these constants, too.
+/// Threads per block of the matrix products; the kernels' `__launch_bounds__` are these constants, too.
 pub const GEMM_THREADS: u32 = 128;
-/// Threads a block of the softmax.
+/// Threads per block of the softmax.
 pub const SOFTMAX_THREADS: u32 = 128;
-/// Threads a block of local response normalization.
+/// Threads per block of local response normalization.
 pub const LRN_THREADS: u32 = 128;
-/// Threads a block of the kernels with a thread for each element, and of sums over one channel.
+/// Threads per block of the kernels with a thread for each element, and of sums over one channel.
 pub const ELEMENT_THREADS: u32 = 256;
 
 /// A file of `kernels/`.
@@ -46,7 +46,7 @@ macro_rules! sources {
     ($($name:literal),*) => { [$(KernelFile { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
 }
 
-/// All kernels, a file an operation.
+/// All kernels, one file per operation.
 pub const SOURCES: [KernelFile; 8] =
     sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
 /// The headers that they include.
@@ -74,13 +74,13 @@ impl Target {
 }
 
 impl fmt::Display for Target {
-    /// As the compiler wants it. Code for it also runs on newer GPUs of the same major version.
+    /// As an option of the compiler. Its code also runs on newer GPUs of the same major version.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sm_{}{}", self.major, self.minor)
     }
 }
 
-/// Machine code of a file, and what the compiler said.
+/// Machine code of a file, and the compiler's log.
 pub struct Compiled {
     /// A cubin.
     pub code: Vec<u8>,
