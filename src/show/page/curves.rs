@@ -9,6 +9,9 @@ use crate::run::reader::Run;
 use crate::run::rows::{Eval, Step};
 use crate::text::{duration, utc};
 
+/// Values of evaluations: name, class of the colour, and the field.
+type OfEval = (&'static str, &'static str, fn(&Eval) -> f64);
+
 /// What charts show.
 struct Topic {
     /// As a chart's.
