@@ -65,6 +65,14 @@ pub trait Backend: Send {
         y: &mut Self::Buffer,
     ) -> Result<()>;
 
+    /// Makes room for batches of up to `images` images: their labels and scores, and of each image the `bytes` that it
+    /// comes as. Devices that queue their work allocate nothing in a step afterwards: an allocation may wait for a device
+    /// that waits for the other stream.
+    fn reserve(&self, images: usize, bytes: usize) -> Result<()> {
+        let _ = (images, bytes);
+        Ok(())
+    }
+
     /// y = x * w + bias (cross-correlation); where `bias` is `None`, adds x * w to y: the second block of a layer
     /// that reads both streams. Taps outside the image read 0. x: N C H W, w: K C R S, y: N K P Q. Paper 3.5.
     fn conv_forward(
