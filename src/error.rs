@@ -9,6 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Every failure of the library. The message names the thing, what was expected and found, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The command line asks for what there is not.
+    #[error("{0}")]
+    Usage(String),
     /// A recipe's key or value is wrong.
     #[error("recipe key `{key}`: {problem}")]
     Recipe {
@@ -33,6 +36,18 @@ pub enum Error {
         /// The problem, and what to do.
         problem: String,
     },
+    /// Some of several things failed, each of which was told of when it did.
+    #[error("{failed} of {of} {what} failed; the first: {first}")]
+    Several {
+        /// The number that failed.
+        failed: usize,
+        /// The number of all.
+        of: usize,
+        /// Their kind, in the plural.
+        what: &'static str,
+        /// The first failure; it decides the exit code.
+        first: Box<Error>,
+    },
     /// A run directory or checkpoint cannot be used.
     #[error("run: {}: {problem}", path.display())]
     Run {
@@ -54,7 +69,7 @@ pub enum Error {
     NoSpace {
         /// The run's folder.
         path: PathBuf,
-        /// What is free, what is needed, and what to do.
+        /// The free space, the needed space, and what to do.
         problem: String,
     },
     /// The user or the system ended the run, which has been saved.
@@ -87,7 +102,7 @@ pub enum Error {
     Gpu {
         /// The kind of trouble; decides the exit code.
         trouble: GpuTrouble,
-        /// What happened, to what, and what to do.
+        /// The failure, the thing that it happened to, and what to do.
         message: String,
     },
     /// The loss is not finite, far too large, or jumped: the step was not applied, or not saved.
@@ -97,7 +112,7 @@ pub enum Error {
         step: u64,
         /// The problem with the loss.
         why: String,
-        /// Where the details and the last good weights are, and what to do.
+        /// The places of the details and of the last good weights, and what to do.
         advice: String,
     },
     /// The other stream ended in the middle of a step.
@@ -246,8 +261,9 @@ impl Error {
     /// The program's exit code for this failure; `--help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Recipe { .. } | Error::Net { .. } => 2,
+            Error::Usage(_) | Error::Recipe { .. } | Error::Net { .. } => 2,
             Error::Data { .. } => 3,
+            Error::Several { first, .. } => first.exit_code(),
             Error::Run { .. } | Error::DamagedCheckpoint { .. } => 4,
             Error::Device(_) => 5,
             Error::Gpu { trouble, .. } => *trouble as u8,

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::place::{Place, TINY, checkpoint, count, failed, generation, metrics, succeeded};
+use support::place::{Place, TINY, checkpoint, checkpoint_folder, count, failed, metrics, succeeded};
 use support::process::{send, spawn, wait_for};
 
 #[test]
@@ -153,7 +153,7 @@ fn a_checkpoint_made_for_a_signal_is_none_to_go_back_to() {
         wait_for("six steps", || count(&place, "step") >= 6);
         send("TERM", &child);
         let output = child.wait_with_output().unwrap();
-        let marker = |step: u32| fs::read_to_string(generation(&place, step).join("checkpoint.json")).ok();
+        let marker = |step: u32| fs::read_to_string(checkpoint_folder(&place, step).join("checkpoint.json")).ok();
         let made = (6..9).filter_map(marker).any(|text| text.contains("\"on_signal\": true"));
         (made && output.status.code() == Some(143)).then_some(place)
     };

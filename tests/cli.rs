@@ -124,6 +124,8 @@ fn json_prints_the_metrics() {
         rows.iter().map(|row| row["kind"].as_str().unwrap()).collect::<Vec<_>>(),
         ["start", "step", "step", "eval"]
     );
+    let kept = metrics(&place.path("run")).into_iter().filter(|row| row["kind"] == "step" || row["kind"] == "eval");
+    assert_eq!(rows[1..], kept.collect::<Vec<_>>(), "the lines of metrics.jsonl");
 }
 
 #[test]

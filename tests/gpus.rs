@@ -18,7 +18,7 @@ use support::trace::tracks;
 /// Longer than any healthy run here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What `--exchange-timeout` is where something is made to hang.
+/// The `--exchange-timeout` of tests in which something hangs.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A training run of the tiny net on the software device, not yet started; `None` where there is no compiler.

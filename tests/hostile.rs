@@ -93,7 +93,7 @@ fn damaged_images_are_errors_or_images() {
     assert!(read > 500 && refused > 500);
 }
 
-/// What the fuzzers have found worth keeping, by name: `fuzz/corpus/TARGET.tar.gz`.
+/// The inputs that the fuzzers found, by name: `fuzz/corpus/TARGET.tar.gz`.
 fn kept(target: &str) -> Vec<(String, Vec<u8>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.tar.gz"));
     let file = flate2::read::GzDecoder::new(fs::File::open(path).unwrap());

@@ -93,7 +93,7 @@ fn this_processor_gets_the_instructions_that_it_has() {
     assert!(line.ends_with(&format!("instructions: {described}")), "the processor has {level}: {line}");
 }
 
-/// What each crate's code does, not what it says: the instructions that ran, as the emulator logs them, by the crate
+/// Proves what each crate's code does: the instructions that ran, as the emulator logs them, by the crate
 /// that they came from.
 #[test]
 #[cfg(target_arch = "x86_64")]
@@ -140,7 +140,7 @@ fn the_crates_below_use_wide_vectors_too() {
     }
 }
 
-/// Where the emulator loads a program.
+/// The address at which the emulator loads a program.
 #[cfg(target_arch = "x86_64")]
 const LOADED_AT: u64 = 0x40_0000_0000;
 

@@ -42,7 +42,7 @@ impl Dice {
     }
 }
 
-/// What was done, by its name.
+/// The number of times that each thing was done, by its name.
 type Counts = BTreeMap<&'static str, u32>;
 
 /// The names there are: resumes, damages, three signals and five other faults.
@@ -163,10 +163,10 @@ fn steps_done(place: &Place) -> u32 {
 /// Changes or shortens a file of the newest checkpoint, if there is an older one.
 fn damage(place: &Place, dice: &mut Dice, counts: &mut Counts) -> bool {
     let entries = std::fs::read_dir(place.path("run/checkpoints")).unwrap().map(|entry| entry.unwrap().path());
-    let mut generations: Vec<PathBuf> = entries.filter(|path| path.join("checkpoint.json").exists()).collect();
-    generations.retain(|path| !path.extension().is_some_and(|ending| ending == "damaged" || ending == "unfinished"));
-    generations.sort();
-    let Some(newest) = generations.pop().filter(|_| !generations.is_empty()) else { return false };
+    let mut checkpoints: Vec<PathBuf> = entries.filter(|path| path.join("checkpoint.json").exists()).collect();
+    checkpoints.retain(|path| !path.extension().is_some_and(|ending| ending == "damaged" || ending == "unfinished"));
+    checkpoints.sort();
+    let Some(newest) = checkpoints.pop().filter(|_| !checkpoints.is_empty()) else { return false };
     let name = ["checkpoint.json", "stream0.safetensors", "stream1.safetensors"][dice.below(3) as usize];
     let mut bytes = std::fs::read(newest.join(name)).unwrap();
     let at = dice.below(bytes.len() as u32) as usize;

@@ -1,6 +1,6 @@
-//! What a run survives: its process killed before and within every operation on the disk, a disk that is full at any of
-//! them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was left
-//! alone.
+//! Faults that a run survives: its process killed before and within every operation on the disk, a disk that is full at
+//! any of them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was
+//! left alone.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alexnet_split::disk::tensors::sha256;
-use alexnet_split::run::checkpoint::State;
+use alexnet_split::run::checkpoint::TrainState;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::process::{PATIENCE, send, wait_for};
@@ -99,7 +99,7 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
             }
         }
         println!("{fault}: {done} operations");
-        // Run directory, six steps, six generations of two files each.
+        // Run directory, six steps, six checkpoints of two files each.
         assert!(done > 100, "only {done} operations");
     }
     // All within training: making the directory and the journal's last line are outside of it.
@@ -209,10 +209,10 @@ fn a_stream_that_fails_ends_the_other_and_the_same_command_goes_on() {
 }
 
 /// Changes a checkpoint.json, and seals it as the program that wrote it would.
-fn resealed(generation: &Path, change: &dyn Fn(&mut State)) {
-    let path = generation.join("checkpoint.json");
+fn resealed(checkpoint: &Path, change: &dyn Fn(&mut TrainState)) {
+    let path = checkpoint.join("checkpoint.json");
     let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let mut state: State = serde_json::from_value(marker["state"].take()).unwrap();
+    let mut state: TrainState = serde_json::from_value(marker["state"].take()).unwrap();
     change(&mut state);
     marker["sha256"] = sha256(&serde_json::to_vec(&state).unwrap()).into();
     marker["state"] = serde_json::to_value(&state).unwrap();
@@ -252,8 +252,8 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
             assert!(text.contains("\"format\": 2"));
             std::fs::write(path, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
         }),
-        // The halves of two generations.
-        ("another generation", &|new, old| {
+        // The halves of two checkpoints.
+        ("another checkpoint", &|new, old| {
             std::fs::copy(old.join("stream1.safetensors"), new.join("stream1.safetensors")).map(drop).unwrap();
         }),
         ("names no files", &|new, _| resealed(new, &|state| state.files.clear())),
@@ -286,8 +286,8 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
     // All of them: nothing is begun anew behind the user's back.
     let place = Place::new();
     succeeded(place.train(&RUN));
-    for generation in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
-        rewrite(&generation.unwrap().path().join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1);
+    for checkpoint in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
+        rewrite(&checkpoint.unwrap().path().join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1);
     }
     place.fails(&["--resume", "run"], 4, &["step-00000006", "damaged"]);
 }

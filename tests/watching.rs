@@ -1,4 +1,4 @@
-//! What a run leaves for those who watch it: a complete directory, a timeline whose parts nest, schedules that can be
+//! The files of a run for those who watch it: a complete directory, a timeline whose parts nest, schedules that can be
 //! followed in the metrics.
 
 mod support;

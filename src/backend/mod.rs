@@ -1,4 +1,4 @@
-//! What computes: the operations of the network, each one's contract documented once, here.
+//! The backend: the operations of the network. The contract of each is documented once, here.
 //!
 //! Layouts. Activations are `N C H W`, one image after another; filters are `K C R S`; outputs of a convolution or
 //! pooling are `N K P Q`. Dense layers read the same memory as `N` rows of `C*H*W` inputs; their weights are

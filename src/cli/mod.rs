@@ -89,6 +89,12 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Not a command; told that it is a flag.
+    #[command(hide = true)]
+    Resume {
+        /// The run.
+        run: Option<PathBuf>,
+    },
     /// Print the manual page: alexnet-split man | man -l -
     Man,
 }
@@ -122,7 +128,7 @@ pub struct DeviceArgs {
     /// CPU threads in all, shared out to the streams [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Matrix products in fp32, or with factors rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
+    /// Matrix products in fp32, or with operands rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
     /// [recipe: train.precision; default: bf16 on GPUs, fp32 on CPUs and in eval, predict and export]. A resumed run
     /// keeps its own.
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
@@ -240,6 +246,11 @@ Forms of data sets:
 Images may be JPEG, PNG, WebP, BMP or GIF, in any colours, and are turned as their EXIF says. In folders only files
 whose names end in .jpg, .jpeg, .jpe, .png, .webp, .bmp or .gif are read; the format is recognized by content.";
 
+fn rate(text: &str) -> Result<f32, String> {
+    let rate = text.parse().ok().filter(|rate: &f32| rate.is_finite() && *rate > 0.);
+    rate.ok_or_else(|| "expected a number above 0, such as 0.01".into())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0. ..1.).contains(share));
     share.ok_or_else(|| "expected a number from 0 to below 1".into())
@@ -260,7 +271,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
     /// Learning rate at the start [recipe: optimizer.lr].
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_parser = rate, allow_negative_numbers = true, value_name = "RATE")]
     pub lr: Option<f32>,
     /// Directory of the run [default: runs/<recipe>-<n>].
     #[arg(long, value_name = "DIR")]

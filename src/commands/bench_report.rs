@@ -101,7 +101,7 @@ impl Report {
         }
     }
 
-    /// How much faster (over 1) or slower this run is than an earlier one.
+    /// Prints how much faster (over 1) or slower this run is than an earlier one.
     pub fn print_compared(&self, before: &Report) {
         outln!("\ntimes as fast as before ({}, batch {}):", before.device, before.batch_size);
         for row in &self.layers {

@@ -13,7 +13,7 @@ use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint::{self, Keep};
 use alexnet_split::run::dir::{self, RunDir};
-use serde_json::json;
+use alexnet_split::run::rows::{End, Event, Start, unix_s};
 
 use crate::cli::ConvertArgs;
 
@@ -41,9 +41,11 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         let keep = Keep { newest: 1, good: None };
         let write = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(unfinished, keep).map(drop));
         let mut made = RunDir::create(unfinished, &converted, &info, write)?;
-        let (command, version) = (super::command_line(), env!("CARGO_PKG_VERSION"));
-        made.journal("start", &json!({"step": step, "command": command, "version": version}))?;
-        made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))
+        let (command, version) = (super::command_line(), env!("CARGO_PKG_VERSION").into());
+        let start = Start { unix_s: unix_s(), step, command, version, ..Start::default() };
+        made.journal(&Event::Start(Box::new(start)))?;
+        let (how, message) = ("finished".into(), what.clone());
+        made.journal(&Event::End(End { unix_s: unix_s(), step: Some(step), how, exit_code: 0, message }))
     })?;
     outln!("wrote {}: {what}", args.out.display());
     if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {

@@ -8,7 +8,7 @@ use alexnet_split::run::host::Host;
 use alexnet_split_cpu::simd;
 use serde_json::json;
 
-use super::place;
+use super::device_flags;
 use crate::cli::DoctorArgs;
 
 /// One thing looked at: its name, and what was found or what is wrong.
@@ -51,10 +51,10 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         };
         look("peer access", true, Ok(text.into()));
     }
-    let options = place::gpu_options(&args.device, None);
+    let options = device_flags::gpu_options(&args.device, None);
     let wanted = args.device.gpus.map_or(2, usize::from);
     for gpus in 1..=count.min(wanted) {
-        let about = devices::seats(gpus, 2, &options).map(|found| found.about);
+        let about = devices::contexts(gpus, 2, &options).map(|found| found.about);
         look(&format!("--gpus {gpus}"), gpus == 2 && args.device.gpus.is_none(), about);
     }
     if gpus.is_ok() && count < wanted {

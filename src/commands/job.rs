@@ -15,7 +15,7 @@ use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use alexnet_split::run::reader::Run;
 use serde::{Deserialize, Serialize};
 
-use super::place;
+use super::device_flags;
 use crate::cli::TrainArgs;
 
 /// Checkpoints that are kept, besides the best.
@@ -33,7 +33,7 @@ pub struct Job {
     pub histograms: bool,
 }
 
-/// Where a run begins.
+/// The start of a run.
 #[derive(Serialize, Deserialize)]
 pub enum Start {
     /// It is a new one.
@@ -75,7 +75,7 @@ impl Drop for NewFolder {
     }
 }
 
-/// What the flags ask for, in a directory that is this process' from now on.
+/// The job that the flags ask for, in a directory that this process has locked.
 pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let begun = args.out.as_deref().filter(|run| args.continues && dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
@@ -85,9 +85,9 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             if let Some(lr) = args.lr {
                 recipe = recipe.with(&format!("optimizer.lr={lr:?}"))?;
             }
-            (recipe, super::data_folder(&args.data))
+            (recipe, super::data_folder(&args.data)?)
         }
-        Some(path) if checkpoint::is_generation(path) => {
+        Some(path) if checkpoint::is_checkpoint(path) => {
             let run = checkpoint::run_of(path);
             return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
         }
@@ -103,7 +103,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let (epochs, on_bad_loss, precision) = (before.train.epochs, before.train.on_bad_loss, before.train.precision);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
-    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision).or(precision);
+    recipe.train.precision = device_flags::asked(&args.device).or(recipe.train.precision).or(precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
             // First: a process that trains there changes what there is to go on from.
@@ -119,7 +119,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     Ok((Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms }, hold))
 }
 
-/// Where a run that was begun goes on.
+/// The point at which an existing run continues.
 fn begun_at(run: &Path) -> Result<Start> {
     if !checkpoint::list(run)?.is_empty() {
         let (path, state) = checkpoint::find(run)?;
@@ -160,6 +160,7 @@ impl Job {
                     commit: commit(),
                     data: lasting_path(&self.data)?,
                     images: Some(data.train.len()),
+                    image: Some([data.train.channels, data.train.height, data.train.width]),
                     instructions: Some(instructions),
                     classes: data.classes.clone(),
                     keep: keep.map_or(DEFAULT_KEEP, NonZeroUsize::get),
@@ -192,7 +193,7 @@ impl Job {
 
 /// Fails where `--precision` asks for another arithmetic than `whose` recipe does.
 pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
-    match (recipe.train.precision, place::asked(&args.device)) {
+    match (recipe.train.precision, device_flags::asked(&args.device)) {
         (Some(before), Some(asked)) if before != asked => {
             let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
             Err(Error::recipe("--precision", problem))
@@ -214,7 +215,11 @@ fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
     // Runs of older versions do not say theirs.
     stored.train.precision = stored.train.precision.or(recipe.train.precision);
     if stored != *recipe {
-        let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
+        let other = stored.differences(recipe);
+        let problem = format!(
+            "holds a run of another recipe ({}); give the flags that it was started with, or choose another --out",
+            other.join(", ")
+        );
         return Err(Error::run(path, problem));
     }
     if stored == before { Ok(()) } else { dir::store_recipe(path, recipe) }

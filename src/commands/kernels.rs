@@ -58,7 +58,7 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
     Err(Error::gpu(GpuTrouble::NoCompiler, text))
 }
 
-/// What ptxas says of one kernel.
+/// The facts that ptxas prints about one kernel.
 #[derive(Debug, Default, PartialEq)]
 struct Facts {
     kernel: String,

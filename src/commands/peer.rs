@@ -9,7 +9,7 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split_cpu::simd::Level;
 use serde_json::Value;
 
-/// What holds PyTorch's own kernels, oneDNN's and MKL's to AVX2 where this program is.
+/// The variables that limit PyTorch's own kernels, oneDNN's and MKL's to AVX2, where this program is limited to it.
 const HELD_TO_AVX2: [(&str, &str); 3] =
     [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")];
 
@@ -99,7 +99,7 @@ impl Drop for Peer {
     }
 }
 
-/// Where the script is: in a checkout one works in, beside an installed program, or where this one was built.
+/// The path of the script: in the working directory, beside the program, or in the sources that it was built from.
 fn peer_script() -> Result<PathBuf> {
     const SCRIPT: &str = "scripts/bench_pytorch.py";
     let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));

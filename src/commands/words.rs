@@ -7,14 +7,14 @@ use alexnet_split::config::OptimizerKind;
 use alexnet_split::error::Result;
 use alexnet_split::net::plan::Param;
 use alexnet_split::net::spec::Net;
-use alexnet_split::show::progress::{Progress, Work};
+use alexnet_split::show::progress::{TrainProgress, Work};
 use alexnet_split::text::{grouped, quoted};
 use alexnet_split::train::session::Session;
 use serde_json::json;
 
 use super::job::{Job, Start};
 
-/// What `session` has to do.
+/// The work of `session`.
 pub fn work<B: Backend>(session: &Session<B>) -> Work {
     Work {
         batch_size: session.recipe().train.batch_size,
@@ -24,9 +24,9 @@ pub fn work<B: Backend>(session: &Session<B>) -> Work {
     }
 }
 
-/// What will be done with what, and where it goes; a line of JSON on request.
+/// Prints what will be done, with which data, and in which directory; as a line of JSON on request.
 pub fn before<B: Backend>(
-    progress: &Progress,
+    progress: &TrainProgress,
     job: &Job,
     session: &mut Session<B>,
     device: &str,
@@ -78,8 +78,8 @@ pub fn before<B: Backend>(
     Ok(())
 }
 
-/// What came of it, and the commands for what a person may want next.
-pub fn after<B: Backend>(progress: &Progress, run: &Path, session: &Session<B>) {
+/// Prints the outcome, and the commands that a person may want next.
+pub fn after<B: Backend>(progress: &TrainProgress, run: &Path, session: &Session<B>) {
     if let Some(outcome) = progress.outcome() {
         progress.say(&format!("done     {outcome}"));
     }

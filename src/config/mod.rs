@@ -4,6 +4,9 @@ mod check;
 mod named;
 mod schedule;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::de::IntoDeserializer;
@@ -70,14 +73,14 @@ pub struct TrainRecipe {
     pub dropout: DropoutScaling,
     /// `shuffled` or `fixed`: the order of the images.
     #[serde(default)]
-    pub order: Order,
+    pub order: ImageOrder,
     /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
     pub checkpoint_steps: u64,
     /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, too large, or jumps.
     #[serde(default)]
     pub on_bad_loss: OnBadLoss,
-    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump,
-    /// once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
+    /// The factor over the mean of recent losses (or over the loss of chance, if that is more) from which a loss is a
+    /// jump, once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
     #[serde(default = "default_loss_spike")]
     pub loss_spike: f64,
 }
@@ -149,7 +152,7 @@ pub enum OptimizerKind {
 /// The order of the training images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum ImageOrder {
     /// Drawn anew for every epoch.
     #[default]
     Shuffled,
@@ -191,7 +194,7 @@ impl Recipe {
     }
 
     fn load_in(path: &Path, bases: usize) -> Result<Recipe> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let recipe = Recipe::from_text(&text, &path.display().to_string(), folder, bases)?;
         // What no image could be run through is told with the file's name.
@@ -261,11 +264,22 @@ impl Recipe {
     }
 
     fn from_table(table: toml::Table, key: &str) -> Result<Recipe> {
-        let recipe: Recipe = table.try_into().map_err(|error: toml::de::Error| {
-            Error::recipe(key, error.message().replace('\n', " ").trim().to_owned())
+        let recipe: Recipe = serde_path_to_error::deserialize(table).map_err(|error| {
+            let (at, problem) = (error.path().to_string(), error.inner().message().replace('\n', " "));
+            let at = if at == key || at == "." { String::new() } else { format!("{at}: ") };
+            Error::recipe(key, format!("{at}{}", problem.trim()))
         })?;
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// The values that `other` has otherwise, as `key is this, not that`.
+    pub fn differences(&self, other: &Recipe) -> Vec<String> {
+        let [ours, theirs] = [self, other].map(|recipe| flattened(&recipe.to_table()));
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let told = |value: Option<&String>| value.map_or("not given".to_owned(), |value| value.replace('\n', " "));
+        let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+        differ.map(|key| format!("{key} is {}, not {}", told(ours.get(key)), told(theirs.get(key)))).collect()
     }
 
     fn momentum(&self) -> f32 {
@@ -300,6 +314,19 @@ impl Recipe {
     }
 }
 
+/// A recipe's text, of a file or a pipe.
+///
+/// Fails where it has no end in sight.
+fn read_text(path: &Path) -> Result<String> {
+    const MOST_BYTES: u64 = 1 << 20;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
+    match read.map_err(Error::io("read", path))? as u64 {
+        ..=MOST_BYTES => Ok(text),
+        _ => Err(Error::recipe(path.display().to_string(), format!("more than {MOST_BYTES} bytes are no recipe"))),
+    }
+}
+
 fn overlay(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
@@ -309,6 +336,22 @@ fn overlay(base: &mut toml::Table, over: toml::Table) {
             }
         }
     }
+}
+
+/// A table's values by dotted key.
+pub fn flattened(table: &toml::Table) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(table) => {
+                values.extend(flattened(table).into_iter().map(|(below, value)| (format!("{key}.{below}"), value)));
+            }
+            // In f32, which all of a recipe's are: 0.01 is no 0.009999999776482582.
+            toml::Value::Float(value) => drop(values.insert(key.clone(), (*value as f32).to_string())),
+            value => drop(values.insert(key.clone(), value.to_string())),
+        }
+    }
+    values
 }
 
 fn known_keys(table: &toml::Table) -> String {

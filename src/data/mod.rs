@@ -1,17 +1,15 @@
 //! Images in, batches out: small sets in memory, prepared ones on disk.
 
-pub mod bitmap;
-pub mod caught;
 pub mod cifar;
 pub mod colours;
-pub mod decode;
-pub mod formats;
 pub mod idx;
 pub mod input;
 pub mod loader;
 pub mod prepare;
 pub mod shards;
 pub mod sources;
+
+pub use alexnet_split_images::{bitmap, caught, decode, formats, signature};
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -185,6 +183,12 @@ impl DataSet {
             return Err(Error::data(folder, problem));
         }
         Ok(DataSet { train, test, classes, prepared: None })
+    }
+
+    /// A set that has no images, only their shape (C H W) and the classes' names: for a network that is to look at files.
+    pub fn without_images(shape: [usize; 3], classes: Vec<String>) -> DataSet {
+        let [train, test] = [(); 2].map(|()| ImageSet::in_memory(shape, Vec::new(), Vec::new()));
+        DataSet { train, test, classes, prepared: None }
     }
 
     fn load_prepared(folder: &Path) -> Result<DataSet> {

@@ -17,7 +17,7 @@ pub enum Operation {
     Create,
     /// Bytes are written.
     Write,
-    /// What was written is made durable.
+    /// Written data is made durable.
     Flush,
     /// A name changes.
     Rename,
@@ -25,8 +25,8 @@ pub enum Operation {
     Remove,
 }
 
-/// A file being written, in large pieces.
-pub struct Draft {
+/// A writer of a file in large pieces, flushed to disk at the end.
+pub struct FileWriter {
     file: File,
     path: PathBuf,
     waiting: Vec<u8>,
@@ -35,11 +35,11 @@ pub struct Draft {
 /// Fewer bytes wait for more.
 const PIECE_BYTES: usize = 1 << 20;
 
-impl Draft {
+impl FileWriter {
     /// Makes an empty file, or empties the one that is there.
-    pub fn create(path: &Path) -> Result<Draft> {
+    pub fn create(path: &Path) -> Result<FileWriter> {
         let created = faults::before(Operation::Create).and_then(|_| File::create(path));
-        Ok(Draft { file: created.map_err(Error::io("create", path))?, path: path.to_owned(), waiting: Vec::new() })
+        Ok(FileWriter { file: created.map_err(Error::io("create", path))?, path: path.to_owned(), waiting: Vec::new() })
     }
 
     /// Adds bytes.
@@ -78,7 +78,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
-    let written = Draft::create(&temporary).and_then(|mut draft| draft.write(bytes).and_then(|()| draft.finish()));
+    let written =
+        FileWriter::create(&temporary).and_then(|mut writer| writer.write(bytes).and_then(|()| writer.finish()));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
@@ -107,6 +108,17 @@ pub fn append_line(file: &mut File, path: &Path, line: &str) -> Result<()> {
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     faults::before(Operation::Rename).and_then(|_| std::fs::rename(from, to)).map_err(Error::io("rename to", to))?;
     sync_parent(to)
+}
+
+/// Environment variable: the folder of what can be made again.
+pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+
+/// The folder of what can be made again: that of [`CACHE`], else the user's; `None` where there is neither.
+pub fn cache_folder() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable(CACHE)
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
 }
 
 /// Makes the names in a folder durable.

@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, GpuTrouble, Result};
 
-/// How long a process waits for the other one's answer: longer than any checkpoint takes to write.
+/// The longest wait for the other process' answer: longer than any checkpoint takes to write.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Both processes must be the same program.
 const HELLO: &str = concat!("alexnet-split ", env!("CARGO_PKG_VERSION"));
 
-/// Which process this is, as launchers tell it in the environment: torchrun's and mpirun-like scripts' `RANK`,
+/// This process' place among all, from the environment: the variables of torchrun and of scripts like mpirun, `RANK`,
 /// `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, `LOCAL_RANK`, or those that Slurm's srun sets for each of its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
@@ -24,7 +24,7 @@ pub struct World {
     pub rank: usize,
     /// Number of the process on its machine, which chooses its GPU.
     pub local_rank: Option<usize>,
-    /// Where process 0 listens.
+    /// The address that process 0 listens on.
     pub address: String,
 }
 
@@ -37,17 +37,20 @@ impl World {
         let number = |names: [&str; 2]| {
             first(names).map(|(name, text)| text.trim().parse::<usize>().map_err(|_| wrong(&name, &text))).transpose()
         };
-        let size = number(["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])?.unwrap_or(1);
+        let (size_name, rank_name) = (["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"], ["RANK", "SLURM_PROCID"]);
+        let size = number(size_name)?.unwrap_or(1);
         if size == 1 {
             return Ok(None);
         }
+        let name_of = |names| first(names).map(|(name, _)| name).unwrap_or_default();
         if size != 2 {
-            let text = format!("WORLD_SIZE is {size}: the network has two streams, so start two processes");
+            let text = format!("{} is {size}: the network has two streams, so start two processes", name_of(size_name));
             return Err(Error::gpu(GpuTrouble::Process, text));
         }
-        let rank = number(["RANK", "SLURM_PROCID"])?.ok_or_else(|| missing("RANK (0 or 1)"))?;
+        let rank = number(rank_name)?.ok_or_else(|| missing("RANK (0 or 1)"))?;
         if rank > 1 {
-            return Err(wrong("RANK", &rank.to_string()));
+            let text = format!("{} is {rank}: two processes are 0 and 1", name_of(rank_name));
+            return Err(Error::gpu(GpuTrouble::Process, text));
         }
         let host = get("MASTER_ADDR").or_else(|| get("SLURM_STEP_NODELIST").map(|list| first_host(&list)));
         let host = host.ok_or_else(|| missing("MASTER_ADDR (the machine of process 0)"))?;
@@ -111,7 +114,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Which process this is.
+    /// The number of this process.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -123,8 +126,8 @@ impl Link {
         serde_json::from_slice(&answer).map_err(|error| self.ended(error))
     }
 
-    /// What process 0 says: it gives `Some`, the other one is told.
-    pub fn told<T: Serialize + DeserializeOwned>(&mut self, ours: Option<T>) -> Result<T> {
+    /// Sends a value from process 0, which gives `Some`, to the other one, which gives `None`; both return it.
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&mut self, ours: Option<T>) -> Result<T> {
         match ours {
             Some(value) => {
                 self.send(&serde_json::to_vec(&value).unwrap_or_default())?;

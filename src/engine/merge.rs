@@ -38,7 +38,7 @@ pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<Merged> {
             let (own, theirs, bias) =
                 (read(params.own)?, params.theirs.map(&mut read).transpose()?, read(params.bias)?);
             let halved = plans.len() == 2 && !plan.layers[index].reads_image();
-            parts.push(Part { stream, op: plan.layers[index].op, halved, own, theirs, bias });
+            parts.push(StreamPart { stream, op: plan.layers[index].op, halved, own, theirs, bias });
         }
         if !parts.is_empty() {
             merged.insert(format!("{name}.weight"), merge_weight(&parts));
@@ -117,7 +117,7 @@ pub fn take_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
 /// The weights of convolutions that read only their own stream.
 fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut MergedTensor)) {
     for layer in &plans[0].layers {
-        let grouped = matches!(layer.op, Op::Conv(_)) && layer.crossing.is_none() && !layer.reads_image();
+        let grouped = matches!(layer.op, Op::Conv(_)) && layer.exchange_point.is_none() && !layer.reads_image();
         if let (true, Some(tensor)) = (grouped && plans.len() == 2, merged.get_mut(&format!("{}.weight", layer.name))) {
             change(tensor);
         }
@@ -125,7 +125,7 @@ fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut Me
 }
 
 /// One stream's part of a layer.
-struct Part {
+struct StreamPart {
     stream: usize,
     op: Op,
     /// Whether its inputs are one stream's; the image is whole in both.
@@ -135,7 +135,7 @@ struct Part {
     bias: Vec<f32>,
 }
 
-fn merge_weight(parts: &[Part]) -> MergedTensor {
+fn merge_weight(parts: &[StreamPart]) -> MergedTensor {
     let outputs = parts.iter().map(|part| part.bias.len()).sum();
     let both = parts[0].theirs.is_some();
     let mut values = Vec::new();

@@ -2,7 +2,7 @@
 
 pub mod devices;
 pub mod extremes;
-pub mod filters;
+pub mod first_layer;
 pub mod link;
 pub mod merge;
 pub mod pair;

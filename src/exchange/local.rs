@@ -16,11 +16,12 @@ pub struct LocalExchange {
     from: Receiver<Parcel>,
     /// Buffers that came with earlier swaps.
     spare: Vec<Vec<f32>>,
-    /// When the swap under way was started.
+    /// The start of the swap in flight.
     started: Instant,
 }
 
-/// What goes over: the values (none where nothing is given, but the buffer travels all the same), and what for.
+/// A message with values for a swap. Where a stream gives nothing it has no values, but the buffer is sent back all the
+/// same.
 struct Parcel {
     swap: Swap,
     values: Vec<f32>,

@@ -1,4 +1,4 @@
-//! What carries activations and gradients between the two streams. One verb: swap.
+//! The exchange: it carries activations and gradients between the two streams. Its one operation is a swap.
 
 pub mod copies;
 pub mod local;
@@ -9,7 +9,8 @@ use crate::backend::Backend;
 use crate::error::Result;
 use crate::net::swap::Swap;
 
-/// When a swap's values were on their way, from the call to start it until the other stream's had come.
+/// The time in which a swap's values were in flight: from the call that starts it until the other stream's have
+/// arrived.
 pub type Transfer<B> = (<B as Backend>::Mark, <B as Backend>::Mark);
 
 /// One stream's end of the connection.

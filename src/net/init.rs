@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::net::plan::{Param, ParamKind};
 use crate::rng::{Philox, Purpose};
 
-/// How weights start.
+/// The initialization of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightInit {
@@ -20,7 +20,7 @@ pub enum WeightInit {
     PyTorch,
 }
 
-/// How biases start.
+/// The initialization of biases.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BiasInit {

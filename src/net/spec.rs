@@ -19,7 +19,7 @@ pub enum Reads {
     Both,
 }
 
-/// Where the last layer's units live.
+/// The streams that have the last layer's units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
@@ -88,7 +88,7 @@ pub struct Dense {
     pub bias: f32,
     /// As [`Conv::std`].
     pub std: Option<f32>,
-    /// Where its units live.
+    /// The streams that have its units.
     pub placement: Placement,
 }
 
@@ -175,7 +175,7 @@ pub struct NetOptions {
     /// `relu` or `tanh` (paper 3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Where fc8 lives: `split` or `stream0`.
+    /// The streams that have fc8's units: `split` or `stream0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fc8: Option<Placement>,
 }

@@ -15,10 +15,10 @@
 use super::files;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::Recipe;
 use crate::data::DataSet;
@@ -26,16 +26,17 @@ use crate::data::bitmap::Bitmap;
 use crate::disk::{self, append_line, read_if_there, write_whole};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
+use crate::run::rows::{Event, Row, unix_s};
 use crate::run::tensorboard::EventFile;
 
 /// Steps that TensorBoard is shown, at most.
 const SHOWN_STEPS: u64 = 10_000;
 
-/// How long a lock is waited for: `runs` and `report` hold it for a moment to see whether somebody else does.
+/// The longest wait for a lock: `runs` and `report` hold it for a moment to see whether a process trains.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The start of a run, besides its recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Version of this program.
     pub version: String,
@@ -47,6 +48,9 @@ pub struct RunInfo {
     /// Training images in it; unknown of runs of older versions.
     #[serde(default)]
     pub images: Option<usize>,
+    /// Channels, height, width of the images; unknown of runs of older versions.
+    #[serde(default)]
+    pub image: Option<[usize; 3]>,
     /// The instructions that it was begun with, see [`Backend::instructions`](crate::backend::Backend::instructions);
     /// unknown of runs of older versions.
     #[serde(default)]
@@ -215,7 +219,7 @@ impl RunDir {
         RunDir { path: path.to_owned(), files: None }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -229,23 +233,19 @@ impl RunDir {
     }
 
     /// Adds a line to the metrics.
-    pub fn log(&mut self, row: &Value) -> Result<()> {
+    pub fn log(&mut self, row: &Row) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        if row["kind"] != "step" || row["step"].as_u64().is_some_and(|step| step.is_multiple_of(files.every)) {
+        if !matches!(row, Row::Step(row) if !row.step.is_multiple_of(files.every)) {
             files.events.log(row)?;
         }
-        append_line(&mut files.metrics, &self.path.join(files::METRICS), &row.to_string())
+        append(&mut files.metrics, &self.path.join(files::METRICS), row)
     }
 
-    /// Adds a line to the journal: what happened, and more about it.
-    pub fn journal(&mut self, kind: &str, more: &Value) -> Result<()> {
+    /// Adds a line to the journal.
+    pub fn journal(&mut self, event: &Event) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
         files.events.flush()?;
-        let mut row = json!({"kind": kind, "unix_s": unix_s()});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            row[key] = value.clone();
-        }
-        append_line(&mut files.journal, &self.path.join(files::JOURNAL), &row.to_string())
+        append(&mut files.journal, &self.path.join(files::JOURNAL), event)
     }
 
     /// Keeps a picture of the first layer's kernels.
@@ -276,8 +276,9 @@ impl RunDir {
     }
 }
 
-fn unix_s() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64())
+fn append(file: &mut File, path: &Path, row: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(row).map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
+    append_line(file, path, &line)
 }
 
 /// Whether a folder holds a run, or what is left of one.

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// All bars of the program; hidden where standard error is not a terminal.
 pub static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Where lines are kept, and warnings that nobody has taken yet.
+/// The file that lines are copied to, and the warnings that nobody has taken yet.
 static KEPT: Mutex<(Option<File>, Vec<String>)> = Mutex::new((None, Vec::new()));
 
 /// Starts logging to standard error: warnings; with `verbose` 1 steps, evaluations and checkpoints with their times;

@@ -11,7 +11,7 @@ use super::logs::{self, BARS};
 use super::trace;
 use crate::engine::timeline::Timeline;
 use crate::text::loss_text;
-use crate::train::session::{EvalReport, Observer, StepReport};
+use crate::train::session::{EvalReport, StepReport, TrainObserver};
 
 /// Steps that the shown loss, accuracy and speed are averaged over, about.
 const MEMORY: f64 = 20.;
@@ -41,8 +41,8 @@ pub struct Work {
     pub classes: usize,
 }
 
-/// Shows a run.
-pub struct Progress {
+/// The display of a training run.
+pub struct TrainProgress {
     json: bool,
     /// `None` where standard error is no terminal.
     bar: Option<ProgressBar>,
@@ -55,7 +55,7 @@ pub struct Progress {
     epochs: u64,
     last_step: Instant,
     last_line: Instant,
-    /// When the newest result, and the newest word of a checkpoint, were shown.
+    /// The times at which the newest result and the newest line about a checkpoint were shown.
     last_result: Option<Instant>,
     last_saved: Option<Instant>,
     loss: Average,
@@ -100,16 +100,16 @@ fn time_text(seconds: f64) -> String {
     }
 }
 
-impl Progress {
+impl TrainProgress {
     /// For a run that does this.
-    pub fn new(json: bool, work: Work) -> Progress {
+    pub fn new(json: bool, work: Work) -> TrainProgress {
         let bar = (!json && std::io::stderr().is_terminal()).then(|| BARS.add(ProgressBar::no_length()));
         if let Some(bar) = &bar {
             let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} steps, {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         }
         let now = Instant::now();
-        Progress {
+        TrainProgress {
             json,
             bar,
             work,
@@ -141,7 +141,7 @@ impl Progress {
         self.step >= self.total
     }
 
-    /// What came of the run, for its last lines; `None` where it had nothing to do.
+    /// The outcome of the run, for its last lines; `None` where it had nothing to do.
     pub fn outcome(&self) -> Option<String> {
         let steps = self.step - self.first_step;
         let result = self.heldout_accuracy.map_or(String::new(), |accuracy| {
@@ -189,7 +189,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl TrainObserver for TrainProgress {
     fn observed(&mut self, began: Instant, timeline: &Timeline) {
         trace::add_step(began, timeline);
     }
@@ -224,8 +224,7 @@ impl Observer for Progress {
             self.step_s.add(report.time.as_secs_f64());
         }
         if self.json {
-            let row = json!({"kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(), "lr": report.lr, "images_per_s": speed});
-            crate::outln!("{row}");
+            crate::outln!("{}", json!(report.row()));
         }
         if since == TELL_TIME_AFTER && report.step < self.total {
             self.tell_time(report.step);
@@ -270,8 +269,7 @@ impl Observer for Progress {
         self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
         self.heldout_accuracy = Some(1. - result.top1_error());
         if self.json {
-            let row = json!({"kind": "eval", "step": report.step, "epoch": report.epoch, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()});
-            crate::outln!("{row}");
+            crate::outln!("{}", json!(report.row()));
             return;
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));

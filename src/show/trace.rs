@@ -112,7 +112,7 @@ pub fn is_on() -> bool {
     current().is_some()
 }
 
-/// What the streams did in a step that began at `began`.
+/// Adds the streams' events in a step that began at `began`.
 pub fn add_step(began: Instant, timeline: &Timeline) {
     let mut current = current();
     let Some(trace) = current.as_mut() else { return };
@@ -206,7 +206,7 @@ pub fn shows(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && SHOWN.contains(&metadata.name())
 }
 
-/// When a span began, and its name with the step that it is for.
+/// The start of a span, and its name with its step.
 struct Began(Instant, String);
 
 /// Finds a span's step.

@@ -11,13 +11,14 @@ use crate::config::{OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::disk::{self, faults};
 use crate::error::{Error, Result};
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
+use crate::run::rows::{Row, Skipped};
 use crate::text::loss_text;
 
 /// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
 const MOST_IN_A_ROW: u32 = 10;
 
-/// How much the newest step counts in the mean of losses.
+/// The weight of the newest step in the mean of losses.
 const NEWEST: f64 = 0.05;
 
 /// Losses that must be in the mean before a loss can be a jump: Adam's first steps take the loss to several times chance
@@ -33,8 +34,8 @@ pub fn is_lost(recipe: &Recipe, loss: f64) -> bool {
     !loss.is_finite() || (recipe.train.loss_spike > 0. && loss > LOST)
 }
 
-/// Why `loss` is bad, if it is; `state` is that before the step.
-pub fn why(recipe: &Recipe, state: &State, classes: usize, loss: f64) -> Option<String> {
+/// The reason why `loss` is bad, if it is; `state` is the one before the step.
+pub fn why(recipe: &Recipe, state: &TrainState, classes: usize, loss: f64) -> Option<String> {
     if is_lost(recipe, loss) {
         return Some(format!("the loss is {}", loss_text(loss)));
     }
@@ -97,11 +98,12 @@ impl<B: Backend> Session<B> {
         to.settle()?;
         let run = to.run.path();
         let at = (self.state.step, self.state.went_back_to);
-        let good = self.pair.told(|| {
+        let good = self.pair.broadcast(|| {
             let states = checkpoint::states(run)?;
             // No good step was made from it.
-            let doubtful = |state: &State| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
-            let newest = states.last().map(|(generation, _)| generation.path.display());
+            let doubtful =
+                |state: &TrainState| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
+            let newest = states.last().map(|(checkpoint, _)| checkpoint.path.display());
             let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
             Ok(match (newest, good) {
                 (None, _) => "no checkpoint had been written yet".into(),
@@ -116,7 +118,7 @@ impl<B: Backend> Session<B> {
     /// Goes back to the newest checkpoint that is older than `before`, or to the oldest one; returns its step.
     fn roll_back(&mut self, before: Option<u64>, to: &mut Outputs) -> Result<u64> {
         to.settle()?;
-        let (checkpoint, state) = self.pair.told(|| checkpoint::find_to_go_back(to.run.path(), before))?;
+        let (checkpoint, state) = self.pair.broadcast(|| checkpoint::find_to_go_back(to.run.path(), before))?;
         let bad_in_a_row = self.state.bad_in_a_row;
         self.restore(&checkpoint)?;
         (self.state.bad_in_a_row, self.state.went_back_to) = (bad_in_a_row, Some(state.step));
@@ -131,8 +133,7 @@ impl<B: Backend> Session<B> {
         self.state.step = step;
         let back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
         let why = if back { format!("{why}; back to the weights of step {from}") } else { why.to_owned() };
-        let shown = if loss.is_finite() { json!(loss) } else { json!(loss.to_string()) };
-        to.run.log(&json!({"kind": "skipped", "step": step, "steps": left_out, "loss": shown, "why": why}))?;
+        to.run.log(&Row::Skipped(Skipped { step, steps: left_out, loss, why: why.clone() }))?;
         to.observer.left_out(step, &why);
         Ok(())
     }
@@ -171,11 +172,11 @@ mod tests {
     #[test]
     fn what_is_not_finite_or_jumps_is_bad_and_noise_is_not() {
         let recipe = Recipe::find("quick").unwrap();
-        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| State {
+        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| TrainState {
             step: steps,
             skipped_steps,
             loss_mean,
-            ..State::new(2, Schedule::new(0.1))
+            ..TrainState::new(2, Schedule::new(0.1))
         };
         let bad = |mean, loss| why(&recipe, &after(100, 0, Some(mean)), 10, loss).is_some();
         assert!(bad(1., f64::NAN) && bad(1., f64::INFINITY));

@@ -46,7 +46,7 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
 fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
     let streams = plans.len();
     let rows = plans[0].layers.iter().filter_map(|layer| {
-        let groups = if layer.crossing.is_some() || layer.reads_image() { 1 } else { streams };
+        let groups = if layer.exchange_point.is_some() || layer.reads_image() { 1 } else { streams };
         Some(match layer.op {
             Op::Conv(s) => {
                 // Zeros that the last window reads beyond the image, besides the padding.

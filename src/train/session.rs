@@ -10,12 +10,13 @@ use crate::config::{Recipe, ScheduleKind};
 use crate::data::DataSet;
 use crate::data::input::Preprocessor;
 use crate::engine::link::Link;
-use crate::engine::pair::{BatchResult, Pair, Seat};
+use crate::engine::pair::{BatchResult, Pair, StreamContext};
 use crate::engine::timeline::Timeline;
 use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
 use crate::net::spec::Net;
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
+use crate::run::rows::{self, Row};
 use crate::run::schedule::Schedule;
 
 /// One step, for whoever shows it.
@@ -35,6 +36,22 @@ pub struct StepReport {
     pub waited: Duration,
 }
 
+impl StepReport {
+    /// Its line of the metrics.
+    pub fn row(&self) -> Row {
+        Row::Step(rows::Step {
+            step: self.step,
+            epoch: self.epoch,
+            loss: self.result.loss(),
+            top1_error: self.result.top1_error(),
+            // The number that prints as the f32 does.
+            lr: self.lr.to_string().parse().unwrap_or(f64::from(self.lr)),
+            images_per_s: self.result.images as f64 / self.time.as_secs_f64(),
+            loader_wait_ms: self.waited.as_secs_f64() * 1e3,
+        })
+    }
+}
+
 /// One evaluation of the held-out images.
 #[derive(Clone, Debug)]
 pub struct EvalReport {
@@ -46,8 +63,21 @@ pub struct EvalReport {
     pub result: BatchResult,
 }
 
-/// Who watches a run.
-pub trait Observer {
+impl EvalReport {
+    /// Its line of the metrics.
+    pub fn row(&self) -> Row {
+        Row::Eval(rows::Eval {
+            step: self.step,
+            epoch: self.epoch,
+            loss: self.result.loss(),
+            top1_error: self.result.top1_error(),
+            top5_error: self.result.top5_error(),
+        })
+    }
+}
+
+/// A watcher of training, such as the display of its progress.
+pub trait TrainObserver {
     /// Training begins or goes on at `step` of `total`.
     fn started(&mut self, _step: u64, _total: u64, _epochs: u64) {}
     /// A step is done.
@@ -64,7 +94,7 @@ pub trait Observer {
     fn left_out(&mut self, _step: u64, _why: &str) {}
     /// A checkpoint is on disk.
     fn saved(&mut self, _path: &Path) {}
-    /// What the streams did in the newest step, which began at `_began`.
+    /// The timeline of the newest step, which began at `_began`.
     fn observed(&mut self, _began: Instant, _timeline: &Timeline) {}
     /// Warnings that were shown since the last call, for the run's journal.
     fn take_warnings(&mut self) -> Vec<String> {
@@ -73,7 +103,7 @@ pub trait Observer {
 }
 
 /// Nobody watches.
-impl Observer for () {}
+impl TrainObserver for () {}
 
 /// See the module.
 pub struct Session<B: Backend> {
@@ -81,8 +111,8 @@ pub struct Session<B: Backend> {
     pub(super) data: Arc<DataSet>,
     pub(super) input: Arc<Preprocessor>,
     pub(super) pair: Pair<B>,
-    /// Where training stands; its files are of no meaning here.
-    pub(super) state: State,
+    /// The state of training; its `files` are not used here.
+    pub(super) state: TrainState,
     pub(super) stop: Stop,
     /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
     pub(super) waited: Option<(Duration, u32)>,
@@ -115,16 +145,16 @@ pub fn resolve(mut recipe: Recipe, data: &DataSet) -> Result<Recipe> {
 }
 
 impl<B: Backend> Session<B> {
-    /// A new network on the seats that `pair` makes for it; `recipe` must be resolved.
-    pub fn new(recipe: Recipe, data: DataSet, seats: Vec<Seat<B>>, link: Option<Link>) -> Result<Self> {
+    /// A new network on the streams' `contexts`; `recipe` must be resolved.
+    pub fn new(recipe: Recipe, data: DataSet, contexts: Vec<StreamContext<B>>, link: Option<Link>) -> Result<Self> {
         let net = Net::from_options(&recipe.net)?;
         let input = Preprocessor::new(&recipe.input, net.image, &data)?;
         let input = Arc::new(input.with_colour_noise_epochs(recipe.schedule.colour_noise_epochs()));
         let states = recipe.state_names().len();
-        let mut pair = Pair::new(&net, seats, link, recipe.train.batch_size, states, recipe.train.dropout)?;
+        let mut pair = Pair::new(&net, contexts, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        let state = State::new(net.streams, Schedule::new(recipe.optimizer.lr));
+        let state = TrainState::new(net.streams, Schedule::new(recipe.optimizer.lr));
         Ok(Session {
             recipe,
             data: Arc::new(data),
@@ -139,7 +169,7 @@ impl<B: Backend> Session<B> {
 
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
     pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
-        let state = self.pair.told(|| checkpoint::load_state(checkpoint))?;
+        let state = self.pair.broadcast(|| checkpoint::load_state(checkpoint))?;
         let mean = checkpoint::load(checkpoint, &state, &mut self.pair, self.recipe.state_names())?;
         if mean.len() != self.input.mean().len() {
             let problem =
@@ -151,7 +181,7 @@ impl<B: Backend> Session<B> {
         self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
         self.pair.set_input(self.input.shape(), self.input.mean())?;
         let saved = if state.on_signal { state.saved } else { Some(state.step) };
-        self.state = State { on_signal: false, saved, ..state };
+        self.state = TrainState { on_signal: false, saved, ..state };
         Ok(())
     }
 
@@ -163,7 +193,7 @@ impl<B: Backend> Session<B> {
         let mut restored = self.restore(checkpoint);
         let mut tried = checkpoint.to_owned();
         for _ in 0..PATIENCE {
-            if restored.is_ok() || checkpoint::is_generation(&tried) {
+            if restored.is_ok() || checkpoint::is_checkpoint(&tried) {
                 break;
             }
             tried = checkpoint::find(path)?.0;

@@ -1,29 +1,27 @@
 //! The training loop: batches in order, gradients, a look at the loss, update; evaluation and a checkpoint after every
 //! epoch.
 
-use crate::run::files;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::bad_loss;
-use super::session::{EvalReport, Observer, Session, StepReport};
+use super::session::{EvalReport, Session, StepReport, TrainObserver};
 use crate::backend::Backend;
-use crate::config::{OnBadLoss, Order as ImageOrder, Recipe};
+use crate::config::{ImageOrder, OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
-use crate::engine::filters::Kernels;
+use crate::engine::first_layer::FirstLayerFilters;
 use crate::engine::pair::BatchResult;
 use crate::engine::stream::Tensor;
 use crate::engine::timeline::Timeline;
-use crate::engine::times;
 use crate::error::{Error, NO_SPACE, Result, Signal};
 use crate::net::plan::Param;
 use crate::rng::{Philox, Purpose};
 use crate::run::checkpoint::{self, Writer};
 use crate::run::dir::RunDir;
+use crate::run::files;
+use crate::run::rows::{Event, Filters, Row, Times, unix_s};
 
 /// Looks at the streams' times, and at the filters, that a run takes in all, about.
 const OBSERVATIONS: u64 = 50;
@@ -45,15 +43,15 @@ pub struct TrainOptions {
     pub histograms: bool,
 }
 
-/// Where a run's results go.
+/// The outputs of a run.
 pub(super) struct Outputs<'a> {
     pub run: &'a mut RunDir,
     pub writer: Writer,
     pub histograms: bool,
-    pub observer: &'a mut dyn Observer,
+    pub observer: &'a mut dyn TrainObserver,
 }
 
-/// What came of a step.
+/// The result of a step.
 enum Stepped {
     Done(StepReport),
     /// The loss is none to learn from; the update was not made.
@@ -69,7 +67,7 @@ impl<B: Backend> Session<B> {
     ///
     /// Fails with [`Error::Diverged`] before the update where the loss is none to learn from and the recipe says stop,
     /// and with [`Error::Interrupted`], all saved, where it is told to end.
-    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn Observer) -> Result<()> {
+    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn TrainObserver) -> Result<()> {
         let _span = tracing::info_span!("run", recipe = self.recipe.name).entered();
         let path = run.path().to_owned();
         if self.pair.leads() {
@@ -77,7 +75,7 @@ impl<B: Backend> Session<B> {
             checkpoint::check_space(
                 &path,
                 options.keep,
-                checkpoint::generation_bytes(self.pair.plans(), states, mean),
+                checkpoint::checkpoint_bytes(self.pair.plans(), states, mean),
             )?;
         }
         let writer = Writer::new(&path, options.keep);
@@ -125,12 +123,7 @@ impl<B: Backend> Session<B> {
             let (stepped, began) = self.train_step(&mut loader)?;
             match stepped {
                 Stepped::Done(report) => {
-                    to.run.log(&json!({
-                        "kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(),
-                        "top1_error": report.result.top1_error(), "lr": shortest(report.lr),
-                        "images_per_s": report.result.images as f64 / report.time.as_secs_f64(),
-                        "loader_wait_ms": report.waited.as_secs_f64() * 1e3,
-                    }))?;
+                    to.run.log(&report.row())?;
                     to.observer.stepped(&report);
                 }
                 Stepped::Bad { batch, loss, why } => {
@@ -242,11 +235,9 @@ impl<B: Backend> Session<B> {
         }
         let (step, per_epoch) = (self.state.step, self.steps_per_epoch());
         let (epoch, error) = (step.div_ceil(per_epoch), result.top1_error());
-        to.run.log(&json!({
-            "kind": "eval", "step": step, "epoch": epoch, "loss": result.loss(),
-            "top1_error": error, "top5_error": result.top5_error(),
-        }))?;
-        to.observer.evaluated(&EvalReport { step, epoch, result });
+        let report = EvalReport { step, epoch, result };
+        to.run.log(&report.row())?;
+        to.observer.evaluated(&report);
         self.state.evaluation_due = false;
         self.state.heldout_error = Some(error);
         let recipe = &self.recipe.schedule;
@@ -292,16 +283,18 @@ impl<B: Backend> Session<B> {
         to.observer.observed(began, &timeline);
         to.run.show(files::TIMELINE, &serde_json::to_vec(&timeline).unwrap_or_default())?;
         let times = self.pair.times()?;
-        if let Some(row) = times::row(self.state.step, &times, &self.observed) {
-            to.run.log(&row)?;
+        if let Some(row) = Times::between(self.state.step, &self.observed, &times) {
+            to.run.log(&Row::Times(row))?;
         }
         self.observed = times;
         // Networks whose kernels cannot be drawn train all the same.
-        if let Ok(Some(kernels)) = Kernels::of_pair(&mut self.pair) {
+        if let Ok(Some(kernels)) = FirstLayerFilters::of_pair(&mut self.pair) {
             if let Ok(picture) = kernels.picture(FILTER_SCALE) {
                 to.run.keep_picture(self.state.step, &picture)?;
             }
-            kernels.metrics(self.state.step).map_or(Ok(()), |row| to.run.log(&row))?;
+            if let Some(colours) = kernels.colours() {
+                to.run.log(&Row::Filters(Filters::of(self.state.step, &colours)))?;
+            }
         }
         if to.histograms {
             let streams = self.pair.read_params(&[Tensor::Value])?;
@@ -313,7 +306,7 @@ impl<B: Backend> Session<B> {
             }
         }
         for text in to.observer.take_warnings() {
-            to.run.journal("warning", &json!({"text": text}))?;
+            to.run.journal(&Event::warning(text))?;
         }
         Ok(())
     }
@@ -346,11 +339,6 @@ fn advise(error: Error, run: &Path) -> Error {
     Error::NoSpace { path: run.to_owned(), problem }
 }
 
-/// The number that prints as the f32 does.
-fn shortest(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
-}
-
 impl Outputs<'_> {
     /// Waits for the checkpoint that is being written.
     pub fn settle(&mut self) -> Result<()> {
@@ -360,7 +348,7 @@ impl Outputs<'_> {
     /// A checkpoint is on disk.
     pub fn saved(&mut self, path: PathBuf) -> Result<()> {
         self.observer.saved(&path);
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
-        self.run.journal("checkpoint", &json!({"step": step}))
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        self.run.journal(&Event::Checkpoint { unix_s: unix_s(), step: step.unwrap_or_default() })
     }
 }

@@ -144,7 +144,7 @@ pub fn output_within(command: &mut Command, patience: Duration) -> Output {
 }
 
 /// A checkpoint of the run `run`.
-pub fn generation(place: &Place, step: u32) -> PathBuf {
+pub fn checkpoint_folder(place: &Place, step: u32) -> PathBuf {
     place.path(&format!("run/checkpoints/step-{step:08}"))
 }
 

@@ -32,11 +32,11 @@ pub struct AugmentShape {
     pub size: usize,
     /// The bytes are the windows' alone, of the scaled image: H and W are the input's size.
     pub cropped: bool,
-    /// What differences from the mean are multiplied by.
+    /// The factor of differences from the mean.
     pub scale: f32,
 }
 
-/// Which part of a scaled image the network sees, and how it is changed.
+/// The part of a scaled image that the network sees, and its changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// Its first row.
@@ -141,7 +141,7 @@ impl SoftmaxShape {
     pub const STATS: usize = 3;
 }
 
-/// When dropout scales: the paper does it at test time, later practice in training.
+/// The pass in which dropout scales: the paper does it at test time, later practice in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DropoutScaling {
@@ -151,7 +151,7 @@ pub enum DropoutScaling {
     Train,
 }
 
-/// How dropout treats a batch.
+/// The dropout of a batch.
 ///
 /// The mask: unit u of sample i draws word u % 4 of the random block at counter (u / 4, i, step) and is kept where the
 /// word is below keep * 2^32.
@@ -159,12 +159,12 @@ pub enum DropoutScaling {
 pub struct DropoutDraw {
     /// In training, the generator keyed by seed, purpose and layer, and the step; `None` at test time.
     pub mask: Option<(Philox, u64)>,
-    /// Who scales.
+    /// The pass that scales.
     pub scaling: DropoutScaling,
 }
 
 impl DropoutDraw {
-    /// What kept units are multiplied by.
+    /// The factor of units that are kept.
     pub fn factor(&self, keep: f32) -> f32 {
         match (self.scaling, self.mask) {
             (DropoutScaling::Test, None) => keep,
@@ -217,15 +217,15 @@ impl Update {
     }
 }
 
-/// How matrix products are computed; everything else, and all that is stored, is fp32.
+/// The precision of matrix products. Everything else, and all that is stored, is fp32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Multiply-adds in fp32.
     #[default]
     Fp32 = 0,
-    /// Tensor cores: factors rounded to 10 bits of mantissa, sums in fp32.
+    /// Tensor cores: operands rounded to 10 bits of mantissa, sums in fp32.
     Tf32 = 1,
-    /// Tensor cores, or AVX512_BF16: factors rounded to 7 bits of mantissa, sums in fp32.
+    /// Tensor cores, or AVX512_BF16: operands rounded to 7 bits of mantissa, sums in fp32.
     Bf16 = 2,
 }

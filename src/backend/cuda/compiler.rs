@@ -11,10 +11,10 @@ use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 
 use super::libraries;
 use crate::backend::Precision;
+use crate::disk;
 use crate::error::{Error, GpuTrouble, Result};
 
-/// Environment variable: the folder of the cache.
-pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+pub use crate::disk::CACHE;
 
 /// Block tile of the matrix products: rows and columns of the result and depth of one step. The kernels are compiled
 /// with them (kernels/gemm.cuh) and the host computes grids from them.
@@ -33,9 +33,9 @@ pub const LRN_THREADS: u32 = 128;
 /// Threads a block of the kernels with a thread for each element, and of sums over one channel.
 pub const ELEMENT_THREADS: u32 = 256;
 
-/// A kernel file.
+/// A file of `kernels/`.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub struct KernelFile {
     /// `conv.cu`
     pub name: &'static str,
     /// CUDA C++.
@@ -43,16 +43,16 @@ pub struct Source {
 }
 
 macro_rules! sources {
-    ($($name:literal),*) => { [$(Source { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
+    ($($name:literal),*) => { [$(KernelFile { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
 }
 
 /// All kernels, a file an operation.
-pub const SOURCES: [Source; 8] =
+pub const SOURCES: [KernelFile; 8] =
     sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
-/// What they include.
-const HEADERS: [Source; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
+/// The headers that they include.
+const HEADERS: [KernelFile; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
 
-/// Which GPU code is made for: compute capability such as 9.0.
+/// The kind of GPU that code is made for: a compute capability such as 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// 9 of 9.0.
@@ -98,7 +98,7 @@ pub fn version() -> Result<(i32, i32)> {
 }
 
 /// The machine code of `source` for `target`, from the cache if it is there.
-pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> Result<Vec<u8>> {
+pub fn load_or_compile(source: KernelFile, target: Target, precision: Precision) -> Result<Vec<u8>> {
     let (major, minor) = version()?;
     let mut key = format!("NVRTC {major}.{minor}\n{}\n", options(target, precision).join(" "));
     for part in HEADERS.iter().chain([&source]) {
@@ -117,7 +117,7 @@ pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> 
 }
 
 /// Compiles `source`; with `verbose` the log lists registers, shared memory and spills of every kernel.
-pub fn compile(source: Source, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
+pub fn compile(source: KernelFile, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
     let nvrtc = libraries::nvrtc()?;
     let mut options = options(target, precision);
     if verbose {
@@ -199,13 +199,7 @@ pub fn keep_compiled_in(folder: &Path) {
 }
 
 fn cache_folder() -> Option<PathBuf> {
-    if let Some(folder) = OWN_CACHE.get() {
-        return Some(folder.clone());
-    }
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable(CACHE)
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
-        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
+    OWN_CACHE.get().cloned().or_else(disk::cache_folder)
 }
 
 fn hash(bytes: &[u8]) -> u64 {

@@ -215,7 +215,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Where it is on the device.
+    /// Its address on the device.
     pub fn address(&self) -> u64 {
         self.address
     }

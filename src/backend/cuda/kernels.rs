@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaFunction, CudaModule, DeviceRepr};
 use cudarc::nvrtc::Ptx;
 
-use super::compiler::{self, SOURCES, Source};
+use super::compiler::{self, KernelFile, SOURCES};
 use super::device::Gpu;
 use crate::backend::{self, Precision};
 use crate::error::Result;
@@ -19,7 +19,7 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            fn from(gpu: &Gpu, modules: &[(Source, Arc<CudaModule>)]) -> Result<Kernels> {
+            fn from(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)]) -> Result<Kernels> {
                 Ok(Kernels { $($($name: function(gpu, modules, $file, stringify!($name))?,)*)* })
             }
         }
@@ -51,7 +51,7 @@ impl Kernels {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        let load = |(source, code): (Source, Result<Vec<u8>>)| {
+        let load = |(source, code): (KernelFile, Result<Vec<u8>>)| {
             let module = gpu.context().load_module(Ptx::from_binary(code?));
             Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
         };
@@ -60,7 +60,7 @@ impl Kernels {
     }
 }
 
-fn function(gpu: &Gpu, modules: &[(Source, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
+fn function(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
     let found = modules.iter().find(|(source, _)| source.name == file);
     let Some((_, module)) = found else { unreachable!("{file} is not among the sources") };
     gpu.check(&format!("finding kernel {name}"), module.load_function(name))
@@ -92,7 +92,7 @@ impl Divisor {
 pub struct AugmentShape {
     /// n, c, h, w, resize, channels, size, cropped.
     pub sizes: [u32; 8],
-    /// What differences from the mean are multiplied by.
+    /// The factor of differences from the mean.
     pub scale: f32,
 }
 
@@ -143,7 +143,7 @@ pub struct DropoutShape {
     pub elems: u32,
     /// Number of the first of them in the layer.
     pub first_unit: u32,
-    /// What kept units are multiplied by.
+    /// The factor of units that are kept.
     pub factor: f32,
     /// 0 at test time.
     pub masked: u32,
@@ -162,7 +162,7 @@ pub struct DropoutShape {
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxShape(pub [u32; 3]);
 
-/// How the summed dimension of a matrix product is cut: `count` parts of `depth`, summed later in their order.
+/// The split of a matrix product's K dimension: `count` parts of `depth`, summed later in their order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Split {

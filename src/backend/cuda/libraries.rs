@@ -192,7 +192,7 @@ fn load(path: &Path) -> Result<Library, String> {
     }
 }
 
-/// What the loader says is the error's source; the error itself only says that loading failed.
+/// The loader's message, which is the error's source; the error itself only says that loading failed.
 fn explain(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), |source| source.to_string())
 }

@@ -37,7 +37,7 @@ const LEAST_DEPTH: usize = 8 * TILE_DEPTH;
 /// Blocks that a matrix product should have at least: more than any GPU has multiprocessors.
 const WANTED_BLOCKS: usize = 256;
 
-/// What operations take from the host: made at the first use of a size.
+/// Device buffers for what operations take from the host: allocated at the first use of a size.
 #[derive(Default)]
 struct BatchBuffers {
     labels: Option<Buffer>,
@@ -49,7 +49,7 @@ struct BatchBuffers {
 pub struct CudaBackend {
     gpu: Gpu,
     kernels: Arc<Kernels>,
-    /// Where the stream's operations are queued.
+    /// The queue of the stream's operations.
     queue: Arc<CudaStream>,
     staging: Mutex<Staging>,
     /// Partial sums of split products, made at the first use of a size.
@@ -77,7 +77,7 @@ impl CudaBackend {
         &self.queue
     }
 
-    /// What is looked at while the host waits.
+    /// The watch that is checked while the host waits.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
@@ -162,7 +162,7 @@ impl CudaBackend {
     }
 }
 
-/// How many threads run a kernel.
+/// The threads that run a kernel.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
     blocks: [usize; 3],
@@ -195,7 +195,7 @@ fn arg<T: DeviceRepr>(value: &T) -> Arg<'_> {
     Arg { value: std::ptr::from_ref(value).cast_mut().cast(), borrowed: PhantomData }
 }
 
-/// What a kernel takes for a value: a buffer's address, everything else as it is.
+/// An argument of a kernel: a buffer passes its address, everything else itself.
 trait Argument {
     type Value: DeviceRepr;
     fn value(&self) -> Self::Value;

@@ -26,7 +26,7 @@ pub struct Read {
 }
 
 impl Read {
-    /// When the values are there.
+    /// The event after which the values are there.
     pub fn done(&self) -> Option<&CudaEvent> {
         self.memory.copied()
     }

@@ -1,9 +1,9 @@
 //! The two streams together (or the one, where the network has one): each runs in its own thread with its own share
 //! of the cores, exactly as it would on a GPU of its own, and they meet only in the exchange.
 
+mod context;
 mod inspect;
 mod result;
-mod seat;
 mod step;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +12,8 @@ use std::time::Instant;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use context::StreamContext;
 pub use result::BatchResult;
-pub use seat::Seat;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{AugmentShape, Backend, DropoutScaling, Precision};
@@ -53,16 +53,23 @@ pub struct Pair<B: Backend> {
 impl Pair<CpuBackend> {
     /// The network on this machine's CPU in fp32; see [`Pair::new`].
     pub fn on_cpu(net: &Net, capacity: usize, states: usize, threads: usize, scaling: DropoutScaling) -> Result<Self> {
-        Pair::new(net, Seat::on_cpu(net.streams, threads, Precision::Fp32, false)?, None, capacity, states, scaling)
+        Pair::new(
+            net,
+            StreamContext::on_cpu(net.streams, threads, Precision::Fp32, false)?,
+            None,
+            capacity,
+            states,
+            scaling,
+        )
     }
 }
 
 impl<B: Backend> Pair<B> {
-    /// The network on `seats`: one a stream, or the one of this process where `link` leads to the other's.
+    /// The network on `contexts`: one a stream, or the one of this process where `link` leads to the other's.
     /// `capacity` is the largest batch and `states` the number of state tensors a parameter that the optimizer keeps.
     pub fn new(
         net: &Net,
-        seats: Vec<Seat<B>>,
+        contexts: Vec<StreamContext<B>>,
         link: Option<Link>,
         capacity: usize,
         states: usize,
@@ -71,10 +78,10 @@ impl<B: Backend> Pair<B> {
         let plans = Plan::all(net)?;
         let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(B::fuses)).collect();
         // Streams on one device that look at the same images need them once.
-        let shares_input = !B::QUEUES && seats.len() > 1 && running.iter().all(Plan::only_reads_image);
+        let shares_input = !B::QUEUES && contexts.len() > 1 && running.iter().all(Plan::only_reads_image);
         let mut workers: Vec<Worker<B>> = Vec::new();
         let mut input = None;
-        for Seat { stream, backend, exchange, threads } in seats {
+        for StreamContext { stream, backend, exchange, threads } in contexts {
             let cores = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .thread_name(move |i| format!("stream {stream} thread {i}"));
@@ -144,13 +151,13 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// What each stream did in the newest training step, which began at `began`; waits for its end.
+    /// The events of each stream in the newest training step, which began at `began`; waits for its end.
     pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Vec<Event>>> {
         let events = self.each(|stream| stream.take_timeline(began))?;
         self.of_all_streams(events)
     }
 
-    /// How far the values of the newest batch of `n` images reach, by stream.
+    /// The extreme values of the newest batch of `n` images, by stream.
     pub fn extremes(&mut self, n: usize) -> Result<Vec<Vec<Extremes>>> {
         let extremes = self.each(|stream| stream.extremes(n))?;
         self.of_all_streams(extremes)

@@ -1,4 +1,4 @@
-//! When a stream does what.
+//! The timing of a stream's work.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(super) struct Marked<M> {
     to: M,
 }
 
-/// What is done in a step, while that is wanted.
+/// A recording of the events of a step.
 pub(super) struct Recording<M> {
     /// A moment before the step, on the host's clock and on the device's, with nothing queued in between.
     host: Instant,
@@ -82,7 +82,7 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// What was done in the newest training step, which began at `began`; waits for its end.
+    /// The events of the newest training step, which began at `began`; waits for its end.
     pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Event>> {
         self.settle_times()?;
         let Some(Recording { host, events, .. }) = self.timeline.take() else { return Ok(Vec::new()) };

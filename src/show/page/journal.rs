@@ -37,7 +37,7 @@ pub fn environment(run: &Run) -> Markup {
     let mut rows = vec![
         ("command", command.join(" ")),
         ("version", version),
-        ("data", run.info.data.clone()),
+        ("data", run.info.data.display().to_string()),
         ("device", device),
         ("host", host.join(", ")),
         ("seed", seed.map_or_else(String::new, |seed| seed.to_string())),

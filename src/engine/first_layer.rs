@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
-
 use crate::backend::Backend;
 use crate::data::bitmap::Bitmap;
 use crate::disk::write_whole;
@@ -24,7 +22,7 @@ const GAP: usize = 3;
 
 /// The first layer's kernels of all streams.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kernels {
+pub struct FirstLayerFilters {
     layer: String,
     /// Channels, rows, columns of one.
     shape: [usize; 3],
@@ -32,7 +30,7 @@ pub struct Kernels {
     streams: Vec<Vec<f32>>,
 }
 
-/// Where the first layer's kernels are in a plan: the parameter's index, and channels, rows and columns of a kernel.
+/// The first layer's kernels in a plan: the parameter's index, and channels, rows and columns of a kernel.
 ///
 /// Fails where the first layer is not a convolution.
 pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
@@ -45,11 +43,11 @@ pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
     found.ok_or_else(|| Error::net(layer, "is no convolution, so it has no kernels to draw"))
 }
 
-impl Kernels {
+impl FirstLayerFilters {
     /// K x C x R x S values of `layer` for each stream, where `shape` is C, R, S.
     ///
     /// Fails where a stream has no whole number of kernels.
-    pub fn new(layer: &str, shape: [usize; 3], streams: Vec<Vec<f32>>) -> Result<Kernels> {
+    pub fn new(layer: &str, shape: [usize; 3], streams: Vec<Vec<f32>>) -> Result<FirstLayerFilters> {
         let elems: usize = shape.iter().product();
         if elems == 0 || streams.is_empty() {
             return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are none", streams.len())));
@@ -58,11 +56,11 @@ impl Kernels {
             let found = streams[stream].len();
             return Err(Error::net(layer, format!("stream {stream}: {found} values are not kernels of {shape:?}")));
         }
-        Ok(Kernels { layer: layer.into(), shape, streams })
+        Ok(FirstLayerFilters { layer: layer.into(), shape, streams })
     }
 
     /// Those of a network as it is now, on the process that leads; the other one gets nothing. Both must call it.
-    pub fn of_pair<B: Backend>(pair: &mut Pair<B>) -> Result<Option<Kernels>> {
+    pub fn of_pair<B: Backend>(pair: &mut Pair<B>) -> Result<Option<FirstLayerFilters>> {
         let (index, shape) = locate(&pair.plans()[0])?;
         let layer = pair.plans()[0].layers[0].name.clone();
         let streams = 0..pair.plans().len();
@@ -70,7 +68,7 @@ impl Kernels {
         if !pair.leads() {
             return Ok(None);
         }
-        Kernels::new(&layer, shape, streams).map(Some)
+        FirstLayerFilters::new(&layer, shape, streams).map(Some)
     }
 
     /// The layer's name.
@@ -139,27 +137,16 @@ impl Kernels {
         Ok(picture)
     }
 
-    /// How colourful each kernel is; `None` for one channel, which has no colours.
-    pub fn colours(&self) -> Option<Colours> {
+    /// The colourfulness of each kernel; `None` for one channel, which has no colours.
+    pub fn colours(&self) -> Option<Colourfulness> {
         let [channels, rows, cols] = self.shape;
         let of = |kernel: &[f32]| colourfulness(kernel, channels, rows * cols);
         let of_all = |values: &Vec<f32>| values.chunks(self.elems()).map(of).collect();
-        (channels > 1).then(|| Colours { streams: self.streams.iter().map(of_all).collect() })
-    }
-
-    /// The line of `metrics.jsonl` after `step`; `None` for one channel. One stream has no gap.
-    pub fn metrics(&self, step: u64) -> Option<Value> {
-        let colours = self.colours()?;
-        let mut row = json!({"kind": "filters", "step": step, "means": colours.means()});
-        if let Some(gap) = colours.gap() {
-            row["gap"] = json!(gap);
-        }
-        row["colourfulness"] = json!(colours.streams);
-        Some(row)
+        (channels > 1).then(|| Colourfulness { streams: self.streams.iter().map(of_all).collect() })
     }
 }
 
-/// How much of a kernel sees colour: the share of its energy outside the grey axis,
+/// The colourfulness of a kernel: the share of its energy outside the grey axis,
 ///
 /// 1 - C sum_rs(m^2) / sum_crs(w^2), where m is the mean over the C channels at each tap.
 ///
@@ -179,12 +166,12 @@ pub fn colourfulness(kernel: &[f32], channels: usize, taps: usize) -> f64 {
 
 /// The [`colourfulness`] of all kernels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Colours {
+pub struct Colourfulness {
     /// One value a kernel, by stream.
     pub streams: Vec<Vec<f64>>,
 }
 
-impl Colours {
+impl Colourfulness {
     /// Each stream's mean; NaN for a stream that has no kernels.
     pub fn means(&self) -> Vec<f64> {
         self.streams.iter().map(|values| values.iter().sum::<f64>() / values.len() as f64).collect()
@@ -220,9 +207,9 @@ impl Colours {
         self.streams.iter().map(of).collect()
     }
 
-    /// How far the streams have specialized: the mean of stream 1 minus that of stream 0, -1 to 1; `None` for one
-    /// stream. By 6.1 one stream becomes colour-agnostic and the other colour-specific whatever the initialization, and
-    /// which is which differs from run to run: so does the sign.
+    /// The degree of specialization of the streams: the mean of stream 1 minus that of stream 0, -1 to 1; `None` for
+    /// one stream. By 6.1 one stream becomes colour-agnostic and the other colour-specific whatever the initialization,
+    /// and which is which differs from run to run: so does the sign.
     pub fn gap(&self) -> Option<f64> {
         match self.means()[..] {
             [first, second] => Some(second - first),

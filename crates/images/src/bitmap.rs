@@ -73,7 +73,7 @@ fn scaled<P: PixelTrait>(picture: &Bitmap, size: [u32; 2]) -> Result<Vec<u8>, Bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::formats;
+    use crate::formats;
 
     #[test]
     fn a_png_has_the_pictures_pixels() {

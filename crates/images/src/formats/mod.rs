@@ -14,6 +14,10 @@ mod webp;
 pub use exif::orientation;
 
 use super::decode::{MAX_PIXELS, Rgb};
+use super::signature::{Signature, recognize};
+
+/// The formats that are read, as messages name them.
+const READ: &str = "JPEG, PNG, WebP, BMP or GIF";
 
 /// Longest side; formats claim up to four billion.
 const MAX_SIDE: u64 = 65_535;
@@ -30,7 +34,18 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(bytes),
         [b'B', b'M', ..] => bmp::decode(bytes),
         [b'P', b'5' | b'6', ..] => ppm::decode(bytes),
-        _ => Err("not an image of a known format (JPEG, PNG, WebP, BMP, GIF)".into()),
+        _ => Err(not_an_image(bytes)),
+    }
+}
+
+/// Says what a file is that is not read.
+fn not_an_image(bytes: &[u8]) -> String {
+    if bytes.iter().all(|&byte| byte == 0) {
+        return format!("all of its {} bytes are zero; copy or download it again", bytes.len());
+    }
+    match recognize(bytes) {
+        Some(Signature { name, advice }) => format!("is {name}, expected an image ({READ}); {advice}"),
+        None => format!("not an image of a known format ({READ})"),
     }
 }
 
@@ -52,5 +67,23 @@ fn to_rgb(samples: Vec<u8>, channels: usize) -> Vec<u8> {
         3 => samples,
         4 => samples.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect(),
         _ => samples.chunks_exact(channels).flat_map(|pixel| [pixel[0]; 3]).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_image_is_named() {
+        let problem = |bytes: &[u8]| decode(bytes).err().expect("not an image");
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n";
+        assert_eq!(
+            problem(pointer),
+            "is a Git LFS pointer, expected an image (JPEG, PNG, WebP, BMP or GIF); fetch the file itself: `git lfs pull`"
+        );
+        assert!(problem(b"<!DOCTYPE html><html>").contains("is an HTML page"));
+        assert!(problem(&[0; 130]).contains("all of its 130 bytes are zero"));
+        assert!(problem(b"a few words").contains("not an image of a known format"));
     }
 }

@@ -11,7 +11,7 @@ mod cmyk;
 use libjpeg_turbo_rs::{DecodeLimits, DecodeWarning, Decoder, JpegError, PixelFormat, Subsampling, compress};
 
 use super::{MAX_SIDE, check_size};
-use crate::data::decode::Rgb;
+use crate::decode::Rgb;
 
 /// Scans of a file: usual ones have 1 to 12. Each is a pass over the image, so thousands of tiny ones would take hours.
 const MAX_SCANS: usize = 200;
