@@ -113,7 +113,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// How long before `now_unix_s` something was, in one unit.
+/// The time from something to `now_unix_s`, in one unit.
 pub fn ago(unix_s: f64, now_unix_s: f64) -> String {
     match (now_unix_s - unix_s).max(0.) as u64 {
         0..60 => "just now".into(),

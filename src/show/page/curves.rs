@@ -9,7 +9,7 @@ use crate::run::reader::Run;
 use crate::run::rows::{Eval, Step};
 use crate::text::{duration, utc};
 
-/// What charts show.
+/// A quantity that charts show, for one run or for several.
 struct Topic {
     /// As a chart's.
     head: [&'static str; 3],
