@@ -12,7 +12,7 @@
 //   stored to shared memory, once; bf16 keeps two neighbouring depths in a word. Sums are fp32 always.
 //
 // Where few tiles make up the output, gridDim.z blocks share a tile's depth and write raw sums, which reduce_partials
-// (pointwise.cu) adds in their order: the same bits on every GPU. No kernel here spills registers.
+// (pointwise.cu) adds in their order: the same bits on every GPU of one architecture. No kernel here spills registers.
 #pragma once
 
 #include "ptx.cuh"

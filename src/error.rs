@@ -1,4 +1,4 @@
-//! Every failure, told so that a user can act on it, and the exit code that each kind ends the program with.
+//! All failures of the library, with messages that a user can act on, and the exit code of each kind.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Every failure of the library. The message names the thing, what was expected and found, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line asks for what there is not.
+    /// The command line asks for something that does not exist.
     #[error("{0}")]
     Usage(String),
     /// A recipe's key or value is wrong.
@@ -36,7 +36,7 @@ pub enum Error {
         /// The problem, and what to do.
         problem: String,
     },
-    /// Some of several things failed, each of which was told of when it did.
+    /// Some of several things failed; each failure was reported when it happened.
     #[error("{failed} of {of} {what} failed; the first: {first}")]
     Several {
         /// The number that failed.
@@ -73,7 +73,7 @@ pub enum Error {
         problem: String,
     },
     /// The user or the system ended the run, which has been saved.
-    #[error("ended by {signal}: saved {} after step {step}; go on with --resume {}", checkpoint.display(), run.display())]
+    #[error("ended by {signal}: saved {} after step {step}; continue with --resume {}", checkpoint.display(), run.display())]
     Interrupted {
         /// The signal.
         signal: Signal,
@@ -118,19 +118,19 @@ pub enum Error {
     /// The other stream ended in the middle of a step.
     #[error("stream {stream}: {what}: the other stream has ended")]
     ExchangeClosed {
-        /// The stream that was left alone.
+        /// The stream whose peer has ended.
         stream: usize,
-        /// The exchange under way.
+        /// The exchange in progress.
         what: String,
     },
-    /// The other stream sent something else than what was due: the two do not run the same network.
+    /// The other stream sent something other than expected: the two do not run the same network.
     #[error("stream {stream}: expected {expected} from the other stream, got {found}")]
     ExchangeMismatch {
         /// The stream that noticed.
         stream: usize,
-        /// The swap that was due.
+        /// The expected swap.
         expected: String,
-        /// The swap that came.
+        /// The swap that arrived.
         found: String,
     },
     /// A stream's thread panicked: a defect of this program.
@@ -161,7 +161,7 @@ fn is_full(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// A signal that ends a run in good order.
+/// A signal that ends a run with everything saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Ctrl-C.
@@ -192,7 +192,7 @@ pub enum GpuTrouble {
     NoCompiler = 13,
     /// NCCL is missing or too old.
     NoNccl = 14,
-    /// The GPU's memory does not suffice.
+    /// The GPU's memory is too small.
     OutOfMemory = 15,
     /// One GPU cannot read the other's memory, and device copies were asked for.
     NoPeerAccess = 16,

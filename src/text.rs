@@ -1,11 +1,11 @@
-//! Text for people: printing to a standard output that may be closed (`| head -1`) or full, for which no run ends;
-//! numbers and times as they are read, and words as a shell takes them.
+//! Text for people: printing to a standard output that may be closed (`| head -1`) or full, which does not end a run;
+//! numbers and times as text for people, and words quoted for a shell.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write, stdout};
 use std::sync::{Mutex, PoisonError};
 
-/// The first failure that is not a reader's having had enough.
+/// The first failure other than a closed pipe.
 static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
 /// Prints; what [`outln`](crate::outln) and [`out`](crate::out) expand to.
@@ -17,7 +17,7 @@ pub fn print(text: Arguments<'_>) {
     }
 }
 
-/// Prints to standard error, where somebody may read it; what [`errln`](crate::errln) expands to.
+/// Prints to standard error; what [`errln`](crate::errln) expands to.
 pub fn print_error(text: Arguments<'_>) {
     let _ = std::io::stderr().lock().write_fmt(text);
 }
@@ -27,20 +27,20 @@ pub fn failure() -> Option<std::io::Error> {
     FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// As `println!`, without its panic where nobody reads any more.
+/// As `println!`, without the panic where the reader has closed the pipe.
 #[macro_export]
 macro_rules! outln {
     () => { $crate::text::print(format_args!("\n")) };
     ($($text:tt)*) => { $crate::text::print(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// As `eprintln!`, without its panic where nobody reads any more.
+/// As `eprintln!`, without the panic where the reader has closed the pipe.
 #[macro_export]
 macro_rules! errln {
     ($($text:tt)*) => { $crate::text::print_error(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// As `print!`, without its panic where nobody reads any more.
+/// As `print!`, without the panic where the reader has closed the pipe.
 #[macro_export]
 macro_rules! out {
     ($($text:tt)*) => { $crate::text::print(format_args!($($text)*)) };
@@ -54,12 +54,12 @@ pub fn grouped(value: u64) -> String {
     groups.join(",")
 }
 
-/// A loss as people read it.
+/// A loss as text for people.
 pub fn loss_text(loss: f64) -> String {
     if loss.abs() < 1e6 || !loss.is_finite() { format!("{loss:.3}") } else { format!("{loss:.3e}") }
 }
 
-/// The candidate that a misspelled word is most like, if one is like it.
+/// The candidate that is most similar to a misspelled word, if one is similar.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let alike = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
     alike.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
@@ -73,7 +73,7 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// A number with about three digits that matter.
+/// A number with about three significant digits.
 pub fn short(value: f64) -> String {
     let size = value.abs();
     if !value.is_finite() {
@@ -113,7 +113,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// The time from something to `now_unix_s`, in one unit.
+/// The time from `unix_s` to `now_unix_s`, in one unit.
 pub fn ago(unix_s: f64, now_unix_s: f64) -> String {
     match (now_unix_s - unix_s).max(0.) as u64 {
         0..60 => "just now".into(),
@@ -141,7 +141,7 @@ pub fn utc(unix_s: f64) -> String {
     format!("{year:04}-{month:02}-{day_of_month:02} {:02}:{:02}:{:02}", second / 3600, second % 3600 / 60, second % 60)
 }
 
-/// A word of a command line as a shell wants it.
+/// A word of a command line, quoted for a shell.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%[]".contains(c);
     match !word.is_empty() && word.chars().all(plain) {

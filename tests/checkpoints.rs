@@ -1,4 +1,5 @@
-//! Checkpoints as they are found: which one a run goes on from, keeps, passes over and refuses, whatever lies beside them.
+//! Checkpoints in a run's folder: which one a run resumes from, keeps, skips and refuses, whatever other files there
+//! are.
 
 mod support;
 
@@ -75,7 +76,7 @@ fn a_checkpoint_without_its_marker_is_damaged() {
         fs::remove_file(checkpoint_folder(&place, step).join("checkpoint.json")).unwrap();
     }
     let before = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
-    place.fails(&["--resume", "run"], 4, &["only damaged checkpoints are left", "step-00000010", "--out"]);
+    place.fails(&["--resume", "run"], 4, &["only damaged checkpoints", "step-00000010", "--out"]);
     assert!(checkpoint_folder(&place, 10).join("stream0.safetensors").exists());
     assert_eq!(fs::read_to_string(place.path("run/metrics.jsonl")).unwrap(), before);
 }
@@ -93,7 +94,7 @@ fn what_lies_beside_checkpoints_ends_nothing() {
     .unwrap();
     fs::create_dir(checkpoint_folder(&place, 2).join("notes")).unwrap();
     let output = place.run(&["--resume", "run", "--epochs", "3", "--keep", "1"]);
-    assert!(stderr(&output).contains("old checkpoints are left") && output.status.success(), "{output:?}");
+    assert!(stderr(&output).contains("old checkpoints could not be removed") && output.status.success(), "{output:?}");
     for left in ["step-00000003.tar.gz", "step-old", "step-+0000077", "step-00000002/notes"] {
         assert!(place.path("run/checkpoints").join(left).exists(), "{left}");
     }

@@ -63,7 +63,7 @@ fn damaged_images_are_errors_or_images() {
     let (width, height) = (picture.width() as u16, picture.height() as u16);
     encoder.encode(&picture.to_rgb8(), width, height, jpeg_encoder::ColorType::Rgb).unwrap();
     files.push(progressive);
-    // Four colours have a way of their own; so have scans of one colour, and restarts.
+    // Four colours, scans of one colour and restarts have their own code.
     let sampling = [[2, 2], [1, 1], [1, 2]];
     let apart = Jpeg { scans: vec![vec![0], vec![1], vec![2]], restart: 3, ..Jpeg::new([61, 45], sampling) };
     let colours = vec![(1, [2, 2]), (2, [1, 1]), (3, [1, 1]), (4, [2, 2])];
@@ -140,7 +140,7 @@ fn checkpoints_that_fuzzers_kept() {
     replay("checkpoint", fuzzed::checkpoint);
 }
 
-/// Damages each file of a set in turn and reads what is left of it.
+/// Damages each file of a set in turn and reads the rest.
 fn damage_set(make: fn(&Path), usual: u32) {
     let folder = TempDir::new().unwrap();
     make(folder.path());

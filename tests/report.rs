@@ -248,7 +248,7 @@ fn updates_that_were_skipped_are_drawn_and_counted() {
     assert_eq!(html.matches("class=\"skipped\"").count(), 3 * 5 + 1, "marks in five charts, and in the legend");
     assert!(html.contains("<dd>127<small> of 400</small></dd>"), "the step");
     assert!(!html.contains("18,446"), "a number that is none");
-    // The evaluation that would flatten the chart is told of at its edge.
+    // The evaluation that would flatten the chart is marked at its edge.
     assert!(html.contains("class=\"beyond held\"") && html.contains("step 127: held-out 5.90e26"));
     assert!(html.contains("0.600 and 0.300, 0.300 apart, stream 0 the more colourful."));
     let low = |title: &str| -> f64 {

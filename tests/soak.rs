@@ -32,7 +32,7 @@ const FAULT: &str = "ALEXNET_SPLIT_FAULT";
 const STEPS: u32 = 20;
 const OPERATIONS_PER_STEP: u32 = 6;
 
-/// Random numbers in turn.
+/// A sequence of random numbers.
 struct Dice(Philox, u32);
 
 impl Dice {
@@ -87,7 +87,7 @@ fn losses(place: &Place) -> Vec<(u64, f64)> {
 
 /// Trains to the end, whatever comes in between.
 fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
-    // Enough happens to every run; then it is left in peace, so that it comes to its end.
+    // Every run meets enough faults; then it is left undisturbed, so that it ends.
     for disturbance in 0.. {
         let resumed = place.path("run/recipe.toml").exists();
         let threads = (1 + dice.below(3)).to_string();
@@ -103,7 +103,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
         let damaged = resumed && dice.below(4) == 0 && damage(place, dice, counts);
         let (what, output) = disturb(&mut command, place, dice);
         let (error, status) = (String::from_utf8_lossy(&output.stderr), output.status);
-        // A signal may come before it is listened to, and then ends the process by itself.
+        // A signal may come before its handler is set, and then ends the process.
         let by_signal = [2, 9, 15].map(Some).contains(&status.signal());
         let fine = status.success() || by_signal || [8, 20, 130, 143].map(Some).contains(&status.code());
         let asked_for = what == "streams that fail";
@@ -117,7 +117,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
     }
 }
 
-/// Starts it and lets something happen within the first half of what is left of it: a run meets as many faults on a fast
+/// Starts it and causes a fault within the first half of its remaining time: a run meets as many faults on a fast
 /// machine as on a slow one.
 fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static str, Output) {
     let done = steps_done(place).min(STEPS);
@@ -144,7 +144,7 @@ fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static s
             ended = child.try_wait().unwrap().is_some();
         }
         std::thread::sleep(Duration::from_micros(delay_us.into()));
-        // A number that nobody has any more is not to be killed.
+        // A process number that is free again must not be killed.
         if !ended {
             let to = child.id().to_string();
             assert!(Command::new("kill").args([&format!("-{signal}"), &to]).status().unwrap().success());

@@ -1,8 +1,8 @@
 //! The backend: the operations of the network. The contract of each is documented once, here.
 //!
 //! Layouts. Activations are `N C H W`, one image after another; filters are `K C R S`; outputs of a convolution or
-//! pooling are `N K P Q`. Dense layers read the same memory as `N` rows of `C*H*W` inputs; their weights are
-//! `outputs x inputs`. `d` before a name is the gradient of the loss by it. All values are f32. `n` is the number of
+//! pooling are `N K P Q`. Dense layers read the same memory as `N` rows of `C*H*W` inputs; their weights are `outputs x
+//! inputs`. `d` before a name is the gradient of the loss with respect to it. All values are f32. `n` is the number of
 //! images in the batch, at most what the buffers were made for. Unless a method says "adds", it overwrites.
 
 pub mod cpu;
@@ -22,12 +22,12 @@ use crate::error::Result;
 pub trait Backend: Send {
     /// Memory of the device holding f32 values.
     type Buffer: Send + Sync;
-    /// A point in the device's time.
+    /// A moment in the device's time.
     type Mark: Send;
-    /// A read that is under way.
+    /// A read in progress.
     type Read: Send;
-    /// Whether calls return before the work is done, so that only marks know how long it took, and to look at the loss
-    /// in the middle of a step would leave the device idle.
+    /// Whether calls return before the work is done, so that only marks know how long it took, and reading the loss in
+    /// the middle of a step would leave the device idle.
     const QUEUES: bool;
 
     /// The instructions that compute, such as `avx2` or `sm_90`. The same run gives the same bits on the same ones.
@@ -210,7 +210,8 @@ pub trait Backend: Send {
     ) -> Result<()> {
         unreachable!("see Backend::fuses")
     }
-    /// x = the gradient by x, which the forward pass left as it was; the same bits as by the three operations.
+    /// x = the gradient with respect to x, which the forward pass left as it was; the same bits as by the three
+    /// operations.
     fn relu_lrn_max_pool_backward(
         &self,
         _lrn: &LrnShape,
@@ -237,9 +238,9 @@ pub trait Backend: Send {
     fn dropout_backward(&self, shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut Self::Buffer)
     -> Result<()>;
 
-    /// Tells the other stream what it needs of this one's logits: for each image the maximum m, the sum of
-    /// exp(logit - m), and the label's logit, or -infinity where the label's class lives in the other stream.
-    /// stats: N x [`SoftmaxShape::STATS`].
+    /// Computes what the other stream needs of this one's logits: for each image the maximum m, the sum of exp(logit -
+    /// m), and the label's logit, or -infinity where the label's class is on the other stream. stats: N x
+    /// [`SoftmaxShape::STATS`].
     fn softmax_stats(
         &self,
         shape: &SoftmaxShape,

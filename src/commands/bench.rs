@@ -1,4 +1,4 @@
-//! `bench`: speed by layer and pass, beside what the machine can do and beside PyTorch, measured in turn.
+//! `bench`: speed by layer and pass, compared with the machine's peak and with PyTorch, in alternating steps.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Runs the steps, in turn with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
+/// Runs the steps, alternating with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
 fn measure<B: Backend>(
     args: &BenchArgs,
     recipe: &Recipe,
@@ -109,8 +109,9 @@ fn measure<B: Backend>(
 /// A report that `bench --json` has written.
 fn read_report(path: &std::path::Path) -> Result<Report> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::data(path, format!("not what bench --json prints ({error}); give such a file")))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::data(path, format!("is not the output of bench --json ({error}); give a file that it has written"))
+    })
 }
 
 /// By direct convolution: the forward pass; in training the weight gradient too, and the input gradient but for the

@@ -17,9 +17,9 @@ const DEFAULT_PRECISION: Precision = Precision::Bf16;
 /// The devices that a command uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Devices {
-    /// This machine's CPU, and why not a GPU if nobody said so.
+    /// This machine's CPU, and the reason where the user did not ask for it.
     Cpu { threads: usize, precision: Precision, is_reference: bool, why: String },
-    /// So many GPUs.
+    /// This number of GPUs.
     Gpus(usize),
 }
 
@@ -40,7 +40,7 @@ pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -
         None => match best_gpus(args, streams) {
             Ok(0) => cpu(" (no GPU found)".into()),
             Ok(gpus) => Devices::Gpus(gpus),
-            // No driver is the ordinary case of a laptop; anything else is worth a word.
+            // A missing driver is the ordinary case on a laptop; the user should know of anything else.
             Err(_) if libraries::driver().is_err() => cpu(" (no GPU found)".into()),
             Err(error) => cpu(format!(" ({error})")),
         },
@@ -51,7 +51,7 @@ pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -
 fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
     let usable = device::list()?.iter().take_while(|gpu| gpu.target.major >= compiler::Target::OLDEST.major).count();
     if usable > 0 {
-        compiler::version()?;
+        compiler::version_for_driver()?;
     }
     let two = usable >= 2 && streams == 2 && (args.exchange == TransportArg::Copy || nccl::version().is_ok());
     Ok(if two { 2 } else { usable.min(1) })

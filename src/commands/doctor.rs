@@ -1,4 +1,4 @@
-//! `doctor`: the instructions of the CPU, and what this machine has for training on GPUs, line by line, and what to do about what is missing.
+//! `doctor`: the instructions of the CPU, what this machine has for training on GPUs, and how to get what is missing.
 
 use alexnet_split::backend::cuda::{compiler, device};
 use alexnet_split::engine::devices;
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::device_flags;
 use crate::cli::DoctorArgs;
 
-/// One thing looked at: its name, and what was found or what is wrong.
+/// One check: its name, and what was found or what is wrong.
 struct Finding {
     what: String,
     found: Result<String>,
@@ -26,7 +26,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         findings.push(Finding { what, found, optional });
     };
     look("CPU", false, cpu());
-    look("driver", false, device::driver_version().map(|version| format!("made for CUDA {}", device::show(version))));
+    look("driver", false, device::driver_version().map(|version| format!("supports CUDA {}", device::show(version))));
     let gpus = device::list();
     match &gpus {
         Ok(gpus) if gpus.is_empty() => look("GPUs", false, devices::need(1, 0)),
@@ -40,7 +40,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         Err(_) => {} // the driver's line says why
     }
     let count = gpus.as_ref().map_or(0, Vec::len);
-    look("NVRTC", false, compiler::version().map(|(major, minor)| format!("{major}.{minor}")));
+    look("NVRTC", false, compiler::version_for_driver().map(|(major, minor)| format!("{major}.{minor}")));
     look("NCCL", true, nccl::version().map(nccl::show));
     if count >= 2 {
         let peers = device::can_access_peer(0, 1) && device::can_access_peer(1, 0);

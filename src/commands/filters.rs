@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::FiltersArgs;
 
-/// Gaps below it are nothing: at the start one of 0.01 is usual for the paper's 48 kernels a stream.
+/// Gaps below it mean nothing: at the start a gap of 0.01 is usual for the paper's 48 kernels per stream.
 const SLIGHT: f64 = 0.05;
 
 /// Gaps from it on, with the streams' means on either side of 1/2, are what the paper describes.

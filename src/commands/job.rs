@@ -1,5 +1,5 @@
-//! The job of a training process: the run, the step that it begins at, and its directory, which nobody else may train
-//! in from then on.
+//! The job of a training process: the run, the step that it begins at, and its directory, which no other process may
+//! train in from then on.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub struct Job {
 pub enum Start {
     /// It is a new one.
     New,
-    /// It was begun, but nothing of it was saved.
+    /// It was begun, but has no checkpoint.
     Over,
     /// From a checkpoint, after so many steps, perhaps before their evaluation.
     Checkpoint { path: PathBuf, step: u64, evaluation_due: bool },
@@ -59,7 +59,7 @@ pub enum Hold {
     Claim(Claim),
 }
 
-/// A folder that this process has made, and perhaps the one that it is in; gone again where nothing came into them.
+/// A folder that this process has made, and perhaps the one that it is in; removed again if they stay empty.
 pub struct NewFolder {
     pub path: PathBuf,
     parent: Option<PathBuf>,
@@ -89,7 +89,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
         }
         Some(path) if checkpoint::is_checkpoint(path) => {
             let run = checkpoint::run_of(path);
-            return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
+            return Err(Error::run(path, format!("is a checkpoint; continue its run with --resume {}", run.display())));
         }
         Some(run) => {
             let recipe = dir::load_recipe(run)?;
@@ -97,7 +97,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             (recipe, args.data.data.clone().map_or_else(|| dir::load_info(run).map(|info| info.data), Ok)?)
         }
     };
-    // The same command again does not take back what was asked for on the way.
+    // The same command again does not undo settings that were changed since.
     let before = begun.map(dir::load_recipe).transpose()?;
     let before = before.as_ref().unwrap_or(&recipe);
     let (epochs, on_bad_loss, precision) = (before.train.epochs, before.train.on_bad_loss, before.train.precision);
@@ -106,7 +106,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     recipe.train.precision = device_flags::asked(&args.device).or(recipe.train.precision).or(precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
-            // First: a process that trains there changes what there is to go on from.
+            // Before the checkpoints are read: a process that trains there changes them.
             let claim = Claim::new(run)?;
             (run.to_owned(), begun_at(run)?, Hold::Claim(claim))
         }
@@ -129,7 +129,7 @@ fn begun_at(run: &Path) -> Result<Start> {
     match checkpoint::left_over(run)? {
         Some(path) => {
             let problem =
-                format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
+                format!("has only damaged checkpoints: {}; start a new run with another --out", path.display());
             Err(Error::run(run, problem))
         }
         None if Run::read(run)?.has_saved() => {
@@ -172,12 +172,12 @@ impl Job {
                 same_recipe(&self.run, recipe)?;
                 if let Some(before) = info.instructions.as_ref().filter(|before| **before != instructions) {
                     tracing::warn!(
-                        "{}: the run was begun with {before} instructions and goes on with {instructions}: sums are \
+                        "{}: the run began with {before} instructions and continues with {instructions}: sums are \
                          rounded in another order, so the last bits will not be those of a run that never stopped",
                         self.run.display()
                     );
                 }
-                // What was changed on the way stays so.
+                // A changed setting is kept.
                 let keep = keep.map_or(info.keep, NonZeroUsize::get);
                 if keep != info.keep {
                     dir::store_info(&self.run, &RunInfo { keep, ..info })?;
@@ -191,11 +191,11 @@ impl Job {
     }
 }
 
-/// Fails where `--precision` asks for another arithmetic than `whose` recipe does.
+/// Fails where `--precision` differs from the precision of `whose` recipe.
 pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
     match (recipe.train.precision, device_flags::asked(&args.device)) {
         (Some(before), Some(asked)) if before != asked => {
-            let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
+            let problem = format!("{whose} computes in {}; omit the flag, or start a new run", name(before));
             Err(Error::recipe("--precision", problem))
         }
         _ => Ok(()),
@@ -206,13 +206,14 @@ fn name(precision: Precision) -> String {
     format!("{precision:?}").to_lowercase()
 }
 
-/// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
+/// Fails where the run in `path` is of another recipe than the one asked for; saves the values that may change between
+/// starts.
 fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
     let before = dir::load_recipe(path)?;
     let mut stored = before.clone();
     stored.train.epochs = recipe.train.epochs;
     stored.train.on_bad_loss = recipe.train.on_bad_loss;
-    // Runs of older versions do not say theirs.
+    // Runs of older versions do not record it.
     stored.train.precision = stored.train.precision.or(recipe.train.precision);
     if stored != *recipe {
         let other = stored.differences(recipe);
@@ -234,7 +235,9 @@ pub fn commit() -> Option<String> {
 fn lasting_path(data: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(data).map_err(Error::io("find", data))?;
     let told = [absolute, data.to_owned()].into_iter().find(|path| path.to_str().is_some());
-    told.ok_or_else(|| Error::data(data, "its name is not UTF-8, as run.json needs it; give a link to it"))
+    told.ok_or_else(|| {
+        Error::data(data, "its name is not UTF-8, which run.json needs; make a link to it with another name")
+    })
 }
 
 /// Makes the first `runs/<recipe>-<n>` that is not there yet.

@@ -1,4 +1,4 @@
-//! The commands, and what they share: finding recipe, data, device and run.
+//! The commands, and what they share: how they find recipe, data, device and run.
 
 mod bench;
 mod bench_report;
@@ -93,8 +93,8 @@ fn data_folder(args: &DataArgs) -> Result<PathBuf> {
     }
 }
 
-/// A run's recipe, data, newest checkpoint and number of streams, for looking at it. The data are not looked for where
-/// nobody `needs_data`; what there is of them is the images' shape and the classes' names.
+/// A run's recipe, data, newest checkpoint and number of streams, for commands that read it. The data are not looked
+/// for where nobody `needs_data`; what there is of them is the images' shape and the classes' names.
 fn find_run(args: &RunArgs, needs_data: bool) -> Result<(Recipe, DataSet, PathBuf, usize)> {
     let (checkpoint, state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&checkpoint);
@@ -121,7 +121,7 @@ fn find_run(args: &RunArgs, needs_data: bool) -> Result<(Recipe, DataSet, PathBu
 macro_rules! on_run {
     ($args:expr, $needs_data:expr, |$session:ident| $body:expr) => {{
         let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args, $needs_data)?;
-        // Looking at a run is no matter of speed.
+        // Speed matters little here.
         let fp32 = Some(alexnet_split::backend::Precision::Fp32);
         let devices = $crate::commands::device_flags::choose(&$args.device, fp32, streams);
         let options = $crate::commands::device_flags::gpu_options(&$args.device, fp32);

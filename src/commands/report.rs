@@ -42,7 +42,7 @@ fn held_out(args: &ReportArgs) -> HeldOutPart {
     if args.images == 0 {
         return HeldOutPart::LeftOut;
     }
-    // A run that goes on removes its old checkpoint when it has written a new one, perhaps while this reads it.
+    // A run in training removes its old checkpoint after it has written a new one, perhaps while this reads it.
     match look(args).or_else(|_| look(args)) {
         Ok(seen) => HeldOutPart::Seen(Box::new(seen)),
         Err(Error::Run { path, .. }) if checkpoint::find(&path).is_err() && path.is_dir() => {

@@ -1,4 +1,4 @@
-//! Commands that look at an existing run: `eval`, `predict`, `export`.
+//! Commands that read an existing run: `eval`, `predict`, `export`.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -57,7 +57,7 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
     let mut failures = Vec::new();
     for image in &images {
         let Err(error) = predict_image(image, args.json, session) else { continue };
-        // One that is damaged keeps nobody from seeing the others.
+        // A damaged image does not stop the others.
         if args.json {
             outln!("{}", json!({"image": image.to_string_lossy(), "error": error.to_string()}));
         } else if images.len() > 1 {

@@ -64,7 +64,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     }
 }
 
-/// All that it takes to train, in this process.
+/// All that training needs, in this process.
 struct Training<'a, B: Backend> {
     args: &'a TrainArgs,
     job: &'a Job,
@@ -81,7 +81,7 @@ impl<B: Backend> Training<'_, B> {
         self.link.as_ref().is_none_or(|link| link.rank() == 0)
     }
 
-    /// Opens the run's directory, trains, and writes down how it ended.
+    /// Opens the run's directory, trains, and records how the run ended.
     fn run(self, hold: Option<Hold>) -> Result<()> {
         let Training { args, job, device, .. } = self;
         let leads = self.leads();
@@ -93,7 +93,7 @@ impl<B: Backend> Training<'_, B> {
         let trace = args.trace.as_ref().filter(|_| leads);
         let _tracing = trace.map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
         let instructions = self.contexts.first().map_or(String::new(), |context| context.backend.instructions());
-        // The directory before the network: nobody wants to learn after minutes that it cannot be used.
+        // The directory before the network: otherwise the user would learn only after minutes that it cannot be used.
         let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
         let step = job.start.step();
         if leads {
@@ -136,7 +136,7 @@ impl<B: Backend> Training<'_, B> {
         };
         let ended =
             run.journal(&Event::End(End { unix_s: unix_s(), step, how: how.into(), exit_code: code.into(), message }));
-        // What ended the run goes before what its journal met.
+        // The error that ended the run is more important than one of its journal.
         trained.and(ended)
     }
 

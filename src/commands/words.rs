@@ -1,4 +1,4 @@
-//! The words of a run before its first step and after its last one.
+//! The lines that a run prints before its first step and after its last one.
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ pub fn before<B: Backend>(
     let from = match &job.start {
         Start::New => String::new(),
         Start::Over => ": nothing of it was saved, from its beginning".into(),
-        Start::Checkpoint { step, .. } => format!(": on from step {step}"),
+        Start::Checkpoint { step, .. } => format!(": continues from step {step}"),
     };
     progress.say(&format!("run      {}{from}", job.run.display()));
     if as_json {
@@ -88,16 +88,16 @@ pub fn after<B: Backend>(progress: &TrainProgress, run: &Path, session: &Session
     let (program, run) = (quoted(&program.to_string_lossy()), quoted(&run.to_string_lossy()));
     let epochs = session.recipe().train.epochs;
     let more = if session.step() < epochs.saturating_mul(session.steps_per_epoch()) {
-        (format!("--resume {run}"), "go on to the end of its epochs")
+        (format!("--resume {run}"), "continue to the end of its epochs")
     } else {
-        (format!("--resume {run} --epochs {}", epochs.saturating_mul(2)), "go on for as many epochs again")
+        (format!("--resume {run} --epochs {}", epochs.saturating_mul(2)), "train for as many epochs again")
     };
     let mut next = vec![
-        (format!("predict {run}"), "what it sees in held-out images, or in files that you name"),
+        (format!("predict {run}"), "its best classes for held-out images, or for image files"),
         (format!("report {run}"), "the whole run on one page for a browser"),
-        (format!("filters {run} filters.png"), "what the first layer has learned to look for"),
+        (format!("filters {run} filters.png"), "the filters of the first layer as a picture"),
     ];
-    // One that its schedule has ended does not go on.
+    // A run that its schedule has ended cannot continue.
     if progress.is_complete() {
         next.push(more);
     }

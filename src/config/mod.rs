@@ -25,7 +25,7 @@ use named::RECIPES;
 pub use named::NAMES;
 pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
 
-/// All of a training run's choices.
+/// All choices of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -61,7 +61,7 @@ pub struct InitRecipe {
 pub struct TrainRecipe {
     /// Times that every training image is used.
     pub epochs: u64,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// `fp32`, `tf32` or `bf16`: how matrix products are computed. `auto`, the default, is bf16 on GPUs and fp32 on CPUs;
     /// a run's own recipe says which of them it was.
@@ -85,7 +85,7 @@ pub struct TrainRecipe {
     pub loss_spike: f64,
 }
 
-/// A loss that is three times chance or more is no noise.
+/// A loss that is three times chance or more is not noise.
 const LOSS_SPIKE: f64 = 3.;
 
 fn default_loss_spike() -> f64 {
@@ -139,7 +139,7 @@ pub struct OptimizerRecipe {
     pub epsilon: Option<f32>,
 }
 
-/// The optimizers there are.
+/// The optimizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -160,7 +160,7 @@ pub enum ImageOrder {
     Fixed,
 }
 
-/// Recipes that build on each other; more are a circle.
+/// The most recipes that may build on each other; more must be a circle.
 const MOST_BASES: usize = 8;
 
 impl Recipe {
@@ -170,12 +170,12 @@ impl Recipe {
         Recipe::find_in(Path::new(""), name, 0)
     }
 
-    /// The same, with files as seen from `folder`; `bases` are the recipes that have led here.
+    /// The same, with files as seen from `folder`; `bases` counts the recipes that referred to this one.
     fn find_in(folder: &Path, name: &str, bases: usize) -> Result<Recipe> {
         if bases > MOST_BASES {
             return Err(Error::recipe(
                 "base",
-                format!("\"{name}\" leads back to itself; end at one of {}", NAMES.join(", ")),
+                format!("\"{name}\" refers back to itself; the last base must be one of {}", NAMES.join(", ")),
             ));
         }
         if let Some((name, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
@@ -185,7 +185,7 @@ impl Recipe {
             return Recipe::load_in(&folder.join(name), bases);
         }
         let meant = nearest(name, NAMES).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
-        Err(Error::recipe(name, format!("no such recipe{meant}; there are {}, or give a .toml file", NAMES.join(", "))))
+        Err(Error::recipe(name, format!("no such recipe{meant}; use one of {}, or a .toml file", NAMES.join(", "))))
     }
 
     /// Reads a recipe file.
@@ -197,7 +197,7 @@ impl Recipe {
         let text = read_text(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let recipe = Recipe::from_text(&text, &path.display().to_string(), folder, bases)?;
-        // What no image could be run through is told with the file's name.
+        // An impossible network is reported with the file's name.
         match Net::from_options(&recipe.net).and_then(|net| Plan::all(&net)) {
             Ok(_) => Ok(recipe),
             Err(error) => Err(Error::recipe(path.display().to_string(), error.to_string())),
@@ -236,7 +236,7 @@ impl Recipe {
                 _ => return Err(Error::recipe(key, format!("no such key; {}", known_keys(&whole)))),
             };
         }
-        // A number without a point is meant as one with a point where such a one stood.
+        // An integer is taken as a float where the old value is a float.
         let value = match (at.get(last), value) {
             (Some(toml::Value::Float(_)), toml::Value::Integer(number)) => toml::Value::Float(number as f64),
             (_, value) => value,
@@ -273,7 +273,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The values that `other` has otherwise, as `key is this, not that`.
+    /// The values in which `other` differs, as `key is this, not that`.
     pub fn differences(&self, other: &Recipe) -> Vec<String> {
         let [ours, theirs] = [self, other].map(|recipe| flattened(&recipe.to_table()));
         let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
@@ -286,7 +286,7 @@ impl Recipe {
         self.optimizer.momentum.unwrap_or(0.9)
     }
 
-    /// State tensors a parameter that the optimizer keeps, by name.
+    /// State tensors per parameter that the optimizer keeps, by name.
     pub fn state_names(&self) -> &'static [&'static str] {
         match self.optimizer.kind {
             OptimizerKind::Sgd => &["momentum"],
@@ -346,7 +346,7 @@ pub fn flattened(table: &toml::Table) -> BTreeMap<String, String> {
             toml::Value::Table(table) => {
                 values.extend(flattened(table).into_iter().map(|(below, value)| (format!("{key}.{below}"), value)));
             }
-            // In f32, which all of a recipe's are: 0.01 is no 0.009999999776482582.
+            // In f32, as all numbers of a recipe are: 0.01 must not become 0.009999999776482582.
             toml::Value::Float(value) => drop(values.insert(key.clone(), (*value as f32).to_string())),
             value => drop(values.insert(key.clone(), value.to_string())),
         }

@@ -1,4 +1,4 @@
-//! The learning rate over the epochs: what a recipe says about it.
+//! The learning rate over the epochs: the recipe's part.
 
 use serde::{Deserialize, Serialize};
 

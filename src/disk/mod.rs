@@ -1,5 +1,5 @@
-//! Writing so that a file is there whole or not at all, whatever happens in between, and the place where tests make
-//! things happen in between: every operation that changes a run's or a data set's folder passes through here.
+//! Atomic writing: a file is there whole or not at all, whatever happens in between. It is also the place where tests
+//! inject faults: every operation that changes a run's or a data set's folder passes through here.
 
 pub mod faults;
 pub mod tensors;
@@ -19,9 +19,9 @@ pub enum Operation {
     Write,
     /// Written data is made durable.
     Flush,
-    /// A name changes.
+    /// A file or folder is renamed.
     Rename,
-    /// A file or an empty folder goes away.
+    /// A file or an empty folder is removed.
     Remove,
 }
 
@@ -32,7 +32,7 @@ pub struct FileWriter {
     waiting: Vec<u8>,
 }
 
-/// Fewer bytes wait for more.
+/// Fewer bytes are buffered.
 const PIECE_BYTES: usize = 1 << 20;
 
 impl FileWriter {
@@ -110,10 +110,11 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
-/// Environment variable: the folder of what can be made again.
+/// Environment variable: the cache folder.
 pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
 
-/// The folder of what can be made again: that of [`CACHE`], else the user's; `None` where there is neither.
+/// The cache folder, whose files can be made again: the one that [`CACHE`] names, else the user's; `None` where there
+/// is neither.
 pub fn cache_folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable(CACHE)
@@ -160,13 +161,13 @@ pub fn remove_folder(folder: &Path, first: &str) -> Result<()> {
     faults::before(Operation::Remove).and_then(|_| std::fs::remove_dir(folder)).map_err(Error::io("remove", folder))
 }
 
-/// Bytes that this user may still write where `path` is; `None` where the system does not tell.
+/// Bytes that this user may still write where `path` is; `None` where the system does not say.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Bytes as people read them.
+/// A number of bytes as text for people.
 pub fn show_bytes(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
@@ -176,7 +177,7 @@ pub fn show_bytes(bytes: u64) -> String {
 }
 
 fn write_all(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
-    // Where the process is to die in the middle of a write, the first half is on disk by then.
+    // Where the process must die in the middle of a write, the first half is on disk by then.
     if let Some(half) = faults::before(Operation::Write)? {
         file.write_all(&bytes[..bytes.len() / 2])?;
         half.strike();

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::FileWriter;
 use crate::error::{Error, Result};
 
-/// Headers that are longer are refused before they are parsed; ours take about 100 bytes a tensor.
+/// Headers that are longer are refused before they are parsed; ours take about 100 bytes per tensor.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// A name, a shape, and values row after row.
@@ -113,7 +113,8 @@ impl TensorFile {
             return Err(Error::run(path, format!("has {found} bytes, expected at most {max_bytes}")));
         }
         let mut length = [0; 8];
-        file.read_exact_at(&mut length, 0).map_err(|_| damaged(format!("{found} bytes are no safetensors file")))?;
+        file.read_exact_at(&mut length, 0)
+            .map_err(|_| damaged(format!("{found} bytes, too short for a safetensors file")))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES {
             return Err(damaged(format!("its header has {length} bytes, expected at most {MAX_HEADER_BYTES}")));
@@ -124,7 +125,7 @@ impl TensorFile {
         let header: Metadata = serde_json::from_slice(&header).map_err(|error| damaged(error.to_string()))?;
         let (start, end) = (8 + length, header.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0));
         if start.checked_add(end as u64) != Some(found) {
-            return Err(damaged(format!("{found} bytes, its header tells of {start} + {end}")));
+            return Err(damaged(format!("{found} bytes, its header says {start} + {end}")));
         }
         Ok(TensorFile { path: path.to_owned(), file, start, header })
     }

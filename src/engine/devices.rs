@@ -38,7 +38,7 @@ pub struct GpuOptions {
 
 /// Stream contexts on GPUs and their description for the user.
 pub struct GpuContexts {
-    /// One a stream of this process.
+    /// One for each stream of this process.
     pub contexts: Vec<StreamContext<CudaBackend>>,
     /// "2 GPUs: NVIDIA H200; NCCL 2.27.3, 180 GB/s each way, 12 us at least".
     pub about: String,

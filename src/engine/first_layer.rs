@@ -1,5 +1,5 @@
 //! The first layer's kernels: figure 3 of the paper as a picture, and how much the two streams differ in colour, which
-//! 6.1 tells in words.
+//! section 6.1 describes.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::engine::stream::Tensor;
 use crate::error::{Error, Result};
 use crate::net::plan::Plan;
 
-/// Kernels a row of the picture, as the 2012 code drew them (`shownet.py`).
+/// Kernels per row of the picture, as the 2012 code drew them (`shownet.py`).
 const ROW: usize = 16;
 
 /// Black lines around a kernel, in pixels before scaling.
@@ -26,7 +26,7 @@ pub struct FirstLayerFilters {
     layer: String,
     /// Channels, rows, columns of one.
     shape: [usize; 3],
-    /// K C R S values a stream.
+    /// K C R S values per stream.
     streams: Vec<Vec<f32>>,
 }
 
@@ -40,7 +40,7 @@ pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
         _ => None,
     });
     let layer = plan.layers.first().map_or("1", |layer| &*layer.name);
-    found.ok_or_else(|| Error::net(layer, "is no convolution, so it has no kernels to draw"))
+    found.ok_or_else(|| Error::net(layer, "is not a convolution, so it has no filters to draw"))
 }
 
 impl FirstLayerFilters {
@@ -50,7 +50,7 @@ impl FirstLayerFilters {
     pub fn new(layer: &str, shape: [usize; 3], streams: Vec<Vec<f32>>) -> Result<FirstLayerFilters> {
         let elems: usize = shape.iter().product();
         if elems == 0 || streams.is_empty() {
-            return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are none", streams.len())));
+            return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are empty", streams.len())));
         }
         if let Some(stream) = streams.iter().position(|values| values.len() % elems != 0) {
             let found = streams[stream].len();
@@ -90,7 +90,7 @@ impl FirstLayerFilters {
         self.shape.iter().product()
     }
 
-    /// The picture of the 2012 code: 16 kernels a row with black borders of one pixel, all brought to 0..255 by one
+    /// The picture of the 2012 code: 16 kernels per row with black borders of one pixel, all brought to 0..255 by one
     /// minimum and maximum over both streams, so that they can be compared; stream 0's rows, a wider gap, stream 1's.
     /// Three channels are red, green and blue, one is grey. Every pixel is drawn `scale` times as wide and high.
     ///
@@ -167,7 +167,7 @@ pub fn colourfulness(kernel: &[f32], channels: usize, taps: usize) -> f64 {
 /// The [`colourfulness`] of all kernels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Colourfulness {
-    /// One value a kernel, by stream.
+    /// One value per kernel, by stream.
     pub streams: Vec<Vec<f64>>,
 }
 

@@ -1,5 +1,5 @@
-//! The connection between the two processes of a run with one process a GPU. It carries facts (the recipe, scores, the
-//! tensors of checkpoints); activations go by NCCL. It also tells at once when the other process has died.
+//! The connection between the two processes of a run with one process per GPU. It carries facts (the recipe, scores,
+//! the tensors of checkpoints); activations go by NCCL. It also reports at once when the other process has died.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -49,7 +49,7 @@ impl World {
         }
         let rank = number(rank_name)?.ok_or_else(|| missing("RANK (0 or 1)"))?;
         if rank > 1 {
-            let text = format!("{} is {rank}: two processes are 0 and 1", name_of(rank_name));
+            let text = format!("{} is {rank}; expected 0 or 1, for two processes", name_of(rank_name));
             return Err(Error::gpu(GpuTrouble::Process, text));
         }
         let host = get("MASTER_ADDR").or_else(|| get("SLURM_STEP_NODELIST").map(|list| first_host(&list)));
@@ -73,12 +73,12 @@ fn first_host(list: &str) -> String {
 }
 
 fn wrong(name: &str, found: &str) -> Error {
-    Error::gpu(GpuTrouble::Process, format!("environment variable {name}: {found:?} is not right; expected a number"))
+    Error::gpu(GpuTrouble::Process, format!("environment variable {name} is {found:?}; expected a number"))
 }
 
 fn missing(what: &str) -> Error {
     let text =
-        format!("WORLD_SIZE is 2 but the environment has no {what}; start both processes by a launcher or set it");
+        format!("WORLD_SIZE is 2 but the environment has no {what}; start both processes with a launcher, or set it");
     Error::gpu(GpuTrouble::Process, text)
 }
 
@@ -90,7 +90,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Meets the other process: 0 listens, 1 calls, for at most `deadline`.
+    /// Connects to the other process: 0 listens, 1 connects, for at most `deadline`.
     pub fn open(world: &World, deadline: Duration) -> Result<Link> {
         let until = Instant::now() + deadline;
         let stream = if world.rank == 0 { listen(&world.address, until) } else { call(&world.address, until) };
@@ -208,7 +208,7 @@ fn listen(address: &str, until: Instant) -> Result<TcpStream, String> {
         match listener.accept() {
             Ok((stream, _)) => return stream.set_nonblocking(false).map(|()| stream).map_err(|e| e.to_string()),
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error.to_string()),
-            Err(_) if Instant::now() > until => return Err("nobody called in time".into()),
+            Err(_) if Instant::now() > until => return Err("the other process did not connect in time".into()),
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -1,4 +1,4 @@
-//! The two halves as one ordinary network: which merged tensor, and which part of it, each stream's block is.
+//! The two halves as one ordinary network: the merged tensor, and the part of it, that each stream's block becomes.
 //!
 //! Layouts are PyTorch's: a convolution that reads its own stream becomes `Conv2d(groups=2)` (K C/2 R S), one that
 //! reads both becomes `groups=1`; a dense layer becomes `Linear` (outputs x inputs). Channels, units and inputs of
@@ -87,7 +87,7 @@ pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &Merged) ->
     Ok(())
 }
 
-/// Fills what is between the groups of convolutions with zeros: the merged network of `plans`, two streams', as one
+/// Fills the space between the groups of convolutions with zeros: the merged network of `plans`, two streams', as one
 /// stream has it.
 pub fn fill_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
     for_each_grouped(&mut merged, plans, |tensor| {
@@ -102,7 +102,7 @@ pub fn fill_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
     merged
 }
 
-/// The inverse of [`fill_groups`]: what was between the groups is lost.
+/// The inverse of [`fill_groups`]: the values between the groups are lost.
 pub fn take_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
     for_each_grouped(&mut merged, plans, |tensor| {
         let [k, c, r, s] = tensor.shape[..] else { return };

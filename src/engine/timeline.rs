@@ -1,4 +1,4 @@
-//! One step in detail: what each stream did when.
+//! One step in detail: the events of each stream with their times.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Event {
     }
 }
 
-/// A training step, by the clock of the process that began it: what streams of one process did when can be compared.
+/// A training step, by the clock of the process that began it: so the times of streams of one process can be compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     /// Its number, from 1.

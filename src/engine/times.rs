@@ -11,7 +11,7 @@ use crate::net::swap::Pass;
 pub enum Activity {
     /// Running an operation.
     Compute,
-    /// Values were on their way between the streams, mostly while this one computed.
+    /// Values were in flight between the streams, mostly while this one computed.
     Exchange,
     /// Waiting for the other stream's values.
     Waiting,
@@ -42,7 +42,7 @@ pub struct StreamTimes {
     /// From the first operation of each step to the end of its last one.
     pub total: Duration,
     /// The part of the exchanges during which this stream computed. Added up swap by swap: a wait that lasts longer
-    /// than its exchange takes nothing from what others have hidden.
+    /// than its exchange does not reduce the overlap of others.
     pub hidden: Duration,
 }
 
@@ -83,8 +83,8 @@ impl StreamTimes {
     }
 }
 
-/// The table shown at the end of a run: a row a layer, for each stream milliseconds a step of computing forward,
-/// backward and the update, of values on their way (exch) and of waiting for them (wait), and the share of the stream's
+/// The table shown at the end of a run: one row per layer, for each stream milliseconds per step of computing forward,
+/// backward and the update, of values in flight (exch) and of waiting for them (wait), and the share of the stream's
 /// computing and waiting.
 pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
     // 86 columns for two streams.
@@ -125,7 +125,7 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
     out + &summary(streams)
 }
 
-/// A sentence a stream, and who waits for whom.
+/// A sentence per stream, and who waits for whom.
 fn summary(streams: &[StreamTimes]) -> String {
     let mut out = String::new();
     for (stream, times) in streams.iter().enumerate() {

@@ -22,10 +22,10 @@ pub struct CopyExchange {
     watch: Arc<Watch>,
     /// The other stream's watch, to tell it when this one fails.
     other_watch: Arc<Watch>,
-    /// `None` once closed.
+    /// `None` after it is closed.
     to: Option<Sender<Message>>,
     from: Receiver<Message>,
-    /// Start and end of the fetch under way.
+    /// Start and end of the fetch in progress.
     under_way: Option<(Arc<CudaEvent>, Arc<CudaEvent>)>,
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// One end of a connection between two streams of one process.
 pub struct LocalExchange {
     stream: usize,
-    /// `None` once closed.
+    /// `None` after it is closed.
     to: Option<Sender<Parcel>>,
     from: Receiver<Parcel>,
     /// Buffers that came with earlier swaps.
@@ -124,7 +124,7 @@ mod tests {
         let (mut a, mut b) = connect();
         let backend = CpuBackend::default();
         for _ in 0..5 {
-            // One way only, as before a layer that lives on stream 0.
+            // One way only, as before a layer that is on stream 0.
             b.start_swap(&backend, &swap(100), Some(&vec![1.; 100]), None).unwrap();
             a.start_swap(&backend, &swap(100), None, None).unwrap();
             a.finish_swap(&backend, &swap(100), Some(&mut vec![0.; 100])).unwrap();

@@ -1,4 +1,4 @@
-//! Before anything depends on it: does the exchange carry values both ways, how fast, and how soon?
+//! The exchange's self-test before training: values both ways, bandwidth and latency.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const ROUNDS: u64 = 4;
 pub struct SelfTest {
     /// Time of a swap of a few values.
     pub latency: Duration,
-    /// Bytes a second each way in a large one.
+    /// Bytes per second each way in a large one.
     pub bytes_per_s: f64,
 }
 

@@ -22,7 +22,7 @@ pub struct LayerFacts {
     pub parameters: u64,
     /// Multiply-adds of the forward pass for one image in this stream.
     pub multiply_adds: u64,
-    /// Bytes an image that this stream sends before the layer in the forward pass.
+    /// Bytes per image that this stream sends before the layer in the forward pass.
     pub sent_bytes: u64,
 }
 
@@ -39,10 +39,10 @@ pub struct Description {
     pub parameters: u64,
     /// Multiply-adds of the forward pass for one image, all streams.
     pub multiply_adds: u64,
-    /// Activation bytes an image exchanged in the forward pass, all streams, softmax statistics not counted. The
+    /// Activation bytes per image exchanged in the forward pass, all streams, softmax statistics not counted. The
     /// backward pass sends as many gradients back.
     pub exchanged_bytes: u64,
-    /// Bytes an image of softmax statistics exchanged where fc8 is split.
+    /// Bytes per image of softmax statistics exchanged where fc8 is split.
     pub softmax_bytes: u64,
     /// Batch that the memory is estimated for.
     pub batch_size: usize,
@@ -52,7 +52,7 @@ pub struct Description {
     pub activation_memory_bytes: Vec<u64>,
 }
 
-/// Describes `net` when trained at `batch_size` with `states` optimizer tensors a parameter.
+/// Describes `net` when trained at `batch_size` with `states` optimizer tensors per parameter.
 ///
 /// Fails as [`Plan::new`] does.
 pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Description> {

@@ -19,7 +19,7 @@ pub struct Plan {
     pub streams: usize,
     /// The rows of the table, as this stream runs them.
     pub layers: Vec<PlannedLayer>,
-    /// Elements an image of every activation buffer; slot 0 is the image.
+    /// Elements per image of every activation buffer; slot 0 is the image.
     pub slots: Vec<usize>,
     /// This stream's parameters in the table's order.
     pub params: Vec<Param>,
@@ -60,7 +60,7 @@ pub struct LayerParams {
 pub struct ExchangePoint {
     /// The buffer for the other stream's activations.
     pub theirs: Slot,
-    /// Elements an image that go each way.
+    /// Elements per image that go each way.
     pub elems: usize,
     /// Whether this stream has units of the layer, and so needs the other's activations.
     pub takes: bool,
@@ -87,7 +87,7 @@ pub enum Op {
     Dropout(DropoutShape),
     /// The loss.
     SoftmaxCrossEntropy(SoftmaxShape),
-    /// All of the layer lives on the other stream.
+    /// All of the layer is on the other stream.
     Absent,
 }
 
@@ -143,8 +143,8 @@ impl PlannedLayer {
         self.x == 0
     }
 
-    /// Whether the gradient by its input takes the place of one that is there: the one by its output, or for fused
-    /// layers the input itself.
+    /// Whether the gradient with respect to its input takes the place of one that is there: the one with respect to its
+    /// output, or for fused layers the input itself.
     pub fn works_in_place(&self) -> bool {
         self.x == self.y || matches!(self.op, Op::Dropout(_) | Op::ReluLrnMaxPool(..))
     }
@@ -154,7 +154,7 @@ impl PlannedLayer {
         self.op.block_macs() * if self.exchange_point.is_some_and(|point| point.takes) { 2 } else { 1 }
     }
 
-    /// Bytes an image that this stream sends in the forward pass.
+    /// Bytes per image that this stream sends in the forward pass.
     pub fn sent_bytes(&self) -> u64 {
         match (self.exchange_point, self.op) {
             (Some(point), _) if point.gives => 4 * point.elems as u64,
@@ -184,9 +184,9 @@ impl Plan {
         (0..net.streams).map(|stream| Plan::new(net, stream)).collect()
     }
 
-    /// The same with every ReLU, normalization and pooling after a convolution as one layer, where `fuses` says that the
-    /// device can. Nothing is kept between them, and the gradient by what they read takes its place: a convolution's
-    /// backward pass does not need its output.
+    /// The same with every ReLU, normalization and pooling after a convolution as one layer, where `fuses` says that
+    /// the device can. Nothing is kept between them, and the gradient with respect to what they read takes its place: a
+    /// convolution's backward pass does not need its output.
     pub fn fused(mut self, fuses: fn(&LrnShape, &PoolShape) -> bool) -> Plan {
         for first in 0..self.layers.len() {
             let Some([conv, relu, norm, pool]) = self.layers.get(first..first + 4) else { break };
@@ -205,7 +205,7 @@ impl Plan {
         self
     }
 
-    /// Elements an image of the largest gradient that needs a buffer of its own.
+    /// Elements per image of the largest gradient that needs a buffer of its own.
     pub fn largest_gradient(&self) -> usize {
         let by_inputs = self.layers.iter().filter(|layer| !layer.reads_image() && !layer.works_in_place());
         let of_loss = self.layers.last().map(|last| last.x);
@@ -237,7 +237,7 @@ impl Plan {
         })
     }
 
-    /// Elements an image of the largest exchange.
+    /// Elements per image of the largest exchange.
     pub fn largest_exchange(&self) -> usize {
         self.layers.iter().filter_map(|layer| layer.exchange_point).map(|point| point.elems).max().unwrap_or(0)
     }

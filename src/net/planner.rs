@@ -232,7 +232,7 @@ fn countable(name: &str, what: &str, shape: &[usize]) -> Result<()> {
     if count < 1 << 31 {
         return Ok(());
     }
-    Err(Error::net(name, format!("{count} {what} are more than 2147483647, the most there can be; make it smaller")))
+    Err(Error::net(name, format!("{count} {what}; expected at most 2147483647; make the layer or the image smaller")))
 }
 
 /// Output size of a window of `kernel` at every `stride` over `size` pixels with `pad` zeros on each side.

@@ -1,10 +1,10 @@
-//! The names in a run's directory.
+//! The names of the files in a run's directory.
 
 /// The recipe, as the run uses it.
 pub const RECIPE: &str = "recipe.toml";
 /// The start of a run, besides its recipe: see [`RunInfo`](super::dir::RunInfo).
 pub const INFO: &str = "run.json";
-/// A line for each step, evaluation and look at the network: see [`Row`](super::rows::Row).
+/// A line for each step, evaluation and record of the network: see [`Row`](super::rows::Row).
 pub const METRICS: &str = "metrics.jsonl";
 /// A line for each start, end and warning: see [`Event`](super::rows::Event).
 pub const JOURNAL: &str = "journal.jsonl";

@@ -86,7 +86,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run's directory. The lock is looked at, never held; lines that are cut off or unknown are left out.
+    /// Reads a run's directory. The lock is tested, never held; lines that are incomplete or unknown are skipped.
     ///
     /// Fails where `path` is no run, or a file of it is there and cannot be read.
     pub fn read(path: &Path) -> Result<Run> {
@@ -181,7 +181,7 @@ impl Run {
 
     /// Training steps done, as far as the files tell.
     pub fn step(&self) -> u64 {
-        // One that goes on from a checkpoint has done its steps before the first line of its metrics.
+        // A run that continues from a checkpoint has done its steps before the first line of its metrics.
         let begun = self.starts().last().map(|start| start.step);
         let skipped = self.skipped.last().map(|row| row.step);
         let rows = [self.steps.last().map(|row| row.step), self.evals.last().map(|row| row.step), skipped, begun];
@@ -216,7 +216,7 @@ impl Run {
         changes.map(|pair| (pair[0].step, pair[1].epoch)).collect()
     }
 
-    /// Each time that it was started or went on.
+    /// Each start and resumption.
     pub fn starts(&self) -> impl DoubleEndedIterator<Item = &Start> {
         self.journal.iter().filter_map(|event| match event {
             Event::Start(start) => Some(&**start),
@@ -293,7 +293,7 @@ impl Run {
     }
 }
 
-/// All runs in a folder, those started first at the front; what cannot be read is told beside them.
+/// All runs in a folder, those started first at the front; with the errors of those that cannot be read.
 ///
 /// Fails where the folder cannot be listed.
 pub fn list(folder: &Path) -> Result<(Vec<Run>, Vec<Error>)> {

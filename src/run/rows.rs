@@ -85,7 +85,7 @@ pub struct Times {
     pub streams: Vec<StreamMeans>,
 }
 
-/// One stream's time, milliseconds a step.
+/// One stream's time, milliseconds per step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamMeans {
@@ -137,7 +137,7 @@ pub struct Skipped {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
-    /// A process began, or went on.
+    /// A process began or resumed the run.
     Start(Box<Start>),
     /// Something that the user should know.
     Warning {
@@ -164,7 +164,7 @@ pub enum Event {
     Other,
 }
 
-/// A process began, or went on.
+/// A process began or resumed the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Start {

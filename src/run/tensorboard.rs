@@ -22,7 +22,7 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins `events.out.tfevents.<unix_s>.<host>` in `folder`, which is made where it is not there. A run that goes on
+    /// Begins `events.out.tfevents.<unix_s>.<host>` in `folder`, which is made where it is not there. A resumed run
     /// begins another one in the same folder, and says so by [`EventFile::restarted`].
     ///
     /// Fails where the file cannot be written. One of that name is not overwritten: the new one's has a number.
@@ -51,9 +51,9 @@ impl EventFile {
         &self.path
     }
 
-    /// The run goes on after `step`: what earlier files have of later steps no longer counts (a session's START).
-    /// TensorBoard's reader in Python forgets it at once; its data server, which does not look at sessions, forgets it
-    /// tag by tag when a step comes again.
+    /// The run continues after `step`: later steps in earlier files no longer count (a session's START). TensorBoard's
+    /// reader in Python forgets it at once; its data server, which does not look at sessions, forgets it tag by tag
+    /// when a step comes again.
     pub fn restarted(&mut self, step: u64) -> Result<()> {
         // TensorBoard forgets what is not before the event's step.
         self.event(step + 1, |event| event.message(7, |session| session.number(1, 1)))

@@ -22,16 +22,17 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Steps after a start whose time says nothing of those to come: memory is new, kernels are being loaded.
 const WARM_UP: u64 = 2;
 
-/// Steps after a start when it is told how long the run should take.
+/// Steps after a start at which the expected time of the run is printed.
 const TELL_TIME_AFTER: u64 = 5;
 
-/// A training step's time beside that of evaluating as many images: forward, and backward by weights and by inputs.
+/// A training step's time beside that of evaluating as many images: forward, and backward with respect to weights and
+/// to inputs.
 const PASSES: f64 = 3.;
 
 /// The work of a run, besides its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// Steps that make an epoch, after which the held-out images are evaluated.
     pub steps_per_epoch: u64,
@@ -64,10 +65,10 @@ pub struct TrainProgress {
     step_s: Average,
     /// Seconds that the newest evaluation took.
     evaluation_s: Option<f64>,
-    heldout_accuracy: Option<f64>,
+    held_out_accuracy: Option<f64>,
 }
 
-/// A mean that forgets.
+/// A moving average.
 #[derive(Default)]
 struct Average {
     sum: f64,
@@ -85,13 +86,13 @@ impl Average {
         self.sum / self.weight.max(1e-9)
     }
 
-    /// `None` where there is nothing to take it of.
+    /// `None` where there are no values.
     fn mean(&self) -> Option<f64> {
         (self.weight > 0.).then(|| self.value())
     }
 }
 
-/// A time as people read it.
+/// A time as text for people.
 fn time_text(seconds: f64) -> String {
     match seconds.round() as u64 {
         s @ 3600.. => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
@@ -101,7 +102,7 @@ fn time_text(seconds: f64) -> String {
 }
 
 impl TrainProgress {
-    /// For a run that does this.
+    /// For a run with this work.
     pub fn new(json: bool, work: Work) -> TrainProgress {
         let bar = (!json && std::io::stderr().is_terminal()).then(|| BARS.add(ProgressBar::no_length()));
         if let Some(bar) = &bar {
@@ -127,7 +128,7 @@ impl TrainProgress {
             images_per_s: Average::default(),
             step_s: Average::default(),
             evaluation_s: None,
-            heldout_accuracy: None,
+            held_out_accuracy: None,
         }
     }
 
@@ -144,7 +145,7 @@ impl TrainProgress {
     /// The outcome of the run, for its last lines; `None` where it had nothing to do.
     pub fn outcome(&self) -> Option<String> {
         let steps = self.step - self.first_step;
-        let result = self.heldout_accuracy.map_or(String::new(), |accuracy| {
+        let result = self.held_out_accuracy.map_or(String::new(), |accuracy| {
             format!(": held-out accuracy {:.1}%, chance is {:.1}%", 100. * accuracy, 100. / self.work.classes as f64)
         });
         (steps > 0).then(|| format!("{steps} steps in {}{result}", time_text(self.started.elapsed().as_secs_f64())))
@@ -158,7 +159,7 @@ impl TrainProgress {
         Some(step_s * (self.total - step) as f64 + evaluation_s * self.evaluations_left(step) as f64)
     }
 
-    /// One after each epoch and at the end; that of an epoch which ends with `step` is still to come.
+    /// One evaluation after each epoch and at the end; that of an epoch which ends with `step` is still to come.
     fn evaluations_left(&self, step: u64) -> u64 {
         self.total.div_ceil(self.work.steps_per_epoch) - step.saturating_sub(1) / self.work.steps_per_epoch
     }
@@ -177,7 +178,7 @@ impl TrainProgress {
         self.last_line = Instant::now();
     }
 
-    /// Says what there may be more of than anyone can read: not every time where no bar shows the rest. The log has all.
+    /// Prints a line that may come too often to read: not every time where there is no progress bar. The log has all.
     fn say_at_times(&self, before: Option<Instant>, text: &str) -> Option<Instant> {
         let due = before.is_none_or(|before| before.elapsed() >= LINE_EVERY) || self.step >= self.total;
         if self.bar.is_some() || due {
@@ -267,7 +268,7 @@ impl TrainObserver for TrainProgress {
     fn evaluated(&mut self, report: &EvalReport) {
         let result = &report.result;
         self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
-        self.heldout_accuracy = Some(1. - result.top1_error());
+        self.held_out_accuracy = Some(1. - result.top1_error());
         if self.json {
             crate::outln!("{}", json!(report.row()));
             return;
@@ -281,7 +282,7 @@ impl TrainObserver for TrainProgress {
         );
         let shown = self.say_at_times(self.last_result, &text);
         if shown != self.last_result {
-            // The step that it is of need not be told besides.
+            // The step is shown already.
             (self.last_result, self.last_line) = (shown, Instant::now());
         }
         if let (Some(bar), true) = (&self.bar, report.step >= self.total) {

@@ -1,6 +1,5 @@
-//! A loss that is none to learn from: not finite, or as good as that, or far above those before it. The update is not
-//! made, or where held-out images tell of it afterwards, not saved; what is done then is the recipe's to say
-//! ([`OnBadLoss`]).
+//! Bad losses: not finite, or as bad as that, or far above those before. The update is not made, or, where the loss on
+//! held-out images shows it afterwards, not saved. The recipe says what is done then ([`OnBadLoss`]).
 
 use serde_json::json;
 
@@ -15,7 +14,7 @@ use crate::run::checkpoint::{self, TrainState};
 use crate::run::rows::{Row, Skipped};
 use crate::text::loss_text;
 
-/// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
+/// The number of skipped steps or rollbacks in a row, without a good step in between, that ends the run.
 const MOST_IN_A_ROW: u32 = 10;
 
 /// The weight of the newest step in the mean of losses.
@@ -29,7 +28,7 @@ const ENOUGH: u64 = 100;
 /// comes back from there learns nothing more; three times the textbook's rate takes it to a thousand.
 const LOST: f64 = 1e6;
 
-/// Whether nothing can be learned from `loss`, whatever went before.
+/// Whether `loss` is bad in itself, whatever the losses before it were.
 pub fn is_lost(recipe: &Recipe, loss: f64) -> bool {
     !loss.is_finite() || (recipe.train.loss_spike > 0. && loss > LOST)
 }
@@ -53,7 +52,7 @@ pub fn mean_with(mean: Option<f64>, loss: f64) -> f64 {
 }
 
 impl<B: Backend> Session<B> {
-    /// Deals with the step that comes next, whose loss is bad. Returns whether the batches to come are others now.
+    /// Handles a bad loss of the next step. Returns whether the next batches have changed.
     pub(super) fn leave_out(&mut self, batch: &Batch, loss: f64, why: &str, to: &mut Outputs) -> Result<bool> {
         let step = self.state.step + 1;
         // Once more: the backward pass has written over activations.
@@ -72,8 +71,8 @@ impl<B: Backend> Session<B> {
         Ok(rolls_back)
     }
 
-    /// Deals with the newest step's weights, whose loss on held-out images is lost: leaving out steps to come does
-    /// not mend them, so that only going back helps.
+    /// Handles a bad loss of the newest weights on held-out images: skipping later steps does not repair them, so only
+    /// a rollback helps.
     pub(super) fn leave_out_evaluated(&mut self, loss: f64, to: &mut Outputs) -> Result<()> {
         let (step, why) = (self.state.step, format!("the held-out loss after it is {}", loss_text(loss)));
         let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
@@ -84,7 +83,7 @@ impl<B: Backend> Session<B> {
             let advice = if rolls_back { "" } else { ", or leave such steps out with --on-nan rollback" };
             return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, advice, to)?);
         }
-        // One of this very step has these weights.
+        // A checkpoint of this same step has these weights.
         let before = self.state.went_back_to.map_or(step, |bad| bad.min(step));
         let from = self.roll_back(Some(before), to)?;
         self.go_on_at(step, from, loss, &why, to)?;
@@ -92,9 +91,9 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// The error of a run that ends of it; `advice` is what else to try.
+    /// The error of a run that a bad loss ends; `advice` is what else to try.
     fn diverged(&mut self, step: u64, why: &str, details: &str, advice: &str, to: &mut Outputs) -> Result<Error> {
-        // What is being written may be the last good state.
+        // The checkpoint that is being written may be the last good one.
         to.settle()?;
         let run = to.run.path();
         let at = (self.state.step, self.state.went_back_to);
@@ -107,7 +106,7 @@ impl<B: Backend> Session<B> {
             let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
             Ok(match (newest, good) {
                 (None, _) => "no checkpoint had been written yet".into(),
-                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave it"),
+                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave this loss"),
                 (_, Some(good)) => format!("the last good checkpoint is {good}"),
             })
         })?;
@@ -125,10 +124,10 @@ impl<B: Backend> Session<B> {
         Ok(state.step)
     }
 
-    /// Goes on as if `step` were done, with the weights of step `from`.
+    /// Continues as if `step` were done, with the weights of step `from`.
     fn go_on_at(&mut self, step: u64, from: u64, loss: f64, why: &str, to: &mut Outputs) -> Result<()> {
         let left_out = step - from;
-        // A checkpoint's own count is that of its time: what was left out since is left out again.
+        // The checkpoint's count is older: the steps skipped since then are skipped again.
         self.state.skipped_steps += left_out;
         self.state.step = step;
         let back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
@@ -138,8 +137,8 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// Writes down the training images of the batch and how far every tensor's values reach, of a batch of `n`; returns
-    /// how to speak of it.
+    /// Writes the training images of the batch of `n` and each tensor's extreme values to a file; returns the part of
+    /// the message about it.
     fn write_details(
         &mut self,
         step: u64,
@@ -182,7 +181,7 @@ mod tests {
         assert!(bad(1., f64::NAN) && bad(1., f64::INFINITY));
         assert!(!bad(0.01, 2.) && !bad(2.3, 6.8) && !bad(20., 50.));
         assert!(bad(0.01, 7.) && bad(20., 61.));
-        // Until the mean stands, what comes back is left to come back. Losses left out are not in it.
+        // While the mean has too few losses, no loss is a jump. Skipped losses are not in it.
         for early in [after(0, 0, None), after(1, 0, Some(2.3)), after(99, 0, Some(2.3)), after(109, 10, Some(2.3))] {
             let bad = |loss| why(&recipe, &early, 10, loss).is_some();
             assert!(!bad(7.336) && !bad(2e4), "{early:?}");

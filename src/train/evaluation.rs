@@ -11,7 +11,7 @@ use crate::engine::pair::BatchResult;
 use crate::error::Result;
 
 impl<B: Backend> Session<B> {
-    /// Runs all held-out images; `None` where the run is to end first.
+    /// Runs all held-out images; `None` where the run must end first.
     pub fn evaluate(&mut self, observer: &mut dyn TrainObserver) -> Result<Option<BatchResult>> {
         let _span = tracing::info_span!("eval", step = self.state.step).entered();
         let (mut whole, count) = (BatchResult::default(), self.data.test.len());

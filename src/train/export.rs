@@ -42,7 +42,7 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     tensors::write(path, &tensors, Some(metadata)).map(drop)
 }
 
-/// The table, a row a layer, as the script reads it.
+/// The table, one row per layer, as the script reads it.
 fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
     let streams = plans.len();
     let rows = plans[0].layers.iter().filter_map(|layer| {

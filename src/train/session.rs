@@ -1,4 +1,4 @@
-//! A network with its recipe and data, somewhere in training; the loop is in `training.rs`.
+//! A network in training, with its recipe and data; the loop is in `training.rs`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::run::checkpoint::{self, TrainState};
 use crate::run::rows::{self, Row};
 use crate::run::schedule::Schedule;
 
-/// One step, for whoever shows it.
+/// One step, for those that show it.
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// Steps done, this one included.
@@ -78,7 +78,7 @@ impl EvalReport {
 
 /// A watcher of training, such as the display of its progress.
 pub trait TrainObserver {
-    /// Training begins or goes on at `step` of `total`.
+    /// Training begins or continues at `step` of `total`.
     fn started(&mut self, _step: u64, _total: u64, _epochs: u64) {}
     /// A step is done.
     fn stepped(&mut self, _report: &StepReport) {}
@@ -114,9 +114,10 @@ pub struct Session<B: Backend> {
     /// The state of training; its `files` are not used here.
     pub(super) state: TrainState,
     pub(super) stop: Stop,
-    /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
+    /// The time waited for the loader, and the number of steps, without the first, whose batch cannot have been made
+    /// ahead.
     pub(super) waited: Option<(Duration, u32)>,
-    /// The streams' times when they were last looked at.
+    /// The streams' times when they were last recorded.
     pub(super) observed: Vec<StreamTimes>,
 }
 
@@ -186,9 +187,9 @@ impl<B: Backend> Session<B> {
     }
 
     /// The same with the checkpoint found at `path`, or the newest one of the run there if that has been removed since:
-    /// the run may go on meanwhile.
+    /// the run may be in training.
     pub fn restore_or_newest(&mut self, checkpoint: &Path, path: &Path) -> Result<()> {
-        /// Checkpoints that come and go while one is read.
+        /// Retries while checkpoints come and go.
         const PATIENCE: u32 = 20;
         let mut restored = self.restore(checkpoint);
         let mut tried = checkpoint.to_owned();
@@ -232,7 +233,7 @@ impl<B: Backend> Session<B> {
         self.state.step
     }
 
-    /// From now on training and evaluation end in good order when `stop` says so.
+    /// From now on training and evaluation end with everything saved when `stop` says so.
     pub fn end_on(&mut self, stop: Stop) {
         self.stop = stop;
     }

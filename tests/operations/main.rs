@@ -54,7 +54,7 @@ on_every_device!(
     updates
 );
 
-/// The CPU's operations again, in processes that are told to do without the widest instructions.
+/// The CPU's operations again, in processes that are limited to narrower instructions.
 #[test]
 fn narrower_instructions_compute_the_same() {
     for level in ["avx2", "plain"] {
@@ -118,7 +118,7 @@ fn output<B: Backend>(backend: &B, elems: usize) -> B::Buffer {
     upload(backend, &vec![UNTOUCHED; elems + 1])
 }
 
-/// The `elems` values of an output, once what lies beyond them has been looked at.
+/// The `elems` values of an output, after a check of the values beyond them.
 fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, elems: usize) -> Vec<f32> {
     let mut values = backend.read(buffer, elems + 1).unwrap();
     assert_eq!(values.pop(), Some(UNTOUCHED), "{name} wrote beyond its batch");

@@ -22,7 +22,7 @@ fn case(name: &str, op: Op) -> Case {
 /// Shapes at which something is special: odd sizes, borders, sizes of one.
 pub fn small() -> Vec<Case> {
     let mut cases: Vec<Case> = CONVOLUTIONS.map(|shape| case("conv", conv(shape))).into();
-    // Those for which the CPU has ways of its own. Software GPUs have no other ways for these, and would take minutes.
+    // Those for which the CPU has special code. Software GPUs have none, and would take minutes.
     cases.extend(FAST_ON_CPU.map(|shape| Case { is_small: false, ..case("conv", conv(shape)) }));
     for (inputs, outputs) in [(1, 1), (7, 5), (128, 384), (384, 385), (769, 512), (1152, 300)] {
         cases.push(case("dense", Op::Dense(DenseShape { inputs, outputs })));

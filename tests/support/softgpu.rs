@@ -18,8 +18,8 @@ use alexnet_split::backend::cuda::watch::Watch;
 /// The compiler's flags.
 const COMPILE: [&str; 8] = ["-std=c++20", "-O2", "-g1", "-march=native", "-fPIC", "-shared", "-pthread", "-Wall"];
 
-/// The folder with libcuda.so, libnvrtc.so and libnccl.so of the software device; `None`, said aloud, where there is no
-/// C++20 compiler to make them.
+/// The folder with libcuda.so, libnvrtc.so and libnccl.so of the software device; `None`, with a printed note, where
+/// there is no C++20 compiler to make them.
 pub fn folder() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let folder = FOLDER.get_or_init(build);

@@ -27,8 +27,8 @@ const BLOCK: usize = 128;
 /// Panels of inputs whose weight gradients are made before they are written.
 const INPUT_PANELS: usize = 16;
 
-/// Rows of a block that threads take: [`BLOCK`] at most, and so many that each thread gets as many blocks as the others.
-/// Each row is a sum of its own, so this changes no bits.
+/// Rows of a block that threads take: [`BLOCK`] at most, chosen so that all threads get the same number of blocks. Each
+/// row is a separate sum, so this changes no bits.
 fn block_height(rows: usize) -> usize {
     let threads = rayon::current_num_threads();
     let rounds = rows.div_ceil(BLOCK * threads).max(1);

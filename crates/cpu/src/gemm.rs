@@ -35,7 +35,7 @@ impl<'a> Mat<'a> {
         Mat { turned: !self.turned, rows: self.cols, cols: self.rows, ..self }
     }
 
-    /// Columns from `from` on, 16 at most, as one line for each row; what is missing is 0.
+    /// Columns from `from` on, 16 at most, as one line for each row; missing values are 0.
     #[inline(always)]
     fn panel<S: Simd>(self, simd: S, from: usize, lines: &mut [f32]) {
         let cols = PANEL.min(self.cols - from);

@@ -289,7 +289,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// For so many channels.
+    /// For this number of channels.
     pub fn new(channels: usize) -> Self {
         Scratch { terms: vec![[0.; BLOCK]; channels], powers: vec![[0.; BLOCK]; channels] }
     }

@@ -37,7 +37,7 @@ pub trait Operands: 'static {
     /// is 0. `memory` as above.
     fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32];
 
-    /// Words for so many depths.
+    /// The number of words for this number of depths.
     fn words(depths: usize) -> usize {
         depths.div_ceil(Self::DEPTHS)
     }

@@ -14,7 +14,7 @@ use super::transpose::transpose;
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
 
-/// Rows of a product are made in blocks of so many, a divisor of the map's width where that is 55, or a number that
+/// Rows of a product are made in blocks of this many, a divisor of the map's width where that is 55, or a number that
 /// divides tiles and channels.
 pub const ROWS: usize = 8;
 /// See [`ROWS`].
@@ -28,7 +28,7 @@ pub struct Left {
     pub chunk_stride: usize,
     /// Runs of depths.
     pub chunks: usize,
-    /// Words a run: one for each depth, or as [`Operands`] says.
+    /// Words per run: one for each depth, or as [`Operands`] says.
     pub depth: usize,
 }
 
@@ -130,7 +130,7 @@ unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const V
     let (b, c) = (side_by_side_b, side_by_side_c);
     let mut row = 0;
     while row < rows {
-        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 what is left at last is 6, 8, 9 or 10.
+        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 the last block has 6, 8, 9 or 10.
         let rest = if BLOCK == ROWS_OF_55 { BLOCK - row % BLOCK } else { rows - row };
         // SAFETY: by the caller's contract.
         unsafe {
@@ -199,7 +199,7 @@ pub fn scratch_slice(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
     &mut memory[..elems]
 }
 
-/// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; what is missing is 0.
+/// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; missing values are 0.
 #[inline(always)]
 pub fn to_lines<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
     to_operand_lines::<S, Fp32>(simd, values, stride, planes, count, lines);

@@ -108,7 +108,7 @@ pub struct PoolShape {
 /// Dropout of one stream's units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DropoutShape {
-    /// Units an image in this stream.
+    /// Units per image in this stream.
     pub elems: usize,
     /// Number of the first of them in the whole layer: masks are drawn by that number.
     pub first_unit: usize,
@@ -118,7 +118,7 @@ pub struct DropoutShape {
     pub layer: u32,
 }
 
-/// The part of the softmax that lives in one stream.
+/// The part of the softmax on one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SoftmaxShape {
     /// Classes in this stream.
@@ -137,7 +137,7 @@ impl DropoutShape {
 }
 
 impl SoftmaxShape {
-    /// Values an image that streams tell each other: maximum, sum of exponentials, logit of the label.
+    /// Values per image that streams send each other: maximum, sum of exponentials, logit of the label.
     pub const STATS: usize = 3;
 }
 

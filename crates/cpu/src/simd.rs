@@ -301,7 +301,7 @@ fn pick_avx512<const FIRST: usize, const STEP: usize>(
     _mm512_permutex2var_ps(a, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }, b)
 }
 
-/// Numbers FIRST, FIRST + 1 ... of two vectors, one of each in turn.
+/// Floats FIRST, FIRST + 1 ... of two vectors, alternating.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -65,7 +65,7 @@ impl<'a> WeightPart<'a> {
     }
 }
 
-/// An [`Update`] with what is the same for all weights.
+/// An [`Update`] with the values that are the same for all weights.
 #[derive(Clone, Copy)]
 pub(crate) enum Prepared {
     /// Its `decay` is weight_decay * lr.

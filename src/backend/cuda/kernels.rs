@@ -42,7 +42,7 @@ impl Kernels {
     pub fn load(gpu: &Gpu, precision: Precision) -> Result<Kernels> {
         let _span = tracing::info_span!("load kernels", gpu = gpu.info().ordinal).entered();
         let target = gpu.info().target;
-        // NVRTC takes up to a second a file.
+        // NVRTC takes up to a second per file.
         let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
             let compile = |source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
             let running: Vec<_> = SOURCES.into_iter().map(compile).collect();
@@ -139,7 +139,7 @@ pub struct PoolShape(pub [u32; 8]);
 pub struct DropoutShape {
     /// Images.
     pub n: u32,
-    /// Units an image.
+    /// Units per image.
     pub elems: u32,
     /// Number of the first of them in the layer.
     pub first_unit: u32,
@@ -168,7 +168,7 @@ pub struct SoftmaxShape(pub [u32; 3]);
 pub struct Split {
     /// Parts.
     pub count: u32,
-    /// Indices a part, a multiple of the tile's depth.
+    /// Indices per part, a multiple of the tile's depth.
     pub depth: u32,
 }
 

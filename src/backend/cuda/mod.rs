@@ -124,7 +124,7 @@ impl CudaBackend {
 
     /// Plans a matrix product of `rows` x `cols` sums over `depth` products each. Where its tiles are too few for a GPU
     /// the sums are cut into parts, to be added in their order by [`CudaBackend::add_parts`]. How they are cut depends
-    /// on the sizes alone, so that every GPU gives the same bits.
+    /// on the sizes alone, so that every GPU of one architecture gives the same bits.
     fn plan_product(&self, [rows, cols, depth]: [usize; 3]) -> Result<Product<'_>> {
         let (tile_rows, tile_cols) = (rows.div_ceil(TILE_ROWS), cols.div_ceil(TILE_COLS));
         let wanted = WANTED_BLOCKS / (tile_rows * tile_cols).max(1);

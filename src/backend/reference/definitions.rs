@@ -1,5 +1,5 @@
-//! Every operation as its definition says, in f64, one loop an index. Slow and plain: this is what the fast ones are
-//! compared with.
+//! Every operation by its definition, in f64, one loop per index. Slow and plain: the fast operations are compared
+//! with.
 
 use crate::shapes::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, Window};
 
@@ -10,8 +10,7 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 
 /// The network's input from bytes: every value as the weighted sum of all pixels of its plane.
 pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]) -> Vec<f64> {
-    // How much pixel `i` of an axis of `size` has of the place where `at` of the scaled image lies: a triangle around
-    // it.
+    // The weight of pixel `i` of an axis of `size` for position `at` of the scaled image: a triangle around it.
     let weight = |i: usize, at: usize, size: usize| {
         let shorter = s.h.min(s.w);
         let place = (at as f64 + 0.5) * shorter as f64 / s.resize as f64 - 0.5 + (size - shorter) as f64 / 2.;
@@ -148,7 +147,7 @@ pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
     places
 }
 
-/// Loss of each image and the gradient of their mean by the logits, over all classes.
+/// Loss of each image and the gradient of their mean with respect to the logits, over all classes.
 pub fn softmax_cross_entropy(classes: usize, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let (mut losses, mut gradient) = (Vec::new(), Vec::new());
     for (row, &label) in logits.chunks_exact(classes).zip(labels) {

@@ -31,7 +31,7 @@ impl StreamContext<CpuBackend> {
     ) -> Result<Vec<StreamContext<CpuBackend>>> {
         if is_reference && precision != Precision::Fp32 {
             return Err(Error::Device(
-                "the reference's operations are fp32; leave --precision out, or --backend".into(),
+                "the reference backend computes in fp32 only; omit --precision or --backend".into(),
             ));
         }
         let threads = threads.max(1);

@@ -33,11 +33,11 @@ struct Worker<B: Backend> {
     stream: Stream<B>,
 }
 
-/// The whole network: its streams in this process, and the way to the one in the other process if there is one.
+/// The whole network: its streams in this process, and the link to the other process if there is one.
 ///
 /// With two processes each calls the same methods in the same order.
 pub struct Pair<B: Backend> {
-    /// Of all streams, wherever they are; and as the devices run them.
+    /// The plans of all streams, in whichever process they are; and as the devices run them.
     plans: Vec<Plan>,
     running: Vec<Plan>,
     workers: Vec<Worker<B>>,
@@ -65,8 +65,8 @@ impl Pair<CpuBackend> {
 }
 
 impl<B: Backend> Pair<B> {
-    /// The network on `contexts`: one a stream, or the one of this process where `link` leads to the other's.
-    /// `capacity` is the largest batch and `states` the number of state tensors a parameter that the optimizer keeps.
+    /// The network on `contexts`: one per stream, or the one of this process where `link` leads to the other's.
+    /// `capacity` is the largest batch and `states` the number of state tensors per parameter that the optimizer keeps.
     pub fn new(
         net: &Net,
         contexts: Vec<StreamContext<B>>,
@@ -77,7 +77,7 @@ impl<B: Backend> Pair<B> {
     ) -> Result<Self> {
         let plans = Plan::all(net)?;
         let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(B::fuses)).collect();
-        // Streams on one device that look at the same images need them once.
+        // Streams on one device that read the same images need them once.
         let shares_input = !B::QUEUES && contexts.len() > 1 && running.iter().all(Plan::only_reads_image);
         let mut workers: Vec<Worker<B>> = Vec::new();
         let mut input = None;
@@ -123,7 +123,8 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// The logits of all classes of the newest batch of `n` images, a row an image; all streams must be in this process.
+    /// The logits of all classes of the newest batch of `n` images, one row per image; all streams must be in this
+    /// process.
     pub fn logits(&mut self, n: usize) -> Result<Vec<Vec<f32>>> {
         let parts = self.each(|stream| stream.read_logits(n))?;
         let row = |image: usize| {
@@ -145,7 +146,7 @@ impl<B: Backend> Pair<B> {
         self.of_all_streams(times)
     }
 
-    /// The next training step is to be remembered in detail; waits for those before it.
+    /// Records the next training step in detail; waits for those before it.
     pub fn start_timeline(&mut self) -> Result<()> {
         self.each(Stream::start_timeline)?;
         Ok(())
@@ -177,7 +178,7 @@ impl<B: Backend> Pair<B> {
         self.wants_stop = wants;
     }
 
-    /// Whether a process wanted to end at the newest batch: all processes are told the same.
+    /// Whether a process wanted to end at the newest batch: all processes get the same answer.
     pub fn stops(&self) -> bool {
         self.stops
     }
@@ -197,7 +198,7 @@ impl<B: Backend> Pair<B> {
         &self.running
     }
 
-    /// Whether this process keeps the run directory and talks to the user.
+    /// Whether this process keeps the run directory and prints to the user.
     pub fn leads(&self) -> bool {
         self.link.as_ref().is_none_or(|link| link.rank() == 0)
     }
@@ -208,7 +209,7 @@ impl<B: Backend> Pair<B> {
         Self::all(&mut self.workers, work)
     }
 
-    /// As [`Pair::each`], beside what else the pair owns.
+    /// As [`Pair::each`], while the pair's other fields are in use.
     fn all<T: Send>(workers: &mut Vec<Worker<B>>, work: impl Fn(&mut Stream<B>) -> Result<T> + Sync) -> Result<Vec<T>> {
         let (step, work) = (tracing::Span::current(), &work);
         let step = &step;

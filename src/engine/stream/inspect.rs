@@ -30,7 +30,7 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// The newest batch's tensors: `conv1` is a layer's output, `conv1.dx` the gradient by its input.
+    /// The newest batch's tensors: `conv1` is a layer's output, `conv1.dx` the gradient with respect to its input.
     pub fn recorded(&self) -> &[Record] {
         self.record.as_deref().unwrap_or_default()
     }
@@ -64,7 +64,7 @@ impl<B: Backend> Stream<B> {
         self.backend.write(values, to)
     }
 
-    /// Number of state tensors a parameter.
+    /// Number of state tensors per parameter.
     pub fn states(&self) -> usize {
         self.params.first().map_or(0, |param| param.state.len())
     }

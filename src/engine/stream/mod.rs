@@ -76,7 +76,7 @@ pub struct Stream<B: Backend> {
     shares_input: bool,
     /// See [`Plan::gradient_slots`].
     gradients: Vec<Slot>,
-    /// Gradients by the other stream's activations, and by ours from the other stream.
+    /// Gradients with respect to the other stream's activations, and with respect to ours from the other stream.
     outgoing: B::Buffer,
     incoming: B::Buffer,
     stats: [B::Buffer; 2],
@@ -172,7 +172,7 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// Starts to read the newest batch's scores; `None` where the loss lives on the other stream.
+    /// Starts to read the newest batch's scores; `None` where the loss is on the other stream.
     pub fn start_scores(&mut self, n: usize) -> Result<Option<B::Read>> {
         let has_loss = self.plan.layers.iter().any(|layer| matches!(layer.op, Op::SoftmaxCrossEntropy(_)));
         has_loss.then(|| self.backend.start_read(&self.scores, 2 * n)).transpose()

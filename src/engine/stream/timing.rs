@@ -75,7 +75,7 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// From now on remembers what is done when, until [`Stream::take_timeline`].
+    /// Records events with their times from now on, until [`Stream::take_timeline`].
     pub fn start_timeline(&mut self) -> Result<()> {
         self.settle_times()?;
         self.timeline = Some(Recording { host: Instant::now(), device: self.backend.mark()?, events: Vec::new() });
@@ -124,7 +124,7 @@ impl<B: Backend> Timer<'_, B> {
         Ok(done)
     }
 
-    /// Finishes a swap: the time that this stream waits for it, and the time that it was on its way.
+    /// Finishes a swap: the time that this stream waits for it, and the time that it was in flight.
     pub fn finish_swap(
         &mut self,
         exchange: &mut dyn Exchange<B>,

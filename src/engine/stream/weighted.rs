@@ -1,5 +1,5 @@
 //! Layers with weights, and the exchange where one reads both streams: each stream works on its own block while the
-//! other's activations, or gradients, are on their way.
+//! other's activations, or gradients, are in flight.
 
 use super::timing::Timer;
 use super::{Hyper, Mode, ParamBuffers, Stream, disjoint};
@@ -45,7 +45,7 @@ impl Block<'_> {
         }
     }
 
-    /// To the gradient, or where that is not kept, to the weights at once.
+    /// Writes the gradient or, where that is not kept, updates the weights at once.
     fn backward_weight<B: Backend>(
         self,
         backend: &B,
@@ -74,7 +74,7 @@ impl Block<'_> {
     }
 }
 
-/// A layer's blocks; `None` where all of it lives on the other stream.
+/// A layer's blocks; `None` where all of it is on the other stream.
 fn block(layer: &PlannedLayer) -> Option<Block<'_>> {
     match &layer.op {
         Op::Conv(shape) => Some(Block::Conv(shape)),
@@ -102,7 +102,7 @@ impl<B: Backend> Stream<B> {
             exchange.start_swap(backend, &swap, give, take)?;
             under_way = Some((point, exchange, swap));
         }
-        // The own block while the other stream's activations are on their way.
+        // The own block while the other stream's activations are in flight.
         let weighted = block(layer).zip(layer.params);
         if let Some((block, p)) = weighted {
             let [x, y] = disjoint(buffers, [layer.x, layer.y]);
@@ -132,7 +132,7 @@ impl<B: Backend> Stream<B> {
         let mut timed = Timer { backend, marks, layer: index, pass: Pass::Backward };
         let weighted = block(layer).zip(layer.params);
         let (dx, dy) = (gradients[index], gradients[index + 1]);
-        // First what the other stream is waiting for, then the rest while it is on its way.
+        // First what the other stream is waiting for, then the rest while it is in flight.
         let mut under_way = None;
         if let Some((point, exchange)) = layer.exchange_point.zip(exchange.as_mut()) {
             let swap = mode.swap(layer, Pass::Backward, n * point.elems);

@@ -50,7 +50,7 @@ pub struct TrainState {
     pub evaluation_due: bool,
     /// Share of held-out images whose best class is wrong, where they were evaluated at this step.
     pub heldout_error: Option<f64>,
-    /// Mean loss of the newest steps, which spikes are told from.
+    /// Mean loss of the newest steps, with which a jump is compared.
     pub loss_mean: Option<f64>,
     /// Steps whose update was left out.
     pub skipped_steps: u64,
@@ -60,7 +60,7 @@ pub struct TrainState {
     /// The step of the checkpoint that they made the run go back to: its weights are no better.
     #[serde(default, skip_serializing_if = "is_default")]
     pub went_back_to: Option<u64>,
-    /// Whether it is there because the run was told to end: a run that was not told would not have it to go back to.
+    /// Whether a signal caused it: an uninterrupted run would not have it to go back to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_signal: bool,
     /// Of a run that may go back: the steps of the newest checkpoint before this one that is not there for a signal, and
@@ -141,7 +141,7 @@ pub fn list(run: &Path) -> Result<Vec<Checkpoint>> {
 /// The same, and those newer than all of them that have lost their marker.
 pub fn list_all(run: &Path) -> Result<Vec<Checkpoint>> {
     let mut found = folders(run)?;
-    // Older ones without it are being removed, or were when a process died.
+    // Older ones without it are being removed, or a process died while it removed them.
     let newest = found.iter().rposition(|checkpoint| is_checkpoint(&checkpoint.path));
     let mut place = 0..;
     found.retain(|checkpoint| place.next() > newest || is_checkpoint(&checkpoint.path));
@@ -164,8 +164,8 @@ fn folders(run: &Path) -> Result<Vec<Checkpoint>> {
     Ok(found)
 }
 
-/// The newest whole checkpoint of a run, or the one that `path` is itself, with its state. Damaged ones are passed
-/// over with a warning: the run goes on from an earlier step of its own, to the same bits.
+/// The newest whole checkpoint of a run, or the one that `path` is itself, with its state. Damaged ones are skipped
+/// with a warning: the run continues from an earlier step, to the same bits.
 ///
 /// Fails where there is none, where all are damaged, and where the newest was written by another version.
 pub fn find(path: &Path) -> Result<(PathBuf, TrainState)> {
@@ -179,7 +179,7 @@ pub fn find(path: &Path) -> Result<(PathBuf, TrainState)> {
 }
 
 fn find_newest(run: &Path) -> Result<(PathBuf, TrainState)> {
-    /// Times that a run which goes on may remove what has been listed before it is read.
+    /// Retries while a run in training removes what has been listed before it is read.
     const PATIENCE: u32 = 20;
     let mut again = 0;
     'again: loop {
@@ -196,14 +196,14 @@ fn find_newest(run: &Path) -> Result<(PathBuf, TrainState)> {
             if !matches!(error, Error::DamagedCheckpoint { .. }) {
                 return Err(error);
             }
-            tracing::warn!("{error}; looking for the one before");
+            tracing::warn!("{error}; trying the checkpoint before it");
             first.get_or_insert(error);
         }
         return Err(first.unwrap_or_else(|| Error::run(run, "holds no checkpoint yet")));
     }
 }
 
-/// All checkpoints whose markers are whole, oldest first, with what those say.
+/// All checkpoints with a valid marker, oldest first, with their states.
 pub fn states(run: &Path) -> Result<Vec<(Checkpoint, TrainState)>> {
     let read = |checkpoint: Checkpoint| {
         let state = load_state(&checkpoint.path).ok().filter(|state| state.step == checkpoint.step)?;
@@ -213,7 +213,7 @@ pub fn states(run: &Path) -> Result<Vec<(Checkpoint, TrainState)>> {
 }
 
 /// The checkpoint that a run goes back to: the newest one older than `before`; where there is none, the oldest one
-/// again. Those made for a signal, which a run that was not told to end would not have, only where there is no other.
+/// again. Those that a signal caused, which an uninterrupted run would not have, only where there is no other.
 pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, TrainState)> {
     let (signalled, regular): (Vec<_>, Vec<_>) = states(run)?.into_iter().partition(|(_, state)| state.on_signal);
     let older = regular.iter().rev().filter(|(_, state)| before.is_none_or(|before| state.step < before));
@@ -221,7 +221,7 @@ pub fn find_to_go_back(run: &Path, before: Option<u64>) -> Result<(PathBuf, Trai
     for (checkpoint, _) in older.chain(others).chain(signalled.iter().rev()) {
         match verify_named(checkpoint) {
             Ok(state) => return Ok((checkpoint.path.clone(), state)),
-            Err(error) => tracing::warn!("{error}; looking for another one"),
+            Err(error) => tracing::warn!("{error}; trying another checkpoint"),
         }
     }
     Err(Error::run(run, "holds no checkpoint to go back to"))
@@ -232,13 +232,13 @@ pub fn is_checkpoint(path: &Path) -> bool {
     path.join(MARKER).is_file()
 }
 
-/// The run that a path given by the user means: itself, or the one that a checkpoint belongs to.
+/// The run of a path given by the user: itself, or the one that a checkpoint belongs to.
 pub fn run_of(path: &Path) -> PathBuf {
     if !is_checkpoint(path) {
         return path.to_owned();
     }
     let above = |path: &Path| Some(path.parent()?.parent()?.to_owned());
-    // As the user says it where that leads to a run; a link, or a name within the run, says less.
+    // The path as the user wrote it, if that leads to a run; a link, or a name within the run, does not.
     let said = above(path).filter(|run| dir::is_run(run));
     said.or_else(|| above(&path.canonicalize().ok()?)).unwrap_or_else(|| path.to_owned())
 }
@@ -262,7 +262,7 @@ pub fn verify(checkpoint: &Path) -> Result<TrainState> {
     for (name, expected) in &state.files {
         let damaged = |problem: String| Error::damaged(checkpoint, format!("{name}: {problem}"));
         let path = checkpoint.join(name);
-        // The length first: what is no file may have no end.
+        // The length first: something that is not a file may have no end.
         let about = std::fs::metadata(&path).map_err(|error| unreadable(checkpoint, &path, error))?;
         if !about.is_file() || about.len() != expected.bytes {
             return Err(damaged(format!("{} bytes, {MARKER} says {}", about.len(), expected.bytes)));
@@ -279,12 +279,12 @@ pub fn verify(checkpoint: &Path) -> Result<TrainState> {
 
 /// Reads `checkpoint.json`; fails as [`verify`].
 pub fn load_state(checkpoint: &Path) -> Result<TrainState> {
-    /// A file that claims more is none of ours.
+    /// A longer file is not one of ours.
     const MAX_BYTES: u64 = 1 << 20;
     let damaged = |problem: String| Error::damaged(checkpoint, format!("{MARKER}: {problem}"));
     let path = checkpoint.join(MARKER);
     let about = std::fs::metadata(&path).map_err(|error| unreadable(checkpoint, &path, error))?;
-    // The length first: what is no file may have no end.
+    // The length first: something that is not a file may have no end.
     if !about.is_file() || about.len() > MAX_BYTES {
         return Err(damaged(format!("{} bytes, expected a file of at most {MAX_BYTES}", about.len())));
     }
@@ -308,7 +308,7 @@ pub fn load_state(checkpoint: &Path) -> Result<TrainState> {
     if !(1..=2).contains(streams) {
         return Err(damaged(format!("is of {streams} streams, expected 1 or 2")));
     }
-    // Other names are not looked up, wherever they lead.
+    // Files with other names are never opened, wherever they lead.
     let (found, expected) = (files.keys().cloned(), (0..*streams).map(file_name));
     if !found.clone().eq(expected.clone()) {
         let show = |names: Vec<String>| if names.is_empty() { "no files".into() } else { names.join(" and ") };
@@ -332,7 +332,7 @@ fn unreadable(checkpoint: &Path, file: &Path, error: std::io::Error) -> Error {
     Error::damaged(checkpoint, format!("{name}: {error}"))
 }
 
-/// Whether a marker has the seal of this version, and so is one of this version whose number is damaged.
+/// Whether a marker has the hash of this version, and so is one of this version whose version number is damaged.
 fn altered_version(value: serde_json::Value) -> bool {
     serde_json::from_value(value)
         .is_ok_and(|marker: Marker| Marker::of(&TrainState { format: FORMAT, ..marker.state }).sha256 == marker.sha256)
@@ -350,7 +350,7 @@ pub fn left_over(run: &Path) -> Result<Option<PathBuf>> {
     Ok(damaged.or(folders(run)?.pop().map(|checkpoint| checkpoint.path)))
 }
 
-/// The step in the name of a checkpoint's folder, and what the name ends in; `None` of everything that this program has
+/// The step in the name of a checkpoint's folder, and the name's ending; `None` for everything that this program has
 /// not made.
 fn ours(path: &Path) -> Option<(u64, &'static str)> {
     let name = path.file_name()?.to_str()?.strip_prefix("step-")?;

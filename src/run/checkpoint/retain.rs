@@ -3,18 +3,18 @@
 /// The checkpoints to keep, besides the one of the least held-out error.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// The newest so many; those that are there because of a signal do not count, and go with the next one.
+    /// The number of newest ones; those that a signal caused do not count, and are removed with the next one.
     pub newest: usize,
     /// The newest one from which a good step was made, as long as no kept one is known to be good.
     pub good: Option<u64>,
 }
 
-/// A checkpoint, as far as the rule looks at it.
+/// A checkpoint, as the rule sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     /// Training steps done.
     pub step: u64,
-    /// Whether it is there because the run was told to end.
+    /// Whether a signal caused it.
     pub on_signal: bool,
     /// Share of held-out images whose best class is wrong, where they were evaluated.
     pub heldout_error: Option<f64>,

@@ -15,7 +15,7 @@ use crate::engine::stream::Tensor;
 use crate::error::{Error, NO_SPACE, Result};
 use crate::net::plan::Plan;
 
-/// Room for metrics, pictures and logs, at least.
+/// Least space for metrics, pictures and logs.
 const OTHER_FILES: u64 = 1_000_000;
 
 /// A checkpoint that is to be written.
@@ -31,8 +31,8 @@ pub fn checkpoint_bytes(plans: &[Plan], states: usize, mean_values: usize) -> u6
     4 * (values + mean_values) as u64
 }
 
-/// Fails where a run that keeps `keep` checkpoints, the best one and the one being written will not find room in its
-/// folder, beside those that are there already.
+/// Fails where a run that keeps `keep` checkpoints, the best one and the one being written do not fit on the disk of
+/// its folder, beside those that are there already.
 pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
     let there = list(run)?.len() as u64;
     // The new one is written before an old one goes.
@@ -41,7 +41,7 @@ pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
     match disk::free_bytes(run) {
         Some(free) if free < needed => {
             let [free, each, needed] = [free, bytes, needed].map(disk::show_bytes);
-            let advice = if keep > 1 { "make room, or keep fewer with --keep 1" } else { "make room" };
+            let advice = if keep > 1 { "free some space, or keep fewer with --keep 1" } else { "free some space" };
             let problem = format!("{free} are free, {count} checkpoints of {each} and metrics need {needed}; {advice}");
             Err(Error::NoSpace { path: run.to_owned(), problem })
         }
@@ -88,7 +88,7 @@ impl Snapshot {
         let _span = tracing::info_span!("write checkpoint", step = self.state.step).entered();
         let whole = folder(run).join(format!("step-{:08}", self.state.step));
         let there = load_state(&whole).ok();
-        // Unless steps were left out: the run may have gone back and come here again.
+        // Unless steps were skipped: the run may have gone back and reached this step again.
         if let Some(there) = there.filter(|there| there.skipped_steps == self.state.skipped_steps) {
             // The same step of the same run, and so the same weights; an evaluation may have come since.
             let on_signal = there.on_signal && self.state.on_signal;
@@ -99,14 +99,14 @@ impl Snapshot {
         let mut unfinished = whole.clone().into_os_string();
         unfinished.push(UNFINISHED);
         let unfinished = PathBuf::from(unfinished);
-        // What processes that died have left.
+        // Files of processes that died.
         disk::remove_folder(&unfinished, MARKER)?;
         let written = self
             .write_into(&unfinished)
             .and_then(|()| disk::remove_folder(&whole, MARKER))
             .and_then(|()| disk::rename(&unfinished, &whole));
         if written.is_err() {
-            // What room there is, the run's owner needs now.
+            // The run's owner needs the free space now.
             let _ = std::fs::remove_dir_all(&unfinished);
         }
         written?;
@@ -127,18 +127,18 @@ impl Snapshot {
     }
 }
 
-/// [`prune`], whose failures are no reason to end: the new checkpoint is whole, whatever lies about.
+/// [`prune`], whose failures do not end the run: the new checkpoint is complete.
 fn clean_up(run: &Path, keep: Keep) -> Result<()> {
     match prune(run, keep) {
         Err(error) if error.exit_code() != NO_SPACE => {
-            tracing::warn!("old checkpoints are left: {error}");
+            tracing::warn!("old checkpoints could not be removed: {error}");
             Ok(())
         }
         pruned => pruned,
     }
 }
 
-/// Removes what is not to be kept, and what processes that died have left.
+/// Removes checkpoints that are not kept, and files of processes that died.
 fn prune(run: &Path, keep: Keep) -> Result<()> {
     let all = list(run)?;
     let candidate = |checkpoint: &Checkpoint| {
@@ -179,7 +179,7 @@ impl Writer {
         Writer { run: run.to_owned(), keep, writing: None }
     }
 
-    /// Starts to write; waits first for the one that is being written, and returns where it is. From the checkpoint of
+    /// Starts to write; waits first for the one that is being written, and returns its path. From the checkpoint of
     /// step `good` a good step was made.
     pub fn start(&mut self, snapshot: Snapshot, good: Option<u64>) -> Result<Option<PathBuf>> {
         let earlier = self.finish()?;

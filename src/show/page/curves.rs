@@ -9,6 +9,9 @@ use crate::run::reader::Run;
 use crate::run::rows::{Eval, Step};
 use crate::text::{duration, utc};
 
+/// Values of evaluations: name, class of the colour, and the field.
+type OfEval = (&'static str, &'static str, fn(&Eval) -> f64);
+
 /// A quantity that charts show, for one run or for several.
 struct Topic {
     /// As a chart's.
@@ -16,7 +19,7 @@ struct Topic {
     scale: Scale,
     step: fn(&Step) -> f64,
     /// Values of evaluations: name, colour's class, and which.
-    evals: &'static [(&'static str, &'static str, fn(&Eval) -> f64)],
+    evals: &'static [OfEval],
 }
 
 const LOSS: Topic = Topic {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::{curves, filters, state_chip, table};
+use crate::config;
 use crate::run::reader::Run;
 use crate::text::{duration, percent, short};
 
@@ -68,20 +69,7 @@ fn differences(runs: &[Run]) -> Markup {
 
 /// A recipe's values by dotted key; none where it cannot be read.
 fn flattened(recipe: &str) -> BTreeMap<String, String> {
-    fn add(prefix: &str, table: &toml::Table, to: &mut BTreeMap<String, String>) {
-        for (key, value) in table {
-            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            match value {
-                toml::Value::Table(table) => add(&key, table, to),
-                value => drop(to.insert(key, value.to_string())),
-            }
-        }
-    }
-    let mut values = BTreeMap::new();
-    if let Ok(table) = recipe.parse::<toml::Table>() {
-        add("", &table, &mut values);
-    }
-    values
+    recipe.parse().map(|table| config::flattened(&table)).unwrap_or_default()
 }
 
 #[cfg(test)]

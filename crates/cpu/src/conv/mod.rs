@@ -1,4 +1,4 @@
-//! Convolution: the way to compute each, picked here by its shape alone.
+//! Convolution: the method for each is chosen here by its shape alone.
 //!
 //! | windows | way |
 //! |---|---|

@@ -1,5 +1,5 @@
 //! The polynomials behind the transformations: along one axis of a tile, and along both. Their numbers are asked for in
-//! `const` blocks: a call that is left for the program to make moves all vectors to memory and back.
+//! `const` blocks: a call at run time moves all vectors to memory and back.
 
 #![allow(clippy::needless_range_loop)] // plain loops in what must be compiled for wide instructions
 
