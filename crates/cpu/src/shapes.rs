@@ -20,23 +20,26 @@ pub enum Activation {
 pub struct AugmentShape {
     /// Channels of the bytes.
     pub c: usize,
-    /// Rows.
-    pub h: usize,
-    /// Columns.
-    pub w: usize,
-    /// Shorter side after scaling.
+    /// Rows and columns of the bytes: `resize`, or `size` where they are the windows' alone.
+    pub side: usize,
+    /// Rows and columns of the whole images, and of their mean.
     pub resize: usize,
     /// Channels of the input: `c`, or any number where `c` is 1.
     pub channels: usize,
     /// Rows and columns of the input.
     pub size: usize,
-    /// The bytes are the windows' alone, of the scaled image: H and W are the input's size.
-    pub cropped: bool,
     /// What differences from the mean are multiplied by.
     pub scale: f32,
 }
 
-/// Which part of a scaled image the network sees, and how it is changed.
+impl AugmentShape {
+    /// Whether the bytes are the windows' alone.
+    pub fn is_cropped(&self) -> bool {
+        self.side == self.size
+    }
+}
+
+/// Which part of an image the network sees, and how it is changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// Its first row.
