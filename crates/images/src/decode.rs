@@ -24,7 +24,7 @@ pub struct Rgb {
     orientation: u8,
 }
 
-/// Decodes a file of any format that is known (JPEG, PNG, WebP, BMP, GIF).
+/// Decodes a file of any format that is known (JPEG, PNG, WebP, BMP, GIF, TIFF).
 ///
 /// Fails with the reason, also where the decoder panics: that takes down this image alone.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
@@ -39,6 +39,12 @@ impl Rgb {
     /// Rows of so many columns and rows, and what the camera wrote.
     pub fn new([width, height]: [u32; 2], pixels: Vec<u8>, exif: Option<&[u8]>) -> Rgb {
         Rgb { width: width as usize, height: height as usize, pixels, orientation: orientation(exif) }
+    }
+
+    /// Rows of so many columns and rows that must be turned as the number of EXIF says; others are not at all.
+    pub fn turned([width, height]: [u32; 2], pixels: Vec<u8>, turn: u32) -> Rgb {
+        let orientation = u8::try_from(turn).ok().filter(|turn| (1..=8).contains(turn)).unwrap_or(1);
+        Rgb { width: width as usize, height: height as usize, pixels, orientation }
     }
 
     /// An image of bytes: C H W, grey or colours.
