@@ -52,10 +52,10 @@ pub trait Backend: Send {
     /// Time between two marks; waits for the second.
     fn elapsed(&self, from: &Self::Mark, to: &Self::Mark) -> Result<Duration>;
 
-    /// The network's input from the bytes of images (paper, sections 2 and 4.1): image i, C x H x W values of 0 to 255,
-    /// is scaled bilinearly so that its shorter side is `resize` and the middle of the longer one is kept; `windows[i]`
-    /// is cut from it and mirrored where it says so; y = (value + shift - mean) * scale, with the mean at the value's
-    /// place in the scaled image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
+    /// The network's input from the bytes of images (paper, sections 2 and 4.1): `windows[i]` is cut from image i, C x
+    /// side x side values of 0 to 255, where it is not that window already, and mirrored where it says so; y = (value +
+    /// shift - mean) * scale, with the mean at the value's place in the whole image. mean: C x resize x resize, y: N x
+    /// channels x size x size. A grey image fills all channels.
     fn augment(
         &self,
         shape: &AugmentShape,

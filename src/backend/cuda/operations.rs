@@ -100,7 +100,7 @@ impl Backend for CudaBackend {
         let mut batch = self.batch();
         let pixels = self.upload_to(&mut batch.pixels, pixels)?;
         let windows = self.upload_to(&mut batch.windows, bytemuck::cast_slice(&words))?;
-        let sizes = [n, s.c, s.h, s.w, s.resize, s.channels, s.size, s.cropped.into()].map(|size| size as u32);
+        let sizes = [n, s.c, s.side, s.resize, s.channels, s.size].map(|size| size as u32);
         launch!(
             self.augment,
             Grid::over(n * s.channels * s.size * s.size, ELEMENT_THREADS),
