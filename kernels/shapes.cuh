@@ -10,7 +10,7 @@ struct Divisor {
 };
 
 struct AugmentShape {
-    unsigned n, c, h, w, resize, channels, size, cropped;
+    unsigned n, c, side, resize, channels, size;
     float scale;
 };
 

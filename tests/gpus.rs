@@ -102,7 +102,7 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
     succeeded(output_within(&mut command, PATIENCE));
     steps("parts", &["--gpus", "1", "--steps", "2"]);
     let other = ["--resume", "parts", "--gpus", "1", "--precision", "bf16", "--steps", "3"];
-    place.fails(&other, 2, &["--precision", "fp32", "leave the flag out"]);
+    place.fails(&other, 2, &["--precision", "fp32", "omit the flag"]);
     // The same command again, without the flag, keeps the precision, too.
     let again = ["--gpus", "1", "--out", "parts", "--continue", "--steps", "2"];
     let Some(mut command) = train(&place, &again, &[]) else { return };

@@ -18,6 +18,8 @@ use support::fuzzed;
 use support::jpegs::{Jpeg, adobe};
 use support::place::Place;
 use tempfile::TempDir;
+use tiff::encoder::colortype::RGB8;
+use tiff::encoder::{Compression, DeflateLevel, Predictor, TiffEncoder};
 
 fn rounds(usual: u32) -> u32 {
     usual * std::env::var("ALEXNET_SPLIT_FUZZ").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
@@ -53,6 +55,20 @@ fn damaged(bytes: &[u8], number: u32) -> Vec<u8> {
     bytes
 }
 
+/// TIFF files of a picture, compressed in each way.
+fn tiffs(picture: &image::RgbImage) -> Vec<Vec<u8>> {
+    let file = |compression, predictor| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let encoder = TiffEncoder::new(&mut bytes).unwrap().with_compression(compression).with_predictor(predictor);
+        { encoder }.write_image::<RGB8>(picture.width(), picture.height(), picture).unwrap();
+        bytes.into_inner()
+    };
+    let lzw = file(Compression::Lzw, Predictor::Horizontal);
+    let others = [Compression::Uncompressed, Compression::Packbits, Compression::Deflate(DeflateLevel::Fast)];
+    let others = others.map(|compression| file(compression, Predictor::None));
+    [vec![lzw], others.to_vec()].concat()
+}
+
 #[test]
 fn damaged_images_are_errors_or_images() {
     let picture = DynamicImage::from(picture(5));
@@ -73,6 +89,7 @@ fn damaged_images_are_errors_or_images() {
         files.push(encoded(&picture, format));
     }
     files.push([format!("P6\n{width} {height}\n255\n").as_bytes(), picture.to_rgb8().as_raw()].concat());
+    files.extend(tiffs(&picture.to_rgb8()));
     let (mut read, mut refused) = (0, 0);
     for (kind, file) in files.iter().enumerate() {
         assert!(decode(file).is_ok(), "file {kind}");

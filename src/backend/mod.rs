@@ -52,10 +52,10 @@ pub trait Backend: Send {
     /// Time between two marks; waits for the second.
     fn elapsed(&self, from: &Self::Mark, to: &Self::Mark) -> Result<Duration>;
 
-    /// The network's input from the bytes of images (paper, sections 2 and 4.1): image i, C x H x W values of 0 to 255,
-    /// is scaled bilinearly so that its shorter side is `resize` and the middle of the longer one is kept; `windows[i]`
-    /// is cut from it and mirrored where it says so; y = (value + shift - mean) * scale, with the mean at the value's
-    /// place in the scaled image. mean: C x resize x resize, y: N x channels x size x size. A grey image fills all channels.
+    /// The network's input from the bytes of images (paper, sections 2 and 4.1): `windows[i]` is cut from image i, C x
+    /// side x side values of 0 to 255, where it is not that window already, and mirrored where it says so; y = (value +
+    /// shift - mean) * scale, with the mean at the value's place in the whole image. mean: C x resize x resize, y: N x
+    /// channels x size x size. A grey image fills all channels.
     fn augment(
         &self,
         shape: &AugmentShape,
@@ -64,6 +64,14 @@ pub trait Backend: Send {
         mean: &Self::Buffer,
         y: &mut Self::Buffer,
     ) -> Result<()>;
+
+    /// Makes room for batches of up to `images` images: their labels and scores, and of each image the `bytes` that it
+    /// comes as. Devices that queue their work allocate nothing in a step afterwards: an allocation may wait for a device
+    /// that waits for the other stream.
+    fn reserve(&self, images: usize, bytes: usize) -> Result<()> {
+        let _ = (images, bytes);
+        Ok(())
+    }
 
     /// y = x * w + bias (cross-correlation); where `bias` is `None`, adds x * w to y: the second block of a layer
     /// that reads both streams. Taps outside the image read 0. x: N C H W, w: K C R S, y: N K P Q. Paper 3.5.

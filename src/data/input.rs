@@ -1,16 +1,16 @@
-//! What becomes of an image on its way to the network: the mean, and in training the random crops and flips (paper,
-//! sections 2 and 4.1). The arithmetic on pixels is the devices': see `Backend::augment`.
+//! What becomes of an image on its way to the network: its size, the mean, and in training the random crops and flips
+//! (paper, sections 2 and 4.1). Images are scaled and cut here; the rest of the arithmetic on pixels is the devices': see
+//! `Backend::augment`.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::colours::{Colours, Sums};
 use super::decode::Rgb;
-use super::{Batch, DataSet, ImageSet, Images};
+use super::{Batch, DataSet, ImageSet, Images, scale};
 use crate::error::{Error, Result};
 use crate::rng::{Philox, Purpose};
 use crate::shapes::{AugmentShape, Window};
-use alexnet_split_cpu::augment::scale_window;
 
 /// Where the network's window lies in the scaled image during training. At test time it is always the centre.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,20 +79,15 @@ impl Preprocessor {
     /// Fails where channels do not fit, the scaled image is smaller than the network's, or an image cannot be read.
     pub fn new(recipe: &InputRecipe, image: [usize; 3], data: &DataSet) -> Result<Preprocessor> {
         let train = &data.train;
-        let area = recipe.resize * recipe.resize;
         let mean = match recipe.mean {
-            Mean::Value(value) => vec![value; train.channels * area],
+            Mean::Value(value) => vec![value; train.channels * recipe.resize * recipe.resize],
             Mean::Image(MeanImage::Pixel) => {
                 let small = match &data.prepared {
                     Some((mean, _)) => mean.clone(),
                     None => mean_image(train)?,
                 };
-                let size = [train.height, train.width];
-                let mut mean = vec![0.; train.channels * area];
-                for (mean, small) in mean.chunks_exact_mut(area).zip(small.chunks_exact(size[0] * size[1])) {
-                    scale_window(small, size, recipe.resize, [0, 0], recipe.resize, |v| *v, mean);
-                }
-                mean
+                // The scaled mean is that of the scaled images, but for their rounding to bytes.
+                scale_mean(small, [train.width, train.height], recipe.resize)?
             }
         };
         Preprocessor::with_mean(recipe, image, data, mean)
@@ -109,11 +104,8 @@ impl Preprocessor {
             let problem = format!("the network reads {channels} channel, the images have {}", set.channels);
             return Err(Error::recipe("net.image_channels", problem));
         }
-        // Images that are scaled already can be cut before they go to the device.
-        let cropped = (set.height, set.width) == (recipe.resize, recipe.resize);
-        let [h, w] = if cropped { [size; 2] } else { [set.height, set.width] };
-        let shape =
-            AugmentShape { c: set.channels, h, w, resize: recipe.resize, channels, size, cropped, scale: recipe.scale };
+        let (c, resize, scale) = (set.channels, recipe.resize, recipe.scale);
+        let shape = AugmentShape { c, side: size, resize, channels, size, scale };
         let axes = match &data.prepared {
             _ if recipe.colour_noise == 0. => None,
             Some((_, colours)) => Some(colours.axes()),
@@ -129,10 +121,7 @@ impl Preprocessor {
 
     /// The same, but that devices get whole images and cut them, for looking at one in several windows.
     pub fn of_whole_images(&self) -> Preprocessor {
-        let AugmentShape { cropped, h, w, resize, .. } = self.shape;
-        // Only images of the scaled size are cut before they go to the device.
-        let [h, w] = if cropped { [resize; 2] } else { [h, w] };
-        Preprocessor { shape: AugmentShape { cropped: false, h, w, ..self.shape }, ..self.clone() }
+        Preprocessor { shape: AugmentShape { side: self.shape.resize, ..self.shape }, ..self.clone() }
     }
 
     /// What devices do with the bytes.
@@ -145,21 +134,18 @@ impl Preprocessor {
         &self.mean
     }
 
-    /// The images `indices` of `set` as a batch, read and decoded on the pool's threads; in training, `augment` is the
+    /// The images `indices` of `set` as a batch, read, decoded and scaled on the pool's threads; in training, `augment` is the
     /// seed and the epoch.
     ///
     /// Fails, naming the file, where an image cannot be read.
     pub fn batch(&self, set: &ImageSet, indices: &[u32], augment: Option<(u64, u64)>) -> Result<Batch> {
         let windows: Vec<Window> = indices.iter().map(|&index| self.window(index, augment)).collect();
-        let AugmentShape { c, h, w, cropped, size, .. } = self.shape;
-        let mut pixels = vec![0; indices.len() * c * h * w];
-        let images = pixels.par_chunks_exact_mut(c * h * w).zip(indices).zip(&windows);
+        let AugmentShape { c, side, resize, .. } = self.shape;
+        let mut pixels = vec![0; indices.len() * c * side * side];
+        let images = pixels.par_chunks_exact_mut(c * side * side).zip(indices).zip(&windows);
         images.try_for_each(|((pixels, &index), window)| {
-            if cropped {
-                return set.window(index as usize, [window.row as usize, window.col as usize], size, pixels);
-            }
-            pixels.copy_from_slice(&set.image(index as usize)?);
-            Ok(())
+            let corner = if self.shape.is_cropped() { [window.row, window.col] } else { [0; 2] };
+            set.window(index as usize, resize, corner.map(|at| at as usize), side, pixels)
         })?;
         let labels = indices.iter().map(|&index| set.labels[index as usize]).collect();
         Ok(Batch { images: Images::Bytes(pixels, windows), labels })
@@ -201,6 +187,16 @@ impl Preprocessor {
         }
         shift
     }
+}
+
+/// A mean image (C H W) as images of `sides` (columns, rows) are scaled.
+fn scale_mean(mean: Vec<f32>, sides: [usize; 2], size: usize) -> Result<Vec<f32>> {
+    if sides == [size; 2] {
+        return Ok(mean);
+    }
+    let planes = mean.chunks_exact(sides[0] * sides[1]).map(|plane| scale::floats(plane, sides, size));
+    let planes: std::result::Result<Vec<_>, String> = planes.collect();
+    planes.map(|planes| planes.concat()).map_err(|problem| Error::data("the mean image", problem))
 }
 
 /// The mean of a set's images, summed exactly.
@@ -257,9 +253,10 @@ mod tests {
 
     #[test]
     fn scaling_by_two_agrees_with_pytorch() {
-        // torch.nn.functional.interpolate(mode="bilinear", align_corners=False) of the ramp to 8x8, first row.
+        // torch.nn.functional.interpolate(mode="bilinear", align_corners=False) of the ramp to 8x8, first row: 0, 2.5,
+        // 7.5 and so on; bytes are rounded.
         let input = Preprocessor::new(&recipe(8, Crop::Center, false), [1, 8, 8], &ramp()).unwrap();
-        assert_eq!(ready(&input, &ramp(), &[0], None)[..8], [0., 2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 30.]);
+        assert_eq!(ready(&input, &ramp(), &[0], None)[..8], [0., 3., 8., 13., 18., 23., 28., 30.]);
     }
 
     #[test]
@@ -267,7 +264,41 @@ mod tests {
         let recipe = InputRecipe { mean: Mean::Image(MeanImage::Pixel), ..recipe(6, Crop::Random, false) };
         let input = Preprocessor::new(&recipe, [1, 4, 4], &ramp()).unwrap();
         let left = ready(&input, &ramp(), &[0], Some((1, 2)));
-        assert!(left.iter().all(|v| v.abs() < 1e-4), "{left:?}");
+        // Images are rounded to bytes, along rows and then along columns; their mean is not.
+        assert!(left.iter().all(|v| v.abs() <= 1.), "{left:?}");
+    }
+
+    #[test]
+    fn images_that_are_made_smaller_are_smoothed_as_prepare_does_it() {
+        // A line of four columns is white; from one pixel to the next are four.
+        let stripes: Vec<u8> = (0..16 * 16).map(|at| if at % 4 == 0 { 255 } else { 0 }).collect();
+        let set = |pixels: &[u8]| ImageSet::in_memory([1, 16, 16], pixels.to_vec(), vec![0]);
+        let data =
+            DataSet { train: set(&stripes), test: set(&stripes), classes: vec!["stripes".into()], prepared: None };
+        let input = Preprocessor::new(&recipe(4, Crop::Center, false), [1, 4, 4], &data).unwrap();
+        let found = ready(&input, &data, &[0], None);
+        let prepared = Rgb::from_planes(1, 16, 16, &stripes).square(4).unwrap();
+        assert_eq!(found, prepared.chunks(3).map(|pixel| f32::from(pixel[0])).collect::<Vec<_>>());
+        // A quarter of what is seen is white, at the edges more or less.
+        assert!(found.iter().all(|v| (50. ..80.).contains(v)), "{found:?}");
+    }
+
+    #[test]
+    fn the_mean_image_is_scaled_as_the_images_are() {
+        let pixels: Vec<u8> = (0..30 * 2 * 63).map(|at: usize| (at * at * 7 / 13 % 251) as u8).collect();
+        let set = || ImageSet::in_memory([2, 9, 7], pixels.clone(), vec![0; 30]);
+        let data = DataSet { train: set(), test: set(), classes: vec!["noise".into()], prepared: None };
+        for size in [5, 12] {
+            let recipe = InputRecipe { mean: Mean::Image(MeanImage::Pixel), ..recipe(size, Crop::Center, false) };
+            let input = Preprocessor::new(&recipe, [2, size, size], &data).unwrap();
+            let indices: Vec<u32> = (0..30).collect();
+            let Images::Bytes(bytes, _) = input.batch(&data.train, &indices, None).unwrap().images else { panic!() };
+            for (at, mean) in input.mean().iter().enumerate() {
+                let values = bytes.iter().skip(at).step_by(2 * size * size).map(|&v| f32::from(v));
+                let of_images = values.sum::<f32>() / 30.;
+                assert!((mean - of_images).abs() < 0.5, "{size}, {at}: {mean}, images {of_images}");
+            }
+        }
     }
 
     #[test]

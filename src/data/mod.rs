@@ -9,7 +9,7 @@ pub mod prepare;
 pub mod shards;
 pub mod sources;
 
-pub use alexnet_split_images::{bitmap, caught, decode, formats, signature};
+pub use alexnet_split_images::{bitmap, caught, decode, formats, scale, signature};
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -99,23 +99,38 @@ impl ImageSet {
             Store::Memory(pixels) => Ok(Cow::Borrowed(&pixels[index * self.elems()..][..self.elems()])),
             Store::Shards(_) => {
                 let mut planes = vec![0; self.elems()];
-                self.window(index, [0, 0], self.height, &mut planes)?;
+                self.window(index, self.height, [0, 0], self.height, &mut planes)?;
                 Ok(Cow::Owned(planes))
             }
         }
     }
 
-    /// The `side` x `side` window at `corner` of an image: C x side x side. Fails as [`ImageSet::image`].
-    pub fn window(&self, index: usize, corner: [usize; 2], side: usize, out: &mut [u8]) -> Result<()> {
+    /// The `side` x `side` window at `corner` of an image, scaled so that its shorter side is `size` and the centre of
+    /// the longer one is kept: C x side x side. Fails as [`ImageSet::image`].
+    pub fn window(&self, index: usize, size: usize, corner: [usize; 2], side: usize, out: &mut [u8]) -> Result<()> {
+        let sides = [self.width, self.height];
+        let failed = |problem| Error::data(format!("image {index}"), problem);
         match &self.store {
             Store::Memory(pixels) => {
                 let image = &pixels[index * self.elems()..][..self.elems()];
-                for (line, out) in out.chunks_exact_mut(side).enumerate() {
-                    let (channel, row) = (line / side, corner[0] + line % side);
-                    out.copy_from_slice(&image[(channel * self.height + row) * self.width + corner[1]..][..side]);
+                let planes = image.chunks_exact(self.width * self.height).zip(out.chunks_exact_mut(side * side));
+                for (plane, out) in planes {
+                    let plane = match sides == [size; 2] {
+                        true => Cow::Borrowed(plane),
+                        false => Cow::Owned(scale::plane(plane, sides, size).map_err(failed)?),
+                    };
+                    for (out, row) in out.chunks_exact_mut(side).zip(plane.chunks_exact(size).skip(corner[0])) {
+                        out.copy_from_slice(&row[corner[1]..][..side]);
+                    }
                 }
             }
-            Store::Shards(shards) => decode::planes(&shards.square(index)?, self.width, corner, side, out),
+            Store::Shards(shards) => {
+                let mut square = shards.square(index)?;
+                if sides != [size; 2] {
+                    square = scale::rgb(&square, sides, size).map_err(failed)?;
+                }
+                decode::planes(&square, size, corner, side, out);
+            }
         }
         Ok(())
     }
@@ -216,7 +231,7 @@ impl DataSet {
 pub enum Images {
     /// As the network reads them: N C H W.
     Ready(Vec<f32>),
-    /// As they are stored, N C H W bytes, and the window that the network sees of each; the device does the rest.
+    /// Scaled, N C H W bytes, and the window that the network sees of each; the device does the rest.
     Bytes(Vec<u8>, Vec<Window>),
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, GpuTrouble, Result};
 use crate::exchange::Exchange;
 use crate::exchange::copies;
 use crate::exchange::nccl::{self, NcclExchange};
-use crate::exchange::self_test::{SelfTest, self_test};
+use crate::exchange::self_test::{SelfTest, Trial};
 
 /// The transport between two GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,10 @@ pub fn process_context(world: &World, link: &mut Link, options: &GpuOptions) -> 
     let ours = if world.rank == 0 { nccl::unique_id()?.to_vec() } else { Vec::new() };
     let (others, theirs): (String, Vec<u8>) = link.swap(&(gpu.info().name.clone(), ours.clone()))?;
     let Ok(id) = (if world.rank == 0 { ours } else { theirs }).try_into() else {
-        return Err(watch.failed("joining the other rank", "it gives an identifier of another NCCL"));
+        return Err(watch.failed(
+            "joining the other rank",
+            "its NCCL identifier has another length; use the same NCCL for both processes",
+        ));
     };
     let exchange = NcclExchange::begin(&gpu, &id, &watch, None)?.join()?;
     let backend = CudaBackend::new(gpu.clone(), kernels, watch)?;
@@ -143,21 +146,26 @@ fn too_few(wanted: usize, found: usize) -> Error {
 
 /// Runs the self-test at all ends in this process at once; nothing where there is only one stream.
 fn test_all(contexts: &mut [StreamContext<CudaBackend>]) -> Result<Vec<SelfTest>> {
-    let run = |context: &mut StreamContext<CudaBackend>| {
-        let exchange = context.exchange.as_mut()?;
-        let tested = self_test(&context.backend, &mut **exchange, context.stream);
-        if tested.is_err() {
-            exchange.close();
-        }
-        Some(tested)
+    let ends = contexts.iter_mut().filter(|context| context.exchange.is_some());
+    let trials = ends.map(|context| Ok((Trial::new(&context.backend, context.stream)?, context)));
+    let mut trials: Vec<(Trial<CudaBackend>, &mut StreamContext<CudaBackend>)> = trials.collect::<Result<_>>()?;
+    let run = |(trial, context): &mut (Trial<CudaBackend>, &mut StreamContext<CudaBackend>)| {
+        let StreamContext { backend, exchange: Some(exchange), .. } = &mut **context else { return Ok(()) };
+        trial.swap(backend, &mut **exchange).inspect_err(|_| exchange.close())
     };
     let mut failed = Vec::new();
-    let tested = std::thread::scope(|scope| {
-        let running: Vec<_> = contexts.iter_mut().map(|context| scope.spawn(|| run(context))).collect();
-        let joined = running.into_iter().map(|thread| thread.join());
-        let tested = joined.filter_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        tested.filter_map(|tested| tested.map_err(|error| failed.push(error)).ok()).collect()
+    std::thread::scope(|scope| {
+        let running: Vec<_> = trials.iter_mut().map(|end| scope.spawn(|| run(end))).collect();
+        for result in running.into_iter().map(|thread| thread.join()) {
+            failed.extend(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).err());
+        }
     });
+    Error::cause(failed).map_or(Ok(()), Err)?;
+    let mut failed = Vec::new();
+    let tested = trials
+        .iter()
+        .filter_map(|(trial, context)| trial.check(&context.backend).map_err(|error| failed.push(error)).ok());
+    let tested = tested.collect();
     Error::cause(failed).map_or(Ok(tested), Err)
 }
 

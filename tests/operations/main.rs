@@ -126,16 +126,17 @@ fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, elems: usize
 }
 
 fn augmentation<B: Backend>(backend: &B) {
-    // Enlarged, as it is, made smaller; wide and high; grey for a network that sees colours.
-    for (c, [h, w], resize, channels, size, cropped) in [
-        (1, [28, 28], 67, 3, 64, false),
-        (3, [20, 20], 20, 3, 17, false),
-        (3, [30, 41], 16, 3, 16, false),
-        (1, [9, 5], 12, 1, 7, false),
-        (3, [17, 17], 20, 3, 17, true),
+    // Whole images of the network's size and of a larger one, windows alone; grey for a network that sees colours.
+    for (c, side, resize, channels, size) in [
+        (3, 20, 20, 3, 20),
+        (3, 20, 20, 3, 17),
+        (1, 67, 67, 3, 64),
+        (3, 17, 20, 3, 17),
+        (1, 64, 67, 3, 64),
+        (1, 7, 12, 1, 7),
     ] {
-        let s = AugmentShape { c, h, w, resize, channels, size, cropped, scale: 0.25 };
-        let pixels: Vec<u8> = normals(3 * c * h * w, 60., 1).iter().map(|v| (v + 128.) as u8).collect();
+        let s = AugmentShape { c, side, resize, channels, size, scale: 0.25 };
+        let pixels: Vec<u8> = normals(3 * c * side * side, 60., 1).iter().map(|v| (v + 128.) as u8).collect();
         let mean = normals(c * resize * resize, 100., 2);
         let room = (resize - size) as u32;
         let window = |row, col, mirrored| Window { row, col, mirrored, shift: [7.25, -3., row as f32] };

@@ -1,6 +1,7 @@
 //! What the fuzzers do with their bytes, and `tests/hostile.rs` with those that they have stored.
 
 use alexnet_split::data::decode::decode;
+use alexnet_split::data::signature;
 use alexnet_split::data::sources::{self, SourceOptions};
 use alexnet_split::disk::tensors::{TensorFile, max_bytes};
 use alexnet_split::run::checkpoint;
@@ -8,6 +9,7 @@ use tempfile::TempDir;
 
 /// Any bytes as an image file: an image or an error.
 pub fn image(bytes: &[u8]) {
+    let _ = signature::recognize(bytes);
     match decode(bytes).and_then(|image| image.square(16)) {
         Ok(square) => assert_eq!(square.len(), 16 * 16 * 3),
         Err(problem) => assert!(!problem.contains("a defect of the decoder"), "{problem}"),

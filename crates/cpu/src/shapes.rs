@@ -20,20 +20,23 @@ pub enum Activation {
 pub struct AugmentShape {
     /// Channels of the bytes.
     pub c: usize,
-    /// Rows.
-    pub h: usize,
-    /// Columns.
-    pub w: usize,
-    /// Shorter side after scaling.
+    /// Rows and columns of the bytes: `resize`, or `size` where they are the windows' alone.
+    pub side: usize,
+    /// Rows and columns of the whole images, and of their mean.
     pub resize: usize,
     /// Channels of the input: `c`, or any number where `c` is 1.
     pub channels: usize,
     /// Rows and columns of the input.
     pub size: usize,
-    /// The bytes are the windows' alone, of the scaled image: H and W are the input's size.
-    pub cropped: bool,
     /// The factor of differences from the mean.
     pub scale: f32,
+}
+
+impl AugmentShape {
+    /// Whether the bytes are the windows' alone.
+    pub fn is_cropped(&self) -> bool {
+        self.side == self.size
+    }
 }
 
 /// The part of a scaled image that the network sees, and its changes.

@@ -5,14 +5,9 @@
 //! animation counts. Photographs are turned upright as their EXIF says. What is truncated or damaged is an error, not a
 //! picture that is half grey.
 
-use std::cell::RefCell;
-
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-
 use super::caught::caught;
 use super::formats::{self, orientation};
+use super::scale;
 
 /// Pixels of the largest image that is decoded: a tenth of a gigapixel, 300 MB.
 pub const MAX_PIXELS: u64 = 100_000_000;
@@ -29,7 +24,7 @@ pub struct Rgb {
     orientation: u8,
 }
 
-/// Decodes a file of any format that is known (JPEG, PNG, WebP, BMP, GIF).
+/// Decodes a file of any format that is known (JPEG, PNG, WebP, BMP, GIF, TIFF).
 ///
 /// Fails with the reason, also where the decoder panics: that takes down this image alone.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
@@ -46,6 +41,12 @@ impl Rgb {
         Rgb { width: width as usize, height: height as usize, pixels, orientation: orientation(exif) }
     }
 
+    /// Rows of so many columns and rows that must be turned as the number of EXIF says; others are not at all.
+    pub fn turned([width, height]: [u32; 2], pixels: Vec<u8>, turn: u32) -> Rgb {
+        let orientation = u8::try_from(turn).ok().filter(|turn| (1..=8).contains(turn)).unwrap_or(1);
+        Rgb { width: width as usize, height: height as usize, pixels, orientation }
+    }
+
     /// An image of bytes: C H W, grey or colours.
     pub fn from_planes(channels: usize, height: usize, width: usize, planes: &[u8]) -> Rgb {
         let area = height * width;
@@ -54,34 +55,11 @@ impl Rgb {
     }
 
     /// Scaled so that the shorter side is `size`, and the centre of the longer one (paper, section 2): size x size x 3,
-    /// upright. Scaling is bilinear over the area that a pixel covers, as Pillow's and torchvision's.
+    /// upright.
     pub fn square(self, size: usize) -> Result<Vec<u8>, String> {
-        thread_local! {
-            static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-        }
         let Rgb { width, height, pixels, orientation } = self;
-        let pixels = if (width, height) == (size, size) {
-            pixels
-        } else {
-            let shorter = width.min(height);
-            let [left, top] = [width, height].map(|side| (side - shorter) as f64 / 2.);
-            let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
-                left,
-                top,
-                shorter as f64,
-                shorter as f64,
-            );
-            // One kind of pixels, named here: otherwise the crate's code for all kinds is compiled, 3 MB of it.
-            let failed = |error: &dyn std::fmt::Display| format!("cannot be scaled: {error}");
-            let mut square = vec![0; 3 * size * size];
-            let whole = TypedImageRef::<U8x3>::from_buffer(width as u32, height as u32, &pixels);
-            let to = TypedImage::<U8x3>::from_buffer(size as u32, size as u32, &mut square);
-            let (whole, mut to) = (whole.map_err(|error| failed(&error))?, to.map_err(|error| failed(&error))?);
-            RESIZER
-                .with_borrow_mut(|resizer| resizer.resize_typed(&whole, &mut to, &options))
-                .map_err(|error| failed(&error))?;
-            square
-        };
+        let is_scaled = (width, height) == (size, size);
+        let pixels = if is_scaled { pixels } else { scale::rgb(&pixels, [width, height], size)? };
         Ok(upright(pixels, size, orientation))
     }
 }

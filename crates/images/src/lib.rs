@@ -7,4 +7,5 @@ pub mod bitmap;
 pub mod caught;
 pub mod decode;
 pub mod formats;
+pub mod scale;
 pub mod signature;

@@ -90,8 +90,8 @@ impl Divisor {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct AugmentShape {
-    /// n, c, h, w, resize, channels, size, cropped.
-    pub sizes: [u32; 8],
+    /// n, c, side, resize, channels, size.
+    pub sizes: [u32; 6],
     /// The factor of differences from the mean.
     pub scale: f32,
 }

@@ -39,6 +39,14 @@ impl Staging {
         Ok(Staging { pieces: [piece()?, piece()?], next: 0, spare: Vec::new() })
     }
 
+    /// Makes memory for a small read of `elems` values.
+    pub fn reserve(&mut self, gpu: &Gpu, elems: usize) -> Result<()> {
+        if self.spare.iter().all(|memory| memory.elems() < elems) {
+            self.spare.push(gpu.alloc_pinned(elems)?);
+        }
+        Ok(())
+    }
+
     /// Queues the upload of `host` to the device's `address`; `host` may change when this returns. `block_until` waits
     /// for the piece's last upload.
     pub fn write(

@@ -8,33 +8,21 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// The network's input from bytes: every value as the weighted sum of all pixels of its plane.
+/// The network's input from bytes.
 pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]) -> Vec<f64> {
-    // The weight of pixel `i` of an axis of `size` for position `at` of the scaled image: a triangle around it.
-    let weight = |i: usize, at: usize, size: usize| {
-        let shorter = s.h.min(s.w);
-        let place = (at as f64 + 0.5) * shorter as f64 / s.resize as f64 - 0.5 + (size - shorter) as f64 / 2.;
-        (1. - (place.clamp(0., size as f64 - 1.) - i as f64).abs()).max(0.)
-    };
     let mut y = Vec::new();
     for (n, window) in windows.iter().enumerate() {
         for channel in 0..s.channels {
             let c = channel % s.c;
-            let plane = &pixels[(n * s.c + c) * s.h * s.w..][..s.h * s.w];
             let shift = f64::from(window.shift[c]);
             for p in 0..s.size {
                 for q in 0..s.size {
-                    let row = window.row as usize + p;
-                    let col = window.col as usize + if window.mirrored { s.size - 1 - q } else { q };
-                    let value: f64 = if s.cropped {
-                        f64::from(plane[p * s.w + col - window.col as usize])
-                    } else {
-                        let share = |i: usize| weight(i / s.w, row, s.h) * weight(i % s.w, col, s.w);
-                        (0..s.h * s.w).map(|i| f64::from(plane[i]) * share(i)).sum()
-                    };
-                    y.push(
-                        (value + shift - f64::from(mean[(c * s.resize + row) * s.resize + col])) * f64::from(s.scale),
-                    );
+                    let q = if window.mirrored { s.size - 1 - q } else { q };
+                    let [row, col] = [window.row as usize + p, window.col as usize + q];
+                    let [pixel_row, pixel_col] = if s.is_cropped() { [p, q] } else { [row, col] };
+                    let value = f64::from(pixels[((n * s.c + c) * s.side + pixel_row) * s.side + pixel_col]);
+                    let mean = f64::from(mean[(c * s.resize + row) * s.resize + col]);
+                    y.push((value + shift - mean) * f64::from(s.scale));
                 }
             }
         }

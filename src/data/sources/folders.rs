@@ -15,7 +15,7 @@ use super::{Found, Source, SourceOptions};
 use crate::error::{Error, Result};
 
 /// What image files are called; what they are is told by their bytes.
-pub const ENDINGS: [&str; 7] = ["jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif"];
+pub const ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// The names of these forms.
 pub const FORMS: [&str; 2] = ["a folder a class", "train and val with a folder a class"];

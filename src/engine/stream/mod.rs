@@ -111,6 +111,7 @@ impl<B: Backend> Stream<B> {
         });
         let params = params.collect::<Result<_>>()?;
         let images = |elems: usize| backend.alloc(elems * capacity);
+        backend.reserve(capacity, 0)?;
         Ok(Stream {
             params,
             buffers: buffers(&backend, &plan, capacity, shares_input)?,
@@ -140,6 +141,7 @@ impl<B: Backend> Stream<B> {
 
     /// From now on batches may hold images as bytes; `mean` is C x resize x resize.
     pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
+        self.backend.reserve(self.capacity, shape.c * shape.side * shape.side)?;
         let mut buffer = self.backend.alloc(mean.len())?;
         self.backend.write(mean, &mut buffer)?;
         self.input = Some((*shape, buffer));

@@ -9,6 +9,7 @@ mod gif;
 pub mod jpeg;
 pub mod png;
 mod ppm;
+mod tiff;
 mod webp;
 
 pub use exif::orientation;
@@ -17,7 +18,7 @@ use super::decode::{MAX_PIXELS, Rgb};
 use super::signature::{Signature, recognize};
 
 /// The formats that are read, as messages name them.
-const READ: &str = "JPEG, PNG, WebP, BMP or GIF";
+const READ: &str = "JPEG, PNG, WebP, BMP, GIF or TIFF";
 
 /// Longest side; formats claim up to four billion.
 const MAX_SIDE: u64 = 65_535;
@@ -34,6 +35,7 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(bytes),
         [b'B', b'M', ..] => bmp::decode(bytes),
         [b'P', b'5' | b'6', ..] => ppm::decode(bytes),
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => tiff::decode(bytes),
         _ => Err(not_an_image(bytes)),
     }
 }
@@ -80,7 +82,7 @@ mod tests {
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n";
         assert_eq!(
             problem(pointer),
-            "is a Git LFS pointer, expected an image (JPEG, PNG, WebP, BMP or GIF); fetch the file itself: `git lfs pull`"
+            "is a Git LFS pointer, expected an image (JPEG, PNG, WebP, BMP, GIF or TIFF); fetch the file itself: `git lfs pull`"
         );
         assert!(problem(b"<!DOCTYPE html><html>").contains("is an HTML page"));
         assert!(problem(&[0; 130]).contains("all of its 130 bytes are zero"));
