@@ -1,5 +1,6 @@
-//! The way of images into the network beside torchvision's, both on one core, pass by pass in turn:
-//! `cargo bench --bench loader -- FOLDER [PYTHON]`, where FOLDER is a set in folders of JPEG files, and PYTHON has torchvision.
+//! The path of images into the network compared with torchvision's, both on one core, in alternating passes:
+//! `cargo bench --bench loader -- FOLDER [PYTHON]`, where FOLDER is a set in folders of JPEG files, and PYTHON has
+//! torchvision.
 #![allow(missing_docs)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -105,7 +106,7 @@ fn main() {
     }
 }
 
-/// scripts/bench_loader.py at work.
+/// The running scripts/bench_loader.py.
 struct Peer(Child, BufReader<std::process::ChildStdout>);
 
 impl Peer {

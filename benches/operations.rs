@@ -1,13 +1,17 @@
 //! Each operation of one stream of the paper's network alone, on one thread: milliseconds and GFLOP/s by the count of
-//! direct convolution. `cargo bench --bench operations [-- FILTER [bf16]]`
+//! direct convolution. `cargo bench --bench operations [-- FILTER [bf16]]`; with `small` as the filter, the shapes that
+//! the tests use besides.
 #![allow(missing_docs)]
+
+#[allow(dead_code)] // the tests use more of it
+#[path = "../tests/support/cases.rs"]
+mod cases;
 
 use std::time::Instant;
 
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{Backend, Precision};
-use alexnet_split::net::plan::{Op, Plan};
-use alexnet_split::net::spec::{Net, NetOptions};
+use alexnet_split::net::plan::Op;
 use alexnet_split::rng::{Philox, Purpose};
 
 /// Images in the batch, and runs of which the median counts.
@@ -19,14 +23,10 @@ fn main() {
     let filter = args.first().cloned().unwrap_or_default();
     let precision = if args.iter().any(|arg| arg == "bf16") { Precision::Bf16 } else { Precision::Fp32 };
     let backend = CpuBackend::for_streams(1, 1, precision).expect("a CPU that can").remove(0);
-    let net = Net::from_options(&NetOptions::default()).expect("the paper's network");
-    let plan = Plan::all(&net).expect("the paper's plan").remove(0);
-    let fused = plan.clone().fused(CpuBackend::fuses).layers;
-    let fused = fused.into_iter().filter(|layer| matches!(layer.op, Op::ReluLrnMaxPool(..)));
-    let layers: Vec<_> = plan.layers.into_iter().chain(fused).collect();
+    let cases = if filter == "small" { cases::small() } else { cases::of_the_paper() };
     let cores = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     println!("{:<28} {:>9} {:>9}", "batch 32, one thread", "ms", "GFLOP/s");
-    for layer in layers.iter().filter(|layer| layer.name.contains(&filter)) {
+    for case in cases.iter().filter(|case| filter == "small" || case.name.contains(&filter)) {
         let random = |elems: usize| {
             let rng = Philox::new(1, Purpose::Check, 0);
             (0..elems as u32).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect::<Vec<f32>>()
@@ -42,10 +42,10 @@ fn main() {
             ms.remove(0);
             ms.sort_by(f64::total_cmp);
             let rate = if flops > 0. { format!("{:.0}", flops / ms[RUNS / 2] / 1e6) } else { String::new() };
-            println!("{:<28} {:>9.2} {rate:>9}", format!("{} {what}", layer.name), ms[RUNS / 2]);
+            println!("{:<28} {:>9.2} {rate:>9}", format!("{} {what}", case.name), ms[RUNS / 2]);
         };
         let n = IMAGES;
-        match &layer.op {
+        match &case.op {
             Op::Conv(s) => {
                 let (ins, outs, weights) = (n * s.c * s.h * s.w, n * s.k * s.p * s.q, s.k * s.c * s.r * s.s);
                 let [x, dy, w] = [ins, outs, weights].map(random);

@@ -41,16 +41,16 @@ fn main() -> Result<()> {
     let labels = (0..IMAGES).map(|image| (image % net.classes()) as u32).collect();
     let batch = Batch { images: Images::Ready(images), labels };
 
-    // loss.backward() and optimizer.step() in one. The first closure may look at the loss and refuse the update; this
-    // one does not. The second gives each parameter its learning rate, momentum and weight decay.
+    // loss.backward() and optimizer.step() in one. The first closure may check the loss and refuse the update; this one
+    // does not. The second gives each parameter its learning rate, momentum and weight decay.
     let update = |param: &_| recipe.update(param, 0, recipe.optimizer.lr, 1);
     let (result, _) = pair.train_step::<()>(&batch, seed, 0, |_| None, update)?;
     println!("loss {:.4}, mean of {} images", result.loss(), result.images);
 
     // What crossed between the streams: activations forward, and as many gradients backward.
     for layer in &pair.plans()[0].layers {
-        if let Some(crossing) = layer.crossing {
-            println!("before {}: {} values each way, forward and backward", layer.name, IMAGES * crossing.elems);
+        if let Some(point) = layer.exchange_point {
+            println!("before {}: {} values each way, forward and backward", layer.name, IMAGES * point.elems);
         }
         if let Op::SoftmaxCrossEntropy(shape) = layer.op
             && shape.split

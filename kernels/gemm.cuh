@@ -3,16 +3,16 @@
 // output says where a sum goes.
 //
 // Tiling. A block of GEMM_THREADS = 128 threads computes TILE_ROWS x TILE_COLS = 64 x 128 sums, TILE_DEPTH = 16 products at a time.
-// Both factors' tiles lie in shared memory, [depth][row] and [depth][column], twice: while one pair is multiplied the
+// Both operands' tiles lie in shared memory, [depth][row] and [depth][column], twice: while one pair is multiplied the
 // next is fetched into registers and then stored to the other, so that a step needs one barrier. Rows are padded by 8
 // words: then the fragments' words (depth t, row group) lie in 32 different banks.
 //
 //   fp32: each thread has 8 x 8 sums and reads 4 x float4 a depth for 64 multiply-adds.
-//   tf32, bf16: each warp has 32 x 64 sums, as 2 x 8 tensor-core tiles of 16 x 8. Factors are rounded when they are
+//   tf32, bf16: each warp has 32 x 64 sums, as 2 x 8 tensor-core tiles of 16 x 8. Operands are rounded when they are
 //   stored to shared memory, once; bf16 keeps two neighbouring depths in a word. Sums are fp32 always.
 //
 // Where few tiles make up the output, gridDim.z blocks share a tile's depth and write raw sums, which reduce_partials
-// (pointwise.cu) adds in their order: the same bits on every GPU. No kernel here spills registers.
+// (pointwise.cu) adds in their order: the same bits on every GPU of one architecture. No kernel here spills registers.
 #pragma once
 
 #include "ptx.cuh"
@@ -30,13 +30,13 @@ constexpr unsigned WORDS = TILE_DEPTH;
 #endif
 static_assert(GEMM_THREADS == 128 && TILE_ROWS == 64 && TILE_COLS == 128 && TILE_DEPTH == 16, "the threads' shares are made for these");
 
-// Both factors' tiles, twice.
+// Both operands' tiles, twice.
 struct __align__(16) Tiles {
     unsigned a[2][WORDS][TILE_ROWS + PAD];
     unsigned b[2][WORDS][TILE_COLS + PAD];
 };
 
-// One factor on its way to shared memory. A thread carries pairs of neighbouring depths: of one row (or column) where
+// One operand on its way to shared memory. A thread carries pairs of neighbouring depths: of one row (or column) where
 // neighbouring rows are neighbours in memory (Loader::ALONG_DEPTH false), else of several rows at the same depths; so
 // neighbouring threads read neighbouring addresses. SIZE is the tile's number of rows (or columns).
 template <class Loader, unsigned SIZE>

@@ -1,5 +1,5 @@
-// Tensor-core instructions as inline PTX, so that no CUDA header is needed, and beside each what it computes, in plain
-// C++ for the software device of the tests. Layouts are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8 /
+// Tensor-core instructions as inline PTX, so that no CUDA header is needed, with the same computation beside each, in
+// plain C++ for the software device of the tests. Layouts are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8 /
 // m16n8k16": with group = lane / 4 and t = lane % 4, a lane holds of A (16 x k, rows) the words of rows group and group
 // + 8 at depths t and t + 4, of B (k x 8) those of column group at the same depths, and of C (16 x 8) columns 2t and 2t
 // + 1 of rows group and group + 8. A word is one tf32 number or two bf16 numbers of neighbouring depths, the even one

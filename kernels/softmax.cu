@@ -1,6 +1,7 @@
-// Softmax and cross-entropy over classes that may live in two streams: each tells the other three numbers an image (the
+// Softmax and cross-entropy over classes that may be on two streams: each sends the other three numbers per image (the
 // maximum, the sum of exponentials, the label's logit), and both compute the same loss, to the bit. Contracts:
-// src/backend/mod.rs. One block of SOFTMAX_THREADS threads an image; sums are trees over the threads, so their order is fixed.
+// src/backend/mod.rs. One block of SOFTMAX_THREADS threads an image; sums are trees over the threads, so their order is
+// fixed.
 #include "shapes.cuh"
 
 // The larger of two, NaN if either is.

@@ -1,4 +1,4 @@
-//! Every failure, told so that a user can act on it, and the exit code that each kind ends the program with.
+//! All failures of the library, with messages that a user can act on, and the exit code of each kind.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Every failure of the library. The message names the thing, what was expected and found, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The command line asks for something that does not exist.
+    #[error("{0}")]
+    Usage(String),
     /// A recipe's key or value is wrong.
     #[error("recipe key `{key}`: {problem}")]
     Recipe {
@@ -33,6 +36,18 @@ pub enum Error {
         /// The problem, and what to do.
         problem: String,
     },
+    /// Some of several things failed; each failure was reported when it happened.
+    #[error("{failed} of {of} {what} failed; the first: {first}")]
+    Several {
+        /// The number that failed.
+        failed: usize,
+        /// The number of all.
+        of: usize,
+        /// Their kind, in the plural.
+        what: &'static str,
+        /// The first failure; it decides the exit code.
+        first: Box<Error>,
+    },
     /// A run directory or checkpoint cannot be used.
     #[error("run: {}: {problem}", path.display())]
     Run {
@@ -54,11 +69,11 @@ pub enum Error {
     NoSpace {
         /// The run's folder.
         path: PathBuf,
-        /// What is free, what is needed, and what to do.
+        /// The free space, the needed space, and what to do.
         problem: String,
     },
     /// The user or the system ended the run, which has been saved.
-    #[error("ended by {signal}: saved {} after step {step}; go on with --resume {}", checkpoint.display(), run.display())]
+    #[error("ended by {signal}: saved {} after step {step}; continue with --resume {}", checkpoint.display(), run.display())]
     Interrupted {
         /// The signal.
         signal: Signal,
@@ -87,7 +102,7 @@ pub enum Error {
     Gpu {
         /// The kind of trouble; decides the exit code.
         trouble: GpuTrouble,
-        /// What happened, to what, and what to do.
+        /// The failure, the thing that it happened to, and what to do.
         message: String,
     },
     /// The loss is not finite, far too large, or jumped: the step was not applied, or not saved.
@@ -97,25 +112,25 @@ pub enum Error {
         step: u64,
         /// The problem with the loss.
         why: String,
-        /// Where the details and the last good weights are, and what to do.
+        /// The places of the details and of the last good weights, and what to do.
         advice: String,
     },
     /// The other stream ended in the middle of a step.
     #[error("stream {stream}: {what}: the other stream has ended")]
     ExchangeClosed {
-        /// The stream that was left alone.
+        /// The stream whose peer has ended.
         stream: usize,
-        /// The exchange under way.
+        /// The exchange in progress.
         what: String,
     },
-    /// The other stream sent something else than what was due: the two do not run the same network.
+    /// The other stream sent something other than expected: the two do not run the same network.
     #[error("stream {stream}: expected {expected} from the other stream, got {found}")]
     ExchangeMismatch {
         /// The stream that noticed.
         stream: usize,
-        /// The swap that was due.
+        /// The expected swap.
         expected: String,
-        /// The swap that came.
+        /// The swap that arrived.
         found: String,
     },
     /// A stream's thread panicked: a defect of this program.
@@ -146,7 +161,7 @@ fn is_full(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// A signal that ends a run in good order.
+/// A signal that ends a run with everything saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Ctrl-C.
@@ -177,7 +192,7 @@ pub enum GpuTrouble {
     NoCompiler = 13,
     /// NCCL is missing or too old.
     NoNccl = 14,
-    /// The GPU's memory does not suffice.
+    /// The GPU's memory is too small.
     OutOfMemory = 15,
     /// One GPU cannot read the other's memory, and device copies were asked for.
     NoPeerAccess = 16,
@@ -246,8 +261,9 @@ impl Error {
     /// The program's exit code for this failure; `--help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Recipe { .. } | Error::Net { .. } => 2,
+            Error::Usage(_) | Error::Recipe { .. } | Error::Net { .. } => 2,
             Error::Data { .. } => 3,
+            Error::Several { first, .. } => first.exit_code(),
             Error::Run { .. } | Error::DamagedCheckpoint { .. } => 4,
             Error::Device(_) => 5,
             Error::Gpu { trouble, .. } => *trouble as u8,

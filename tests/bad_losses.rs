@@ -1,4 +1,4 @@
-//! Losses that are none to learn from: what is left out, what a run goes back to, and when it ends.
+//! Bad losses: the steps that a run skips, the checkpoint that it goes back to, and its end.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::place::{Place, TINY, checkpoint, count, failed, generation, metrics, succeeded};
+use support::place::{Place, TINY, checkpoint, checkpoint_folder, count, failed, metrics, succeeded};
 use support::process::{send, spawn, wait_for};
 
 #[test]
@@ -45,7 +45,7 @@ fn a_bad_loss_can_be_left_out() {
     failed(train(&place, &[]), 6, &["step 8", "loss is NaN", "step-00000006"]);
     // A network that gives nothing else any more is not skipped for ever.
     let place = Place::new();
-    // An epoch of more steps than that: two are good, ten are left out.
+    // An epoch of more steps than that: two are good, ten are skipped.
     place.write_idx("train", &[320, 28, 28], &[9; 784 * 320], &[1; 320]);
     failed(place.train(&["--out", "run", "--lr", "1e30", "--on-nan", "skip"]), 6, &["step 13"]);
 }
@@ -113,7 +113,7 @@ fn a_run_goes_back_past_weights_that_turn_out_to_be_bad() {
     failed(
         place.train(&wild),
         6,
-        &["the newest checkpoint, run/checkpoints/step-00000001, has the weights that gave it"],
+        &["the newest checkpoint, run/checkpoints/step-00000001, has the weights that gave this loss"],
     );
 
     // Told to end in the evaluation of such weights, and resumed: as if it had not been.
@@ -153,7 +153,7 @@ fn a_checkpoint_made_for_a_signal_is_none_to_go_back_to() {
         wait_for("six steps", || count(&place, "step") >= 6);
         send("TERM", &child);
         let output = child.wait_with_output().unwrap();
-        let marker = |step: u32| fs::read_to_string(generation(&place, step).join("checkpoint.json")).ok();
+        let marker = |step: u32| fs::read_to_string(checkpoint_folder(&place, step).join("checkpoint.json")).ok();
         let made = (6..9).filter_map(marker).any(|text| text.contains("\"on_signal\": true"));
         (made && output.status.code() == Some(143)).then_some(place)
     };
@@ -181,9 +181,9 @@ fn a_checkpoint_made_for_a_signal_serves_where_there_is_no_other() {
     let mut resume = place.command(&["--resume", "one", "--on-nan", "rollback", "--epochs", "41"]);
     let (bad, steps) = (format!("nan@{}", next + 2), (next + 2).to_string());
     succeeded(resume.args(["--steps", &steps]).env("ALEXNET_SPLIT_FAULT", bad).output().unwrap());
-    place.fails(&["convert", "run", "."], 4, &["is there already"]);
+    place.fails(&["convert", "run", "."], 4, &["exists already"]);
     fs::create_dir(place.path("two.unfinished")).unwrap();
-    place.fails(&["convert", "run", "two"], 4, &["two.unfinished", "is in the way"]);
+    place.fails(&["convert", "run", "two"], 4, &["two.unfinished", "another conversion is running"]);
     assert!(place.path("two.unfinished").exists());
 }
 
@@ -284,7 +284,7 @@ fn a_rate_of_ten_ends_a_run_soon_though_every_loss_is_finite() {
             assert!(losses.len() < 20 && losses.iter().all(|&loss| loss <= 1e6), "{recipe}: {losses:?}");
         }
     }
-    // Such steps are left out as those of no loss are; the first update's weights are not saved.
+    // Such steps are skipped like those with a bad loss; the first update's weights are not saved.
     let place = Place::new();
     let wild = ["--recipe", "fashion", "--lr", "10", "--steps", "4", "--on-nan", "skip", "--out", "run"];
     let output = place.train(&wild);

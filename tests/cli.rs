@@ -16,7 +16,7 @@ fn describe_gives_the_papers_counts() {
     assert_eq!(json["network"]["parameters"], 60_965_224);
     assert_eq!(json["network"]["multiply_adds"], 724_406_816);
     assert_eq!(json["network"]["exchanged_bytes"], 234_496);
-    // The halves of a split fc8 tell each other fc7 both ways, 8,192 bytes more.
+    // The halves of a split fc8 exchange fc7 both ways, 8,192 bytes more.
     let split: serde_json::Value =
         serde_json::from_str(&place.ok(&["describe", "--json", "--set", "net.fc8=split"])).unwrap();
     assert_eq!(split["network"]["exchanged_bytes"], 234_496 + 8_192);
@@ -124,6 +124,8 @@ fn json_prints_the_metrics() {
         rows.iter().map(|row| row["kind"].as_str().unwrap()).collect::<Vec<_>>(),
         ["start", "step", "step", "eval"]
     );
+    let kept = metrics(&place.path("run")).into_iter().filter(|row| row["kind"] == "step" || row["kind"] == "eval");
+    assert_eq!(rows[1..], kept.collect::<Vec<_>>(), "the lines of metrics.jsonl");
 }
 
 #[test]
@@ -314,7 +316,7 @@ fn a_run_is_looked_at_with_its_own_classes_from_any_folder() {
         std::fs::write(file("images-idx3-ubyte"), [be(&[0x803, count, 28, 28]), pixels].concat()).unwrap();
         std::fs::write(file("labels-idx1-ubyte"), [be(&[0x801, count]), vec![0, 1, 2, 3]].concat()).unwrap();
     }
-    // As many, called otherwise: said, and taken by number.
+    // The same number with other names: a warning, and matched by number.
     std::fs::create_dir(place.path("renamed")).unwrap();
     for entry in std::fs::read_dir(place.path("data")).unwrap().map(|entry| entry.unwrap()) {
         std::fs::copy(entry.path(), place.path("renamed").join(entry.file_name())).unwrap();
@@ -355,7 +357,7 @@ fn output_that_nobody_reads_ends_nothing() {
     succeeded(through("predict run --json | head -n 1"));
     succeeded(through("describe | true"));
     assert_eq!(metrics(&place.path("run")).iter().filter(|row| row["kind"] == "step").count(), 3);
-    // Where it cannot be written, that is said at the end.
+    // Where it cannot be written, the end says so.
     failed(through("runs . > /dev/full"), 20, &["cannot write standard output"]);
 }
 

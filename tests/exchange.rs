@@ -9,7 +9,7 @@ use alexnet_split::exchange::local;
 use alexnet_split::net::swap::Pass;
 use alexnet_split::net::swap::Swap;
 
-/// What the two streams hold after swapping what they held; `gives` says who gives (the other then takes).
+/// The values of the two streams after a swap; `gives` says which of them gives (the other then takes).
 fn swap(values: [&[f32]; 2], gives: [bool; 2]) -> [Vec<f32>; 2] {
     let (first, second) = local::connect();
     let elems = values[0].len();

@@ -5,8 +5,10 @@ mod support;
 use std::path::Path;
 
 use alexnet_split::data::bitmap::Bitmap;
-use alexnet_split::engine::filters::{Kernels, colourfulness, write_png};
+use alexnet_split::engine::first_layer::{FirstLayerFilters, colourfulness, write_png};
 use alexnet_split::engine::stream::Tensor;
+use alexnet_split::run::rows::{Filters, Row};
+use serde_json::json;
 use support::forms::as_folders;
 use support::place::{Place, TINY, checkpoint, succeeded};
 use support::{normals, pair, tiny_options};
@@ -38,7 +40,7 @@ fn colourfulness_is_the_energy_outside_the_grey_axis() {
 #[test]
 fn random_kernels_have_two_thirds_and_no_gap() {
     let streams = (0..2).map(|seed| normals(48 * 363, 0.01, seed)).collect();
-    let colours = Kernels::new("conv1", [3, 11, 11], streams).unwrap().colours().unwrap();
+    let colours = FirstLayerFilters::new("conv1", [3, 11, 11], streams).unwrap().colours().unwrap();
     for mean in colours.means() {
         // One kernel's standard deviation is 0.035 (a beta distribution of 121 and 60.5).
         assert!((mean - 2. / 3.).abs() < 0.02, "{mean}");
@@ -51,7 +53,7 @@ fn random_kernels_have_two_thirds_and_no_gap() {
 fn the_streams_are_described_and_compared() {
     let (grey, red, blue_red) = ([1., 1., 1.], [1., 0., 0.], [1., 0., -1.]);
     let streams = vec![[grey, grey, grey, red].concat(), [red, blue_red].concat()];
-    let kernels = Kernels::new("conv1", [3, 1, 1], streams).unwrap();
+    let kernels = FirstLayerFilters::new("conv1", [3, 1, 1], streams).unwrap();
     let colours = kernels.colours().unwrap();
     let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
     near(colours.means()[0], 1. / 6.);
@@ -64,15 +66,17 @@ fn the_streams_are_described_and_compared() {
     assert_eq!(colours.above_half(), [1, 2]);
     assert_eq!(colours.tenths(), [[3, 0, 0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0, 0, 1]]);
 
-    let row = kernels.metrics(50).unwrap();
+    let line =
+        |kernels: &FirstLayerFilters| kernels.colours().map(|colours| json!(Row::Filters(Filters::of(50, &colours))));
+    let row = line(&kernels).unwrap();
     assert_eq!((&row["kind"], &row["step"]), (&"filters".into(), &50.into()));
     assert_eq!(row["colourfulness"].as_array().unwrap().iter().map(|s| s.as_array().unwrap().len()).sum::<usize>(), 6);
     near(row["means"][1].as_f64().unwrap() - row["means"][0].as_f64().unwrap(), row["gap"].as_f64().unwrap());
 
-    let one = Kernels::new("conv1", [3, 1, 1], vec![red.to_vec()]).unwrap();
+    let one = FirstLayerFilters::new("conv1", [3, 1, 1], vec![red.to_vec()]).unwrap();
     assert_eq!(one.colours().unwrap().gap(), None);
-    assert!(one.metrics(1).unwrap().get("gap").is_none());
-    assert_eq!(Kernels::new("conv1", [1, 1, 3], vec![red.to_vec()]).unwrap().metrics(1), None, "no colours");
+    assert!(line(&one).unwrap().get("gap").is_none());
+    assert_eq!(line(&FirstLayerFilters::new("conv1", [1, 1, 3], vec![red.to_vec()]).unwrap()), None, "no colours");
 }
 
 #[test]
@@ -86,7 +90,7 @@ fn every_weight_is_where_the_2012_code_drew_it() {
         let taps = (0..18 * channels * rows * cols).map(|i| (stream * 324 + i) as f32);
         taps.collect::<Vec<_>>()
     };
-    let kernels = Kernels::new("conv1", [channels, rows, cols], vec![all(0), all(1)]).unwrap();
+    let kernels = FirstLayerFilters::new("conv1", [channels, rows, cols], vec![all(0), all(1)]).unwrap();
     let (max, scale) = (647., 3);
     let picture = kernels.picture(scale).unwrap();
     // 16 kernels of 3 columns and 17 borders; 4 rows of 2 and 5 borders, 2 lines more between the streams.
@@ -112,21 +116,24 @@ fn every_weight_is_where_the_2012_code_drew_it() {
 
 #[test]
 fn one_stream_one_channel_and_what_cannot_be_drawn() {
-    let grey = Kernels::new("conv1", [1, 2, 2], vec![vec![-1., 0., 0.5, 1., f32::NAN, f32::INFINITY, 1., 1.]]).unwrap();
+    let grey =
+        FirstLayerFilters::new("conv1", [1, 2, 2], vec![vec![-1., 0., 0.5, 1., f32::NAN, f32::INFINITY, 1., 1.]])
+            .unwrap();
     let picture = grey.picture(1).unwrap();
     assert_eq!((picture.size, picture.channels), ([7, 4], 1));
     let rows: Vec<&[u8]> = picture.values.chunks(7).collect();
     assert_eq!(rows, [[0; 7], [0, 0, 128, 0, 0, 0, 0], [0, 191, 255, 0, 255, 255, 0], [0; 7]]);
-    let same = Kernels::new("conv1", [1, 1, 1], vec![vec![4.; 3]]).unwrap().picture(1).unwrap();
+    let same = FirstLayerFilters::new("conv1", [1, 1, 1], vec![vec![4.; 3]]).unwrap().picture(1).unwrap();
     assert_eq!(same.values[7..14], [0, 128, 0, 128, 0, 128, 0]);
 
-    let text = Kernels::new("conv1", [4, 1, 1], vec![vec![0.; 8]]).unwrap().picture(1).unwrap_err().to_string();
+    let text =
+        FirstLayerFilters::new("conv1", [4, 1, 1], vec![vec![0.; 8]]).unwrap().picture(1).unwrap_err().to_string();
     assert!(text.contains("conv1") && text.contains("4 channels"), "{text}");
-    let text = Kernels::new("conv1", [3, 5, 5], vec![vec![0.; 75], vec![0.; 76]]).unwrap_err().to_string();
+    let text = FirstLayerFilters::new("conv1", [3, 5, 5], vec![vec![0.; 75], vec![0.; 76]]).unwrap_err().to_string();
     assert!(text.contains("stream 1") && text.contains("76"), "{text}");
-    let large = Kernels::new("conv1", [3, 1, 1], vec![vec![0.; 3]]).unwrap();
+    let large = FirstLayerFilters::new("conv1", [3, 1, 1], vec![vec![0.; 3]]).unwrap();
     assert!(large.picture(10_000).unwrap_err().to_string().contains("too large"));
-    assert!(Kernels::new("conv1", [3, 0, 5], vec![vec![]]).is_err());
+    assert!(FirstLayerFilters::new("conv1", [3, 0, 5], vec![vec![]]).is_err());
 }
 
 #[test]
@@ -134,7 +141,7 @@ fn the_png_has_the_pictures_pixels() {
     let folder = TempDir::new().unwrap();
     for channels in [1, 3] {
         let streams = (0..2).map(|seed| normals(20 * channels * 25, 1., seed)).collect();
-        let picture = Kernels::new("conv1", [channels, 5, 5], streams).unwrap().picture(2).unwrap();
+        let picture = FirstLayerFilters::new("conv1", [channels, 5, 5], streams).unwrap().picture(2).unwrap();
         let path = folder.path().join("filters.png");
         write_png(&picture, &path).unwrap();
         assert_eq!(opened(&path), picture);
@@ -145,11 +152,11 @@ fn the_png_has_the_pictures_pixels() {
 #[test]
 fn a_networks_kernels_are_its_first_layers() {
     let (_, mut pair) = pair(&tiny_options(), 2, 2);
-    let kernels = Kernels::of_pair(&mut pair).unwrap().unwrap();
+    let kernels = FirstLayerFilters::of_pair(&mut pair).unwrap().unwrap();
     assert_eq!((kernels.layer(), kernels.shape(), kernels.counts()), ("conv1", [3, 11, 11], vec![4, 4]));
     let index = pair.plans()[0].params.iter().position(|param| param.name == "conv1.weight.own").unwrap();
     let values = (0..2).map(|stream| pair.read_param(stream, index, Tensor::Value).unwrap()).collect();
-    assert_eq!(kernels, Kernels::new("conv1", [3, 11, 11], values).unwrap());
+    assert_eq!(kernels, FirstLayerFilters::new("conv1", [3, 11, 11], values).unwrap());
 }
 
 #[test]
@@ -173,12 +180,12 @@ fn the_command_draws_and_measures_a_run() {
         words.iter().map(|word| f32::from_le_bytes(*word)).collect::<Vec<_>>()
     };
     let streams = files.iter().filter(|(name, _)| name.starts_with("stream")).map(|(_, file)| weights(file)).collect();
-    let kernels = Kernels::new("conv1", [3, 11, 11], streams).unwrap();
+    let kernels = FirstLayerFilters::new("conv1", [3, 11, 11], streams).unwrap();
     assert_eq!(opened(&place.path("filters.png")), kernels.picture(4).unwrap());
 
     let json = place.ok(&["filters", "run", "small.png", "--scale", "1", "--json"]);
     let row: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let metrics = kernels.metrics(2).unwrap();
+    let metrics = json!(Row::Filters(Filters::of(2, &kernels.colours().unwrap())));
     for key in ["kind", "step", "colourfulness", "means", "gap"] {
         assert_eq!(row[key], metrics[key], "{key}");
     }

@@ -18,7 +18,7 @@ use support::trace::tracks;
 /// Longer than any healthy run here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What `--exchange-timeout` is where something is made to hang.
+/// The `--exchange-timeout` of tests in which something hangs.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A training run of the tiny net on the software device, not yet started; `None` where there is no compiler.
@@ -71,7 +71,7 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
         let args = [args, &["--steps", "3", "--precision", "fp32", "--out", out]].concat();
         let settings: &[(&str, &str)] = &[("SOFTGPU_SEED", seed)];
         if out == "processes" {
-            // Only process 0 is told what to train.
+            // Only process 0 gets the recipe.
             let commands = [place.train_command(&args), place.command(&[])];
             let Some(commands) = two_processes(commands, [settings, settings]) else { return };
             let [zero, one] = both(commands).map(succeeded);
@@ -102,8 +102,8 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
     succeeded(output_within(&mut command, PATIENCE));
     steps("parts", &["--gpus", "1", "--steps", "2"]);
     let other = ["--resume", "parts", "--gpus", "1", "--precision", "bf16", "--steps", "3"];
-    place.fails(&other, 2, &["--precision", "fp32", "leave the flag out"]);
-    // The same command again, but for the flag, goes on in it too.
+    place.fails(&other, 2, &["--precision", "fp32", "omit the flag"]);
+    // The same command again, without the flag, keeps the precision, too.
     let again = ["--gpus", "1", "--out", "parts", "--continue", "--steps", "2"];
     let Some(mut command) = train(&place, &again, &[]) else { return };
     let text = succeeded(output_within(&mut command, PATIENCE));
@@ -282,6 +282,23 @@ fn a_process_that_sees_one_gpu_uses_it() {
     let Some(commands) = two_processes([zero, place.command(&[])], [alone, alone]) else { return };
     let [zero, _] = both(commands).map(succeeded);
     assert!(zero.contains("process 0 of 2"), "{zero}");
+}
+
+/// A driver takes machine code of its own major version of CUDA and of older ones.
+#[test]
+fn kernels_are_compiled_for_the_driver_that_is_there() {
+    let place = Place::new();
+    let cache = place.path("cache");
+    let run = |driver: &str, nvrtc: &str, out: &str| {
+        let settings =
+            [("SOFTGPU_DRIVER", driver), ("SOFTGPU_NVRTC", nvrtc), ("ALEXNET_SPLIT_CACHE", cache.to_str().unwrap())];
+        train(&place, &["--out", out, "--steps", "1", "--gpus", "1"], &settings)
+            .map(|mut command| output_within(&mut command, PATIENCE))
+    };
+    let Some(output) = run("12040", "13", "newer") else { return };
+    failed(output, 13, &["NVRTC 13.99", "a driver for CUDA 12", "nvidia-cuda-nvrtc-cu12"]);
+    run("12040", "12", "same").map(succeeded);
+    run("13000", "12", "older").map(succeeded);
 }
 
 #[test]

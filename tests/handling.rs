@@ -1,5 +1,5 @@
-//! Runs as people handle them: two commands on one run, several at once, paths from where the user stands, names that are
-//! not UTF-8, files that are no files, conversions that are killed.
+//! Everyday handling of runs: two commands on one run, several at once, relative paths, names that are not UTF-8, files
+//! that are not regular files, killed conversions.
 
 mod support;
 
@@ -63,7 +63,7 @@ fn what_is_left_of_damaged_checkpoints_is_not_trained_over() {
     succeeded(place.train(&RUN));
     let newest = place.path("run/checkpoints/step-00000005");
     fs::rename(&newest, newest.with_extension("damaged")).unwrap();
-    place.fails(&["--resume", "run"], 4, &["only damaged checkpoints are left", "step-00000005.damaged", "--out"]);
+    place.fails(&["--resume", "run"], 4, &["only damaged checkpoints", "step-00000005.damaged", "--out"]);
     assert!(newest.with_extension("damaged").exists());
 }
 
@@ -148,13 +148,13 @@ fn names_that_are_not_utf_8_end_nothing() {
     let listed: Value = serde_json::from_str(&place.ok(&["runs", ".", "--json"])).unwrap();
     assert_eq!(listed["name"], "r\u{fffd}n");
 
-    // The data's name stands in run.json, which has to be read again.
+    // The data's name is in run.json, which has to be readable again.
     fs::rename(place.path("data"), place.path("").join(odd).join("data")).unwrap();
     let mut train = place.command(&[&TINY[..], &["--steps", "1", "--out", "run"]].concat());
     let data = Path::new(odd).join("data");
     failed(train.arg("--data").arg(&data).output().unwrap(), 3, &["not UTF-8", "link"]);
     assert!(!place.path("run/recipe.toml").exists());
-    // A folder above it may be called anything, where the data can be said without it.
+    // A folder above it may have any name if the data's path does not need it.
     let mut train = place.train_command(&["--steps", "1", "--out", "run"]);
     let folder = place.path("").join(odd);
     succeeded(train.current_dir(&folder).output().unwrap());
@@ -199,7 +199,7 @@ fn files_of_a_run_that_are_broken_are_named_as_such() {
         }
         fs::write(&file, whole).unwrap();
     }
-    // A folder that may not be written into, which root may all the same: a file in the page's place.
+    // A file in the page's place, because root may write into every folder.
     fs::create_dir(place.path("run/report.html.tmp")).unwrap();
     place.fails(&["report", "run"], 4, &["report.html", "--out FILE"]);
 }

@@ -79,7 +79,7 @@ fn damaged_images_are_errors_or_images() {
     let (width, height) = (picture.width() as u16, picture.height() as u16);
     encoder.encode(&picture.to_rgb8(), width, height, jpeg_encoder::ColorType::Rgb).unwrap();
     files.push(progressive);
-    // Four colours have a way of their own; so have scans of one colour, and restarts.
+    // Four colours, scans of one colour and restarts have their own code.
     let sampling = [[2, 2], [1, 1], [1, 2]];
     let apart = Jpeg { scans: vec![vec![0], vec![1], vec![2]], restart: 3, ..Jpeg::new([61, 45], sampling) };
     let colours = vec![(1, [2, 2]), (2, [1, 1]), (3, [1, 1]), (4, [2, 2])];
@@ -110,7 +110,7 @@ fn damaged_images_are_errors_or_images() {
     assert!(read > 500 && refused > 500);
 }
 
-/// What the fuzzers have found worth keeping, by name: `fuzz/corpus/TARGET.tar.gz`.
+/// The inputs that the fuzzers found, by name: `fuzz/corpus/TARGET.tar.gz`.
 fn kept(target: &str) -> Vec<(String, Vec<u8>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{target}.tar.gz"));
     let file = flate2::read::GzDecoder::new(fs::File::open(path).unwrap());
@@ -157,7 +157,7 @@ fn checkpoints_that_fuzzers_kept() {
     replay("checkpoint", fuzzed::checkpoint);
 }
 
-/// Damages each file of a set in turn and reads what is left of it.
+/// Damages each file of a set in turn and reads the rest.
 fn damage_set(make: fn(&Path), usual: u32) {
     let folder = TempDir::new().unwrap();
     make(folder.path());

@@ -94,7 +94,7 @@ fn kernels_that_go_astray_are_stopped_with_their_name() {
     let place = Place::new();
     let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
     succeeded(output);
-    // What it is, where, what is compiled instead of what, and what the message says.
+    // Name, file, the code to replace, its replacement, and the expected message.
     let bugs = [
         ("a store past the end", ["pointwise.cu", "if (i < elems)", "if (i <= elems)"], "relu_forward"),
         ("a load far outside", ["pool.cu", "corner[r * shape.w + s]", "corner[r * 9999999 + s]"], "max_pool_forward"),
@@ -152,7 +152,7 @@ fn a_missing_event_wait_gives_another_result() {
     }
 }
 
-/// Runs the rest of the test `name` in a process of its own, where `body` may ruin the device, and returns what it says.
+/// Runs the rest of the test `name` in a separate process, where `body` may break the device, and returns its output.
 fn in_own_process(name: &str, body: fn()) -> Option<Output> {
     if std::env::var("PLANTED").is_ok_and(|planted| planted == name) {
         body();
@@ -183,7 +183,7 @@ fn the_other_devices_memory_cannot_be_read() {
         let (here, there) = (backend_on(0), backend_on(1));
         let (theirs, mut ours) = (there.alloc(100).unwrap(), here.alloc(100).unwrap());
         there.read(&theirs, 100).unwrap();
-        here.add(100, &theirs, &mut ours).unwrap(); // queued; what it does is seen later
+        here.add(100, &theirs, &mut ours).unwrap(); // queued; its effect is seen later
         let error = here.read(&ours, 100).unwrap_err();
         assert_eq!(error.exit_code(), 17, "{error}");
     });

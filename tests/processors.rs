@@ -1,5 +1,5 @@
 //! Every processor gets the instructions that it has, in this program and in the crates below it: the program is run on
-//! emulated ones (qemu-user). An emulator that is not there, and a level that it cannot do, are said, not passed over.
+//! emulated ones (qemu-user). A missing emulator, or a level that it does not have, is printed, not silently skipped.
 
 mod support;
 
@@ -45,7 +45,7 @@ fn on(place: &Place, processor: &str, options: &[&str], args: &[&str]) -> Output
 
 /// The line that `doctor` has about the processor.
 fn about_cpu(output: Output) -> String {
-    // It may end with what is missing for GPUs.
+    // It may end with an error about missing GPUs.
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().find(|line| line.starts_with("CPU ")).unwrap_or_else(|| panic!("no CPU in {text:?}")).to_owned()
 }
@@ -93,7 +93,7 @@ fn this_processor_gets_the_instructions_that_it_has() {
     assert!(line.ends_with(&format!("instructions: {described}")), "the processor has {level}: {line}");
 }
 
-/// What each crate's code does, not what it says: the instructions that ran, as the emulator logs them, by the crate
+/// Proves what each crate's code does: the instructions that ran, as the emulator logs them, by the crate
 /// that they came from.
 #[test]
 #[cfg(target_arch = "x86_64")]
@@ -107,7 +107,7 @@ fn the_crates_below_use_wide_vectors_too() {
         return eprintln!("skipped: no nm (binutils), which tells what code is whose");
     };
     let crates = crates_by_address(&String::from_utf8_lossy(&symbols.stdout));
-    // Larger than what is made of it, so that decoding and scaling have something to do.
+    // Larger than the prepared size, so that decoding and scaling have work to do.
     let picture = image::RgbImage::from_fn(200, 160, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
     let (jpeg, png) = (forms::jpeg(&picture), forms::encoded(&picture.into(), image::ImageFormat::Png));
     for (file, bytes) in
@@ -140,7 +140,7 @@ fn the_crates_below_use_wide_vectors_too() {
     }
 }
 
-/// Where the emulator loads a program.
+/// The address at which the emulator loads a program.
 #[cfg(target_arch = "x86_64")]
 const LOADED_AT: u64 = 0x40_0000_0000;
 

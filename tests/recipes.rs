@@ -1,4 +1,4 @@
-//! Networks and recipes as files: a network of one's own needs no Rust, and what is wrong with it is told by its name.
+//! Networks and recipes as files: a user's network needs no Rust, and errors name the faulty key.
 
 mod support;
 
@@ -89,7 +89,7 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         (conv2, "{ conv = \"a b\", out = 16, kernel = 5 }", &["a b", "no name"]),
         (conv2, "{ convolution = \"conv2\", out = 16 }", &["convolution", "conv, dense"]),
         (conv2, "\"sigmoid\"", &["sigmoid", "relu, tanh"]),
-        (conv2, "7", &["7 is no layer"]),
+        (conv2, "7", &["7 is not a layer"]),
         (conv2, "{ dropout = 1.0 }", &["dropout = 1.0", "below 1"]),
         ("\"classes\"", "10", &["fc5", "classes"]),
         ("out = 84", "out = 84, on = \"stream0\"", &["fc4", "last dense layer"]),
@@ -194,7 +194,7 @@ fn recipes_build_on_each_other_but_not_on_themselves() {
     let shown = place.ok(&["describe", "--recipe", "folder/own.toml", "--toml"]);
     assert!(shown.contains("name = \"own\"") && shown.contains("lr = 0.5") && shown.contains("fc5"), "{shown}");
     write(&place, "base = \"./own.toml\"");
-    place.fails(&["describe", "--recipe", "own.toml"], 2, &["base", "own.toml", "leads back to itself"]);
+    place.fails(&["describe", "--recipe", "own.toml"], 2, &["base", "own.toml", "refers back to itself"]);
     place.fails(&["describe", "--recipe", "papr"], 2, &["papr", "did you mean paper?"]);
 }
 

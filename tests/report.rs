@@ -54,7 +54,7 @@ fn write_run(run: &Path, steps: u64, end: Option<&str>) {
     };
     let mut journal = vec![
         start(1_764_039_000.5, 0),
-        json!({"kind": "warning", "unix_s": 1_764_039_001.0, "text": "beware of </section><script>alert(1)</script>"}),
+        json!({"kind": "warning", "unix_s": 1_764_039_001.0, "text": "beware \u{1b} of </section><script>alert(1)</script>"}),
         start(1_764_040_000.5, 50),
         json!({"kind": "checkpoint", "unix_s": 1_764_040_100.0, "step": 100}),
     ];
@@ -91,6 +91,7 @@ fn check_page(html: &str) {
             assert!(inside, "{attribute}{}", &value[..40.min(value.len())]);
         }
     }
+    assert!(!html.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "a control character");
     assert!(!html.contains("NaN.") && !html.contains("inf "), "a place that is no number");
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html.strip_prefix("<!DOCTYPE html>").unwrap();
@@ -133,21 +134,22 @@ fn a_page_tells_everything_about_a_run_in_whatever_state_its_files_are() {
         assert!(html.contains(&format!("<section id=\"{id}\">")), "{id}");
     }
     for part in [
-        "a&lt;b&gt;&amp;&quot;&#39;run <span class=\"state diverged\">",
+        "a&lt;b&gt;&amp;&quot;'run <span class=\"state diverged\">",
         "width=device-width",
         "prefers-color-scheme: dark",
         "<dd>250<small> of 400</small></dd>",
         "<dd>24.4%</dd>",
         "it &lt;stopped&gt;\nand said so",
-        "beware of &lt;/section&gt;&lt;script&gt;",
+        "beware \u{fffd} of &lt;/section&gt;&lt;script&gt;",
         "update skipped, the loss is &lt;NaN&gt;",
         "step 50: went on, 2025-11-25 03:06:40 UTC",
         "conv&lt;1&gt;, forward, exchange: 0.900 ms, from 0.500 ms on",
         "400 ms a step: computing 380 ms (95.0%), waiting 4.00 ms (1.0%), other 16.0 ms; exchanging 8.00 ms, 75% of it hidden",
         "At step 200 the means are 0.100 and 0.600, 0.500 apart, stream 1 the more colourful.",
+        "stream 0: 4 kernels of 0.00 to 0.05</title></rect>",
         "The run has no checkpoint yet",
         "name = &quot;&lt;quick&gt;&quot;",
-        "alexnet-split --out &#39;my run&#39;",
+        "alexnet-split --out 'my run'",
         "box, EPYC, 2 cores, 24.0 GiB, linux x86_64",
         "killed: no end was recorded",
         "exit code 6",
@@ -246,7 +248,7 @@ fn updates_that_were_skipped_are_drawn_and_counted() {
     assert_eq!(html.matches("class=\"skipped\"").count(), 3 * 5 + 1, "marks in five charts, and in the legend");
     assert!(html.contains("<dd>127<small> of 400</small></dd>"), "the step");
     assert!(!html.contains("18,446"), "a number that is none");
-    // The evaluation that would flatten the chart is told of at its edge.
+    // The evaluation that would flatten the chart is marked at its edge.
     assert!(html.contains("class=\"beyond held\"") && html.contains("step 127: held-out 5.90e26"));
     assert!(html.contains("0.600 and 0.300, 0.300 apart, stream 0 the more colourful."));
     let low = |title: &str| -> f64 {

@@ -32,7 +32,7 @@ const FAULT: &str = "ALEXNET_SPLIT_FAULT";
 const STEPS: u32 = 20;
 const OPERATIONS_PER_STEP: u32 = 6;
 
-/// Random numbers in turn.
+/// A sequence of random numbers.
 struct Dice(Philox, u32);
 
 impl Dice {
@@ -42,7 +42,7 @@ impl Dice {
     }
 }
 
-/// What was done, by its name.
+/// The number of times that each thing was done, by its name.
 type Counts = BTreeMap<&'static str, u32>;
 
 /// The names there are: resumes, damages, three signals and five other faults.
@@ -87,7 +87,7 @@ fn losses(place: &Place) -> Vec<(u64, f64)> {
 
 /// Trains to the end, whatever comes in between.
 fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
-    // Enough happens to every run; then it is left in peace, so that it comes to its end.
+    // Every run meets enough faults; then it is left undisturbed, so that it ends.
     for disturbance in 0.. {
         let resumed = place.path("run/recipe.toml").exists();
         let threads = (1 + dice.below(3)).to_string();
@@ -103,7 +103,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
         let damaged = resumed && dice.below(4) == 0 && damage(place, dice, counts);
         let (what, output) = disturb(&mut command, place, dice);
         let (error, status) = (String::from_utf8_lossy(&output.stderr), output.status);
-        // A signal may come before it is listened to, and then ends the process by itself.
+        // A signal may come before its handler is set, and then ends the process.
         let by_signal = [2, 9, 15].map(Some).contains(&status.signal());
         let fine = status.success() || by_signal || [8, 20, 130, 143].map(Some).contains(&status.code());
         let asked_for = what == "streams that fail";
@@ -117,7 +117,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
     }
 }
 
-/// Starts it and lets something happen within the first half of what is left of it: a run meets as many faults on a fast
+/// Starts it and causes a fault within the first half of its remaining time: a run meets as many faults on a fast
 /// machine as on a slow one.
 fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static str, Output) {
     let done = steps_done(place).min(STEPS);
@@ -144,7 +144,7 @@ fn disturb(command: &mut Command, place: &Place, dice: &mut Dice) -> (&'static s
             ended = child.try_wait().unwrap().is_some();
         }
         std::thread::sleep(Duration::from_micros(delay_us.into()));
-        // A number that nobody has any more is not to be killed.
+        // A process number that is free again must not be killed.
         if !ended {
             let to = child.id().to_string();
             assert!(Command::new("kill").args([&format!("-{signal}"), &to]).status().unwrap().success());
@@ -163,10 +163,10 @@ fn steps_done(place: &Place) -> u32 {
 /// Changes or shortens a file of the newest checkpoint, if there is an older one.
 fn damage(place: &Place, dice: &mut Dice, counts: &mut Counts) -> bool {
     let entries = std::fs::read_dir(place.path("run/checkpoints")).unwrap().map(|entry| entry.unwrap().path());
-    let mut generations: Vec<PathBuf> = entries.filter(|path| path.join("checkpoint.json").exists()).collect();
-    generations.retain(|path| !path.extension().is_some_and(|ending| ending == "damaged" || ending == "unfinished"));
-    generations.sort();
-    let Some(newest) = generations.pop().filter(|_| !generations.is_empty()) else { return false };
+    let mut checkpoints: Vec<PathBuf> = entries.filter(|path| path.join("checkpoint.json").exists()).collect();
+    checkpoints.retain(|path| !path.extension().is_some_and(|ending| ending == "damaged" || ending == "unfinished"));
+    checkpoints.sort();
+    let Some(newest) = checkpoints.pop().filter(|_| !checkpoints.is_empty()) else { return false };
     let name = ["checkpoint.json", "stream0.safetensors", "stream1.safetensors"][dice.below(3) as usize];
     let mut bytes = std::fs::read(newest.join(name)).unwrap();
     let at = dice.below(bytes.len() as u32) as usize;

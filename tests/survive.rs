@@ -1,6 +1,6 @@
-//! What a run survives: its process killed before and within every operation on the disk, a disk that is full at any of
-//! them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was left
-//! alone.
+//! Faults that a run survives: its process killed before and within every operation on the disk, a disk that is full at
+//! any of them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was
+//! left alone.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alexnet_split::disk::tensors::sha256;
-use alexnet_split::run::checkpoint::State;
+use alexnet_split::run::checkpoint::TrainState;
 use rayon::prelude::*;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::process::{PATIENCE, send, wait_for};
@@ -19,7 +19,7 @@ use support::process::{PATIENCE, send, wait_for};
 /// Six steps in two epochs (the second is cut short), a checkpoint after each.
 const RUN: [&str; 8] = ["--out", "run", "--epochs", "2", "--steps", "6", "--set", "train.checkpoint_steps=1"];
 
-/// The files of the run that is left alone.
+/// The files of the undisturbed run.
 fn undisturbed() -> Vec<(String, Vec<u8>)> {
     let place = Place::new();
     succeeded(place.train(&RUN));
@@ -48,7 +48,7 @@ fn nothing_is_lost(place: &Place, context: &str) {
     assert!(last["step"].as_u64().unwrap() >= saved, "{context}: step {newest:?} was done, {last} is the newest");
 }
 
-/// The run is as if nothing had been, and nothing is left lying about.
+/// The run is as if nothing had happened, without stray files.
 fn is_whole(place: &Place, expected: &[(String, Vec<u8>)], context: &str) {
     assert!(checkpoint(&place.path("run")) == expected, "other bits: {context}");
     place.ok(&["checkpoint", "verify", "run"]);
@@ -76,7 +76,8 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
             return false;
         }
         if fault == "full" {
-            let advised = String::from_utf8_lossy(&output.stderr).contains("Make room and go on with --resume run");
+            let advised =
+                String::from_utf8_lossy(&output.stderr).contains("Free some space and continue with --resume run");
             advice.fetch_add(usize::from(advised), Ordering::Relaxed);
             failed(output, 20, &["injected"]);
         } else {
@@ -99,7 +100,7 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
             }
         }
         println!("{fault}: {done} operations");
-        // Run directory, six steps, six generations of two files each.
+        // Run directory, six steps, six checkpoints of two files each.
         assert!(done > 100, "only {done} operations");
     }
     // All within training: making the directory and the journal's last line are outside of it.
@@ -188,7 +189,7 @@ fn a_stream_that_fails_ends_the_other_and_the_same_command_goes_on() {
     go_on(&place);
     is_whole(&place, &expected, "panic");
 
-    // One command begins the run and goes on with it, as a supervisor gives it again and again.
+    // One command begins the run and resumes it, as a supervisor repeats it.
     let always = [&RUN[..], &["--continue", "--trace", "t.json"]].concat();
     for (fault, ends) in [("panic@4", Some(8)), ("crash@5", None)] {
         let place = Place::new();
@@ -209,10 +210,10 @@ fn a_stream_that_fails_ends_the_other_and_the_same_command_goes_on() {
 }
 
 /// Changes a checkpoint.json, and seals it as the program that wrote it would.
-fn resealed(generation: &Path, change: &dyn Fn(&mut State)) {
-    let path = generation.join("checkpoint.json");
+fn resealed(checkpoint: &Path, change: &dyn Fn(&mut TrainState)) {
+    let path = checkpoint.join("checkpoint.json");
     let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let mut state: State = serde_json::from_value(marker["state"].take()).unwrap();
+    let mut state: TrainState = serde_json::from_value(marker["state"].take()).unwrap();
     change(&mut state);
     marker["sha256"] = sha256(&serde_json::to_vec(&state).unwrap()).into();
     marker["state"] = serde_json::to_value(&state).unwrap();
@@ -252,8 +253,8 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
             assert!(text.contains("\"format\": 2"));
             std::fs::write(path, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
         }),
-        // The halves of two generations.
-        ("another generation", &|new, old| {
+        // The halves of two checkpoints.
+        ("another checkpoint", &|new, old| {
             std::fs::copy(old.join("stream1.safetensors"), new.join("stream1.safetensors")).map(drop).unwrap();
         }),
         ("names no files", &|new, _| resealed(new, &|state| state.files.clear())),
@@ -275,7 +276,7 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         let output = place.run(&["--resume", "run", "--steps", "6"]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains("step-00000006") && error.contains(part) && error.contains("the one before"), "{error}");
-        assert!(succeeded(output).contains("on from step 5"), "damage {number}");
+        assert!(succeeded(output).contains("continues from step 5"), "damage {number}");
         is_whole(&place, &expected, part);
         let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
         assert!(journal.contains("the one before"), "the warning is kept: {journal}");
@@ -286,8 +287,8 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
     // All of them: nothing is begun anew behind the user's back.
     let place = Place::new();
     succeeded(place.train(&RUN));
-    for generation in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
-        rewrite(&generation.unwrap().path().join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1);
+    for checkpoint in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
+        rewrite(&checkpoint.unwrap().path().join("stream0.safetensors"), &|bytes| bytes[3000] ^= 1);
     }
     place.fails(&["--resume", "run"], 4, &["step-00000006", "damaged"]);
 }
@@ -323,7 +324,7 @@ fn folders_that_are_not_what_they_are_called_are_named() {
     let output = place.run(&["--resume", "run", "--steps", "6"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("step-00000009") && error.contains("is of step 5"), "{error}");
-    assert!(succeeded(output).contains("on from step 6"));
+    assert!(succeeded(output).contains("continues from step 6"));
     // Old weights are not taken for those of a new run.
     std::fs::remove_file(place.path("run/recipe.toml")).unwrap();
     failed(place.train(&RUN), 4, &["run", "recipe.toml is gone", "--out"]);
@@ -357,7 +358,7 @@ fn the_newest_and_the_best_are_kept() {
     let steps: Vec<u64> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, expected, "{evals:?}");
     assert_eq!(rows.iter().find(|row| row["best"] == true).unwrap()["step"], best);
-    // Room for what is asked for is looked for before anything is computed.
+    // Free space is checked before anything is computed.
     failed(place.train(&["--out", "many", "--keep", "100000000000"]), 20, &["free", "checkpoints of", "--keep 1"]);
     assert!(metrics(&place.path("many")).is_empty());
 }
@@ -375,6 +376,6 @@ fn two_streams_become_one_and_come_back() {
     assert!((one["loss"].as_f64().unwrap() - two["loss"].as_f64().unwrap()).abs() < 1e-5, "{one} {two}");
     // Trained as one, it cannot be taken apart.
     place.ok(&["--resume", "one", "--steps", "5"]);
-    place.fails(&["convert", "one", "three"], 4, &["conv2.weight", "connects the halves"]);
+    place.fails(&["convert", "one", "three"], 4, &["conv2.weight", "connects the two halves"]);
     assert!(!place.path("three").exists());
 }

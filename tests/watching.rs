@@ -1,4 +1,4 @@
-//! What a run leaves for those who watch it: a complete directory, a timeline whose parts nest, schedules that can be
+//! The files of a run for those who watch it: a complete directory, a timeline whose parts nest, schedules that can be
 //! followed in the metrics.
 
 mod support;
@@ -33,7 +33,7 @@ fn a_run_directory_tells_all_there_is_to_know() {
     let info: Value = serde_json::from_slice(&std::fs::read(place.path("run/run.json")).unwrap()).unwrap();
     assert_eq!(info["classes"].as_array().unwrap().len(), 10);
     let log = std::fs::read_to_string(place.path("run/log.txt")).unwrap();
-    for part in ["device   CPU", "step 7: held-out accuracy", "on from step 7", "stream 1: of "] {
+    for part in ["device   CPU", "step 7: held-out accuracy", "continues from step 7", "stream 1: of "] {
         assert!(log.contains(part), "no {part:?} in {log}");
     }
     let timeline: Value = serde_json::from_slice(&std::fs::read(place.path("run/timeline.json")).unwrap()).unwrap();
@@ -118,8 +118,7 @@ fn streams_share_a_clock_and_hidden_time_is_what_the_timeline_shows() {
     let wide = ["--set", "net.conv_channels=[16,32,48,48,32]", "--set", "net.dense_units=[256,256]"];
     let args = ["--out", "run", "--steps", "5", "--trace", "trace.json"];
     succeeded(place.train(&[&wide[..], &args].concat()));
-    // Both streams' forward passes are waited for, and the loss looked at, before either goes backward: as they say
-    // themselves.
+    // Both streams' forward passes are waited for, and the loss checked, before either begins the backward pass.
     let tracks = tracks(&place.path("trace.json"));
     let spans = |track: &str| tracks.values().find(|(name, _)| name == track).unwrap().1.clone();
     let of = |track: &str, what: &str| spans(track).into_iter().filter(|(.., name)| name == what).collect::<Vec<_>>();
@@ -135,7 +134,7 @@ fn streams_share_a_clock_and_hidden_time_is_what_the_timeline_shows() {
             assert!(whole.0 <= part.0 && part.1 <= whole.1, "{whole:?} {part:?}");
         }
     }
-    // What was on its way before the stream began to wait for it was hidden.
+    // The part of an exchange before the stream began to wait was hidden.
     let timeline: Value = serde_json::from_slice(&std::fs::read(place.path("run/timeline.json")).unwrap()).unwrap();
     let rows = metrics(&place.path("run"));
     let row = rows.iter().rfind(|row| row["kind"] == "times").unwrap();
@@ -163,7 +162,7 @@ fn a_run_is_looked_at_soon_after_each_start() {
         let rows = metrics(&place.path("run"));
         rows.iter().filter(|row| row["kind"] == "times").map(|row| row["step"].as_u64().unwrap()).collect()
     };
-    // Of 10,000 steps one in 200 is looked at, besides.
+    // Of 10,000 steps one in 200 is recorded, too.
     let args = ["--out", "run", "--epochs", "2000", "--steps", "10000"];
     let end_after = |command: std::process::Command, steps: usize| {
         let child = spawn(command);

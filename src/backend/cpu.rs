@@ -11,7 +11,7 @@ use alexnet_split_cpu::{augment, conv, dense, lrn, pointwise, pool, relu_lrn_max
 use super::*;
 use crate::error::Error;
 
-/// One stream's CPU. Cloning shares nothing but the permit.
+/// The CPU backend of one stream. Clones share the permit only.
 #[derive(Clone, Debug, Default)]
 pub struct CpuBackend {
     precision: Precision,
@@ -22,7 +22,7 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Backends for `streams` streams on `threads` threads. With fewer threads than streams they take turns.
+    /// The backends of `streams` streams on `threads` threads. With fewer threads than streams the streams take turns.
     ///
     /// Fails where the processor cannot multiply in that precision, or lacks the instructions that the environment asks
     /// for ([`simd::LEVEL`]).

@@ -1,8 +1,8 @@
-//! What computes: the operations of the network, each one's contract documented once, here.
+//! The backend: the operations of the network. The contract of each is documented once, here.
 //!
 //! Layouts. Activations are `N C H W`, one image after another; filters are `K C R S`; outputs of a convolution or
-//! pooling are `N K P Q`. Dense layers read the same memory as `N` rows of `C*H*W` inputs; their weights are
-//! `outputs x inputs`. `d` before a name is the gradient of the loss by it. All values are f32. `n` is the number of
+//! pooling are `N K P Q`. Dense layers read the same memory as `N` rows of `C*H*W` inputs; their weights are `outputs x
+//! inputs`. `d` before a name is the gradient of the loss with respect to it. All values are f32. `n` is the number of
 //! images in the batch, at most what the buffers were made for. Unless a method says "adds", it overwrites.
 
 pub mod cpu;
@@ -22,12 +22,12 @@ use crate::error::Result;
 pub trait Backend: Send {
     /// Memory of the device holding f32 values.
     type Buffer: Send + Sync;
-    /// A point in the device's time.
+    /// A moment in the device's time.
     type Mark: Send;
-    /// A read that is under way.
+    /// A read in progress.
     type Read: Send;
-    /// Whether calls return before the work is done, so that only marks know how long it took, and to look at the loss
-    /// in the middle of a step would leave the device idle.
+    /// Whether calls return before the work is done, so that only marks know how long it took, and reading the loss in
+    /// the middle of a step would leave the device idle.
     const QUEUES: bool;
 
     /// The instructions that compute, such as `avx2` or `sm_90`. The same run gives the same bits on the same ones.
@@ -64,6 +64,14 @@ pub trait Backend: Send {
         mean: &Self::Buffer,
         y: &mut Self::Buffer,
     ) -> Result<()>;
+
+    /// Makes room for batches of up to `images` images: their labels and scores, and of each image the `bytes` that it
+    /// comes as. Devices that queue their work allocate nothing in a step afterwards: an allocation may wait for a device
+    /// that waits for the other stream.
+    fn reserve(&self, images: usize, bytes: usize) -> Result<()> {
+        let _ = (images, bytes);
+        Ok(())
+    }
 
     /// y = x * w + bias (cross-correlation); where `bias` is `None`, adds x * w to y: the second block of a layer
     /// that reads both streams. Taps outside the image read 0. x: N C H W, w: K C R S, y: N K P Q. Paper 3.5.
@@ -210,7 +218,8 @@ pub trait Backend: Send {
     ) -> Result<()> {
         unreachable!("see Backend::fuses")
     }
-    /// x = the gradient by x, which the forward pass left as it was; the same bits as by the three operations.
+    /// x = the gradient with respect to x, which the forward pass left as it was; the same bits as by the three
+    /// operations.
     fn relu_lrn_max_pool_backward(
         &self,
         _lrn: &LrnShape,
@@ -237,9 +246,9 @@ pub trait Backend: Send {
     fn dropout_backward(&self, shape: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut Self::Buffer)
     -> Result<()>;
 
-    /// Tells the other stream what it needs of this one's logits: for each image the maximum m, the sum of
-    /// exp(logit - m), and the label's logit, or -infinity where the label's class lives in the other stream.
-    /// stats: N x [`SoftmaxShape::STATS`].
+    /// Computes what the other stream needs of this one's logits: for each image the maximum m, the sum of exp(logit -
+    /// m), and the label's logit, or -infinity where the label's class is on the other stream. stats: N x
+    /// [`SoftmaxShape::STATS`].
     fn softmax_stats(
         &self,
         shape: &SoftmaxShape,

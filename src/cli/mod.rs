@@ -35,21 +35,21 @@ Examples:
   alexnet-split                                 train on the images that come with the program, about two minutes
   alexnet-split --recipe fashion --data DIR     the textbook's single tower on your Fashion-MNIST folder
   alexnet-split --set net.fc8=stream0 --lr 0.001 --out runs/try
-  alexnet-split --resume runs/try --epochs 2    go on; bit-for-bit identical to an uninterrupted run
+  alexnet-split --resume runs/try --epochs 2    resume; bit-for-bit identical to an uninterrupted run
   alexnet-split describe                        the paper's network: shapes, parameters, exchanges
-  alexnet-split describe --recipe quick --toml  a recipe to change, for --recipe FILE
-  alexnet-split predict runs/try                what it sees in some held-out images
-  alexnet-split predict runs/try cat.jpg        and in one of yours
+  alexnet-split describe --recipe quick --toml  a recipe to change and give to --recipe FILE
+  alexnet-split predict runs/try                the best classes for some held-out images
+  alexnet-split predict runs/try cat.jpg        and for your own image
   alexnet-split filters runs/try filters.png    its first-layer filters, as the paper's figure 3
-  alexnet-split report runs/try                 a page with its curves, streams, filters and mistakes
-  alexnet-split prepare DIR data/mine           any folder of images, or ImageNet as you have it, ready for --data
+  alexnet-split report runs/try                 an HTML page: curves, streams, filters, mistakes
+  alexnet-split prepare DIR data/mine           makes a folder of images, or ImageNet's files, ready for --data
 
-Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data,
-4 run directory or checkpoint unusable, 5 the CPU cannot be used as asked, 6 the loss diverged, 7 gradients wrong,
-8 a stream failed, 20 the disk is full, 130 and 143 ended by SIGINT or SIGTERM, all saved. GPUs: 10 no driver, 11 fewer
-than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing or too old, 15 out of
-memory, 16 no peer access with --exchange copy, 17 a CUDA call or a kernel failed, 18 the exchange failed or timed out,
-19 the other process cannot be reached or has ended.";
+Exit codes: 0 success, 1 a file could not be read or written, 2 wrong flags, recipe or network, 3 wrong data, 4 a run
+directory or checkpoint cannot be used, 5 the CPU cannot be used as asked, 6 the loss diverged, 7 gradients wrong, 8 a
+stream failed, 20 the disk is full, 130 and 143 ended by SIGINT or SIGTERM, with everything saved. GPUs: 10 no driver,
+11 fewer than asked for, 12 too old, 13 NVRTC missing or failing, 14 NCCL missing or too old, 15 out of memory, 16 no
+peer access with --exchange copy, 17 a CUDA call or a kernel failed, 18 the exchange failed or timed out, 19 the other
+process cannot be reached or has ended.";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -69,18 +69,18 @@ pub enum Command {
     CheckGrads(CheckGradsArgs),
     /// Measure training speed by layer and pass, beside the machine's peak and PyTorch.
     Bench(BenchArgs),
-    /// Make one HTML page about a run: curves, streams, filters, confusions; or about several beside each other.
+    /// Make one HTML page about a run (curves, streams, filters, confusions), or one that compares several.
     Report(ReportArgs),
-    /// List the runs of a folder: how each stands, its error and speed.
+    /// List the runs of a folder: state, error and speed of each.
     Runs(RunsArgs),
     /// Write a run's network, both halves merged, for PyTorch.
     Export(ExportArgs),
-    /// Turn a run of two streams into one of a single stream, or back.
+    /// Convert a run of two streams to a single stream, or back.
     Convert(ConvertArgs),
     /// List a run's checkpoints, or verify their checksums.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
-    /// Tell what this machine has for training on GPUs, and what to do about what is missing.
+    /// Check what this machine has for training on GPUs, and say how to get what is missing.
     Doctor(DoctorArgs),
     /// Compile the CUDA kernels for several GPU architectures; no GPU needed. Prints registers, shared memory, spills.
     Kernels(KernelsArgs),
@@ -89,11 +89,17 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Not a command: the answer says that it is a flag.
+    #[command(hide = true)]
+    Resume {
+        /// The run.
+        run: Option<PathBuf>,
+    },
     /// Print the manual page: alexnet-split man | man -l -
     Man,
 }
 
-/// Which network and how: recipe and overrides.
+/// The recipe, and changes to it.
 #[derive(Args, Clone)]
 pub struct RecipeArgs {
     /// quick, paper, fashion, half, or a TOML file [default: quick for train; paper for describe, bench, check-grads].
@@ -110,27 +116,27 @@ pub struct RecipeArgs {
     pub seed: Option<u64>,
 }
 
-/// Where it runs.
+/// The devices and how they are used.
 #[derive(Args, Clone)]
 pub struct DeviceArgs {
     /// Number of GPUs: 2 = one per stream, 1 = both streams on it, 0 = CPU [default: the most that are usable].
     #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub gpus: Option<u8>,
-    /// What computes: fast, or reference, each operation as simply as it can be written, on the CPU, for tiny networks.
+    /// Operations: fast, or reference, the simplest possible code, on the CPU, for tiny networks.
     #[arg(long, value_enum, default_value_t = BackendArg::Fast, value_name = "fast|reference", hide_possible_values = true)]
     pub backend: BackendArg,
-    /// CPU threads in all, shared out to the streams [default: all cores].
+    /// CPU threads of all streams together [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Matrix products in fp32, or with factors rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
+    /// Matrix products in fp32, or with operands rounded to tf32 (GPUs) or bf16 (GPUs, and CPUs with AVX512_BF16)
     /// [recipe: train.precision; default: bf16 on GPUs, fp32 on CPUs and in eval, predict and export]. A resumed run
     /// keeps its own.
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
     pub precision: Option<PrecisionArg>,
-    /// What carries values between two GPUs: nccl, or copy, direct copies within one process.
+    /// Transport between two GPUs: nccl, or copy (direct copies within one process).
     #[arg(long, value_enum, default_value_t = TransportArg::Nccl, value_name = "nccl|copy", hide_possible_values = true)]
     pub exchange: TransportArg,
-    /// How long the GPUs may wait for each other before the run ends with an error.
+    /// Longest time that the GPUs wait for each other before the run ends with an error.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
     pub exchange_timeout: u16,
 }
@@ -157,7 +163,7 @@ pub enum TransportArg {
     Copy,
 }
 
-/// What to train on.
+/// The data set.
 #[derive(Args, Clone)]
 pub struct DataArgs {
     /// A folder that `prepare` has made, or one with the files of MNIST (IDX, plain or .gz) or CIFAR (binary)
@@ -166,7 +172,7 @@ pub struct DataArgs {
     pub data: Option<PathBuf>,
 }
 
-/// What becomes of images that cannot be used.
+/// The policy for images that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BadImages {
     /// The first one ends the preparation.
@@ -240,6 +246,11 @@ Forms of data sets:
 Images may be JPEG, PNG, WebP, BMP or GIF, in any colours, and are turned as their EXIF says. In folders only files
 whose names end in .jpg, .jpeg, .jpe, .png, .webp, .bmp or .gif are read; the format is recognized by content.";
 
+fn rate(text: &str) -> Result<f32, String> {
+    let rate = text.parse().ok().filter(|rate: &f32| rate.is_finite() && *rate > 0.);
+    rate.ok_or_else(|| "expected a number above 0, such as 0.01".into())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0. ..1.).contains(share));
     share.ok_or_else(|| "expected a number from 0 to below 1".into())
@@ -256,11 +267,11 @@ pub struct TrainArgs {
     /// Number of passes over the training set [recipe: train.epochs].
     #[arg(long, value_name = "N")]
     pub epochs: Option<u64>,
-    /// Stop after this many steps in all.
+    /// Stop after this many steps in all, with those before the run was resumed.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
     /// Learning rate at the start [recipe: optimizer.lr].
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_parser = rate, allow_negative_numbers = true, value_name = "RATE")]
     pub lr: Option<f32>,
     /// Directory of the run [default: runs/<recipe>-<n>].
     #[arg(long, value_name = "DIR")]
@@ -269,23 +280,24 @@ pub struct TrainArgs {
     /// recipe (--recipe, --set, --batch-size, --seed, --lr).
     #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set", "batch_size", "seed", "lr"])]
     pub resume: Option<PathBuf>,
-    /// Checkpoints to keep: the newest N, and the one with the lowest held-out error [default: 2, or as before].
+    /// Checkpoints to keep: the newest N, and the one with the lowest held-out error [default: 2; for a resumed run its
+    /// own].
     #[arg(long, value_name = "N")]
     pub keep: Option<NonZeroUsize>,
-    /// Where the loss is NaN, infinite, above a million or jumps: end the run, leave the step out, or go back to the
-    /// newest checkpoint (if no good step follows, to the one before) and leave out all steps since
-    /// [recipe: train.on_bad_loss].
+    /// If the loss is NaN, infinite, above a million or jumps: end the run (stop), skip the step (skip), or go back to
+    /// the newest checkpoint and skip all steps since then (rollback; if no good step follows, to the checkpoint before
+    /// it) [recipe: train.on_bad_loss].
     #[arg(long, value_enum, value_name = "stop|skip|rollback", hide_possible_values = true)]
     pub on_nan: Option<OnBadLoss>,
     /// Begin the run in --out, or resume it if it was begun there: one command for systemd, Slurm's requeue and
     /// torchrun's --max-restarts. The recipe must be that of the run.
     #[arg(long = "continue", requires = "out")]
     pub continues: bool,
-    /// Write a timeline that Perfetto and Chrome show: each stream's layers, exchanges and waits in some steps, and the
-    /// loader and checkpoints in all.
+    /// Write a timeline for Perfetto or Chrome: layers, exchanges and waits of each stream in some steps, the loader
+    /// and checkpoints in all steps.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Give TensorBoard the distributions of all parameters, too.
+    /// Also give TensorBoard the distributions of all parameters.
     #[arg(long)]
     pub histograms: bool,
     /// Print the metrics as JSON lines instead of progress for people.

@@ -1,4 +1,4 @@
-//! Flags of the commands that do not train: what looks at runs, networks, speed and the machine.
+//! Flags of the commands that do not train: those about runs, networks, speed and the machine.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ pub struct FiltersArgs {
 
 #[derive(Args)]
 pub struct DescribeArgs {
-    /// The recipe whose network is meant [default: paper].
+    /// The recipe of the network [default: paper].
     #[command(flatten)]
     pub recipe: RecipeArgs,
     /// Print JSON.
@@ -80,7 +80,7 @@ pub struct DescribeArgs {
 
 #[derive(Args)]
 pub struct CheckGradsArgs {
-    /// The recipe whose network is meant, with few channels unless net.conv_channels is set [default: paper].
+    /// The recipe of the network, with few channels unless net.conv_channels is set [default: paper].
     #[command(flatten)]
     pub recipe: RecipeArgs,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub struct CheckGradsArgs {
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// The recipe whose network is meant [default: paper].
+    /// The recipe of the network [default: paper].
     #[command(flatten)]
     pub recipe: RecipeArgs,
     #[command(flatten)]
@@ -106,7 +106,7 @@ pub struct BenchArgs {
     /// A Python with PyTorch: also measures PyTorch, alternating steps (tuned as in scripts/bench_pytorch.py).
     #[arg(long, value_name = "PYTHON")]
     pub pytorch: Option<PathBuf>,
-    /// What bench --json printed earlier: prints how much faster each layer and pass is now.
+    /// The output of an earlier bench --json: prints how much faster each layer and pass is now.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub compare: Option<PathBuf>,
     /// Print JSON.
@@ -124,9 +124,9 @@ pub struct ConvertArgs {
 
 #[derive(Subcommand)]
 pub enum CheckpointCommand {
-    /// Step, size, learning rate and held-out error of each.
+    /// List step, size, learning rate and held-out error of each.
     List(CheckpointArgs),
-    /// Read and hash each; the exit code is 4 where one is damaged.
+    /// Read and hash each; the exit code is 4 if one is damaged.
     Verify(CheckpointArgs),
 }
 
@@ -150,7 +150,7 @@ pub struct DoctorArgs {
 
 #[derive(Args)]
 pub struct KernelsArgs {
-    /// GPUs to compile for; may be repeated [default: sm_80, sm_90a, sm_100a, sm_120a].
+    /// GPUs to compile for; may be repeated [default: sm_80, sm_90, sm_100, sm_120].
     #[arg(long, value_name = "sm_90")]
     pub arch: Vec<String>,
 }
@@ -165,13 +165,13 @@ pub struct ExportArgs {
 
 #[derive(Args)]
 pub struct ReportArgs {
-    /// Directories of runs; one may still be training. Several are laid over each other.
+    /// Directories of runs, which may still be training. The curves of several are drawn over each other.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// The page to write [default: RUN/report.html, for several runs runs-report.html].
     #[arg(long, value_name = "FILE.html")]
     pub out: Option<PathBuf>,
-    /// Held-out images that the newest checkpoint is run on, by the CPU; 0 leaves that part out.
+    /// Held-out images to run the newest checkpoint on, on the CPU; 0 omits that part.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub images: usize,
     /// CPU threads in all [default: all cores].

@@ -1,8 +1,9 @@
-//! `bench`: speed by layer and pass, beside what the machine can do and beside PyTorch, measured in turn.
+//! `bench`: speed by layer and pass, compared with the machine's peak and with PyTorch, in alternating steps.
 
 use std::time::Instant;
 
-use alexnet_split::backend::{AugmentShape, Window};
+use alexnet_split::backend::{AugmentShape, Backend, Window};
+use alexnet_split::config::Recipe;
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::engine::pair::Pair;
 use alexnet_split::engine::times::Activity;
@@ -16,8 +17,8 @@ use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 use alexnet_split_cpu::simd;
 
 use super::bench_report::{LayerReport, PeerReport, Report};
+use super::device_flags::{self, Devices, on_devices};
 use super::peer::Peer;
-use super::place::{self, Place, on_place};
 use crate::cli::BenchArgs;
 
 pub fn bench(args: &BenchArgs) -> Result<()> {
@@ -25,41 +26,24 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let recipe = super::recipe(&args.recipe, "paper")?;
     let net = Net::from_options(&recipe.net)?;
     let n = recipe.train.batch_size;
-    let place = place::choose(&args.device, recipe.train.precision, net.streams);
+    let devices = device_flags::choose(&args.device, recipe.train.precision, net.streams);
     let threads = args.device.threads.map_or_else(rayon::current_num_threads, usize::from);
     let (batch, input, mean) = random_batch(&net, n);
-    let options = place::gpu_options(&args.device, recipe.train.precision);
-    let (on_cpu, precision) = match place {
-        Place::Cpu { precision, .. } => (true, precision),
-        Place::Gpus(_) => (false, options.precision),
+    let options = device_flags::gpu_options(&args.device, recipe.train.precision);
+    let (on_cpu, precision) = match devices {
+        Devices::Cpu { precision, .. } => (true, precision),
+        Devices::Gpus(_) => (false, options.precision),
     };
     let start_peer = |python| Peer::start(python, on_cpu, precision, n, threads, net.classes(), args.inference);
-    let (mut ours_ms, mut theirs_ms) = (Vec::new(), Vec::new());
-    let (plans, times, device, peer) = on_place!(place, options, net.streams, |seats, about| {
-        let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
-        let mut pair = Pair::new(&net, seats, None, n, recipe.state_names().len(), recipe.train.dropout)?;
-        pair.set_input(&input, &mean)?;
-        pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        for step in 0..=u64::from(args.steps) {
-            let start = Instant::now();
-            if args.inference {
-                pair.evaluate(&batch)?;
-            } else {
-                let hyper = |param: &Param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1);
-                pair.train_step::<()>(&batch, recipe.train.seed, step, |_| None, hyper)?;
-                pair.settle()?;
-            }
-            if step == 0 {
-                pair.reset_times(); // the warm-up
-                continue;
-            }
-            ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
-            if let Some(peer) = &mut peer {
-                theirs_ms.push(peer.step()?);
-            }
-        }
-        (pair.running().to_vec(), pair.times()?, about, peer)
-    });
+    let (plans, times, device, peer, ours_ms, theirs_ms) =
+        on_devices!(devices, options, net.streams, |contexts, about| {
+            let mut peer = args.pytorch.as_deref().map(start_peer).transpose()?;
+            let mut pair = Pair::new(&net, contexts, None, n, recipe.state_names().len(), recipe.train.dropout)?;
+            pair.set_input(&input, &mean)?;
+            pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
+            let [ours_ms, theirs_ms] = measure(args, &recipe, &mut pair, &batch, peer.as_mut())?;
+            (pair.running().to_vec(), pair.times()?, about, peer, ours_ms, theirs_ms)
+        });
     let speed = |ms: &[f64]| n as f64 * 1e3 / median(ms);
     let images_per_s = speed(&ours_ms);
     let report = Report {
@@ -92,11 +76,42 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// Runs the steps, alternating with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
+fn measure<B: Backend>(
+    args: &BenchArgs,
+    recipe: &Recipe,
+    pair: &mut Pair<B>,
+    batch: &Batch,
+    mut peer: Option<&mut Peer>,
+) -> Result<[Vec<f64>; 2]> {
+    let [mut ours_ms, mut theirs_ms] = [Vec::new(), Vec::new()];
+    for step in 0..=u64::from(args.steps) {
+        let start = Instant::now();
+        if args.inference {
+            pair.evaluate(batch)?;
+        } else {
+            let hyper = |param: &Param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1);
+            pair.train_step::<()>(batch, recipe.train.seed, step, |_| None, hyper)?;
+            pair.settle()?;
+        }
+        if step == 0 {
+            pair.reset_times(); // the warm-up
+            continue;
+        }
+        ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
+        if let Some(peer) = &mut peer {
+            theirs_ms.push(peer.step()?);
+        }
+    }
+    Ok([ours_ms, theirs_ms])
+}
+
 /// A report that `bench --json` has written.
 fn read_report(path: &std::path::Path) -> Result<Report> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::data(path, format!("not what bench --json prints ({error}); give such a file")))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::data(path, format!("is not the output of bench --json ({error}); give a file that it has written"))
+    })
 }
 
 /// By direct convolution: the forward pass; in training the weight gradient too, and the input gradient but for the
@@ -135,7 +150,7 @@ fn layer_reports(plans: &[Plan], times: &[StreamTimes], n: usize) -> Vec<LayerRe
     (0..plans[0].layers.len()).map(report).collect()
 }
 
-/// What a pass without products must read and write at least.
+/// The bytes that a pass without products must read and write at least.
 fn bytes(plan: &Plan, layer: &PlannedLayer, pass: Pass, n: usize) -> u64 {
     let (ins, outs) = (n * plan.slots[layer.x], n * plan.slots[layer.y]);
     let elems = match (&layer.op, pass) {

@@ -12,7 +12,7 @@ pub struct Report {
     pub instructions: String,
     /// The recipe's name.
     pub recipe: String,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// Forward pass only.
     pub inference: bool,
@@ -37,7 +37,7 @@ pub struct Report {
 pub struct LayerReport {
     /// Its name.
     pub layer: String,
-    /// Milliseconds a step.
+    /// Milliseconds per step.
     pub ms: [f64; 3],
     /// Of both streams, by the count of direct convolution; `None` for passes without products.
     pub gflops: [Option<f64>; 3],
@@ -78,12 +78,12 @@ impl Report {
         let share = self.peak_gflops.map_or(String::new(), share);
         outln!("{:<15}{gflops:.0} GFLOP/s by direct convolution{share}", "arithmetic");
         if let Some(peak) = self.peak_gb_per_s {
-            outln!("{:<15}{peak:.0} GB/s changed in place: what passes without products are measured by", "memory");
+            outln!("{:<15}{peak:.0} GB/s changed in place: the limit of passes without matrix products", "memory");
         }
         match &self.pytorch {
             Some(peer) => {
                 outln!("{:<15}{}", "PyTorch", speeds(self.batch_size, peer.images_per_s, &peer.step_ms));
-                outln!("{:<15}{}, step by step in turn", "", peer.about);
+                outln!("{:<15}{}, alternating steps", "", peer.about);
                 outln!("{:<15}{:.2}", "ratio", peer.ratio);
             }
             None => outln!("{:<15}not measured; give --pytorch PYTHON, a Python that has it", "PyTorch"),
@@ -101,7 +101,7 @@ impl Report {
         }
     }
 
-    /// How much faster (over 1) or slower this run is than an earlier one.
+    /// Prints how much faster (over 1) or slower this run is than an earlier one.
     pub fn print_compared(&self, before: &Report) {
         outln!("\ntimes as fast as before ({}, batch {}):", before.device, before.batch_size);
         for row in &self.layers {

@@ -9,7 +9,7 @@ use alexnet_split::net::spec::{Layer, Net, NetOptions};
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split::train::check_grads;
 
-use super::place::{self, on_place};
+use super::device_flags::{self, on_devices};
 use crate::cli::CheckGradsArgs;
 
 /// Images in the batch: a few, so that every layer's sum over images is exercised.
@@ -38,11 +38,11 @@ pub fn check_grads(args: &CheckGradsArgs) -> Result<()> {
         images: Images::Ready((0..pixels).map(|i| rng.normal([i, 0, 0, 0]) as f32).collect()),
         labels: (0..IMAGES).map(|i| (3 * i % net.classes()) as u32).collect(),
     };
-    let (place, streams) = (place::choose(&args.device, Some(Precision::Fp32), net.streams), net.streams);
-    // Rounded factors would drown the differences.
-    let options = place::gpu_options(&args.device, Some(Precision::Fp32));
-    let (checks, device) = on_place!(place, options, streams, |seats, about| {
-        let mut pair = Pair::new(&net, seats, None, IMAGES, 1, recipe.train.dropout)?;
+    let (devices, streams) = (device_flags::choose(&args.device, Some(Precision::Fp32), net.streams), net.streams);
+    // Rounded operands would hide the differences.
+    let options = device_flags::gpu_options(&args.device, Some(Precision::Fp32));
+    let (checks, device) = on_devices!(devices, options, streams, |contexts, about| {
+        let mut pair = Pair::new(&net, contexts, None, IMAGES, 1, recipe.train.dropout)?;
         pair.init(recipe.train.seed, WeightInit::He, BiasInit::Zero)?;
         (check_grads::check_grads(&mut pair, &batch, recipe.train.seed)?, about)
     });

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use alexnet_split::disk::show_bytes;
 use alexnet_split::error::{Error, Result};
-use alexnet_split::run::checkpoint::{self, Generation, State};
+use alexnet_split::run::checkpoint::{self, Checkpoint, TrainState};
 use serde_json::json;
 
 use crate::cli::{CheckpointArgs, CheckpointCommand};
@@ -18,14 +18,14 @@ pub fn checkpoint(command: &CheckpointCommand) -> Result<()> {
 
 /// The contents of `checkpoint.json`; hashes are not looked at.
 fn list(args: &CheckpointArgs) -> Result<()> {
-    let generations = generations(&args.path)?;
-    let states: Vec<_> = generations.iter().map(|generation| checkpoint::load_state(&generation.path)).collect();
-    let error = |state: &Result<State>| state.as_ref().ok().and_then(|state| state.heldout_error);
+    let checkpoints = checkpoints(&args.path)?;
+    let states: Vec<_> = checkpoints.iter().map(|checkpoint| checkpoint::load_state(&checkpoint.path)).collect();
+    let error = |state: &Result<TrainState>| state.as_ref().ok().and_then(|state| state.heldout_error);
     // Of equals the first, which is the one that is kept.
     let errors = states.iter().enumerate().filter_map(|(number, state)| Some((number, error(state)?)));
     let best = errors.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(number, _)| number);
-    for (number, (generation, state)) in generations.iter().zip(&states).enumerate() {
-        let (is_best, path) = (best == Some(number), generation.path.display().to_string());
+    for (number, (checkpoint, state)) in checkpoints.iter().zip(&states).enumerate() {
+        let (is_best, path) = (best == Some(number), checkpoint.path.display().to_string());
         if args.json {
             let row = match state {
                 Ok(state) => json!({
@@ -53,16 +53,16 @@ fn list(args: &CheckpointArgs) -> Result<()> {
 /// Reads and hashes everything.
 fn verify(args: &CheckpointArgs) -> Result<()> {
     let mut first = None;
-    for generation in generations(&args.path)? {
-        let found = checkpoint::verify_named(&generation);
+    for checkpoint in checkpoints(&args.path)? {
+        let found = checkpoint::verify_named(&checkpoint);
         let problem = found.as_ref().err().map(Error::to_string);
         if args.json {
             outln!(
                 "{}",
-                json!({"path": generation.path.display().to_string(), "whole": found.is_ok(), "problem": problem})
+                json!({"path": checkpoint.path.display().to_string(), "whole": found.is_ok(), "problem": problem})
             );
         } else if let Ok(state) = &found {
-            outln!("{}  whole, {}", generation.path.display(), show_bytes(bytes(state)));
+            outln!("{}  whole, {}", checkpoint.path.display(), show_bytes(bytes(state)));
         } else {
             outln!("{}", problem.unwrap_or_default());
         }
@@ -72,11 +72,11 @@ fn verify(args: &CheckpointArgs) -> Result<()> {
 }
 
 /// Those of a run, or the one that `path` is itself.
-fn generations(path: &Path) -> Result<Vec<Generation>> {
-    if checkpoint::is_generation(path) {
+fn checkpoints(path: &Path) -> Result<Vec<Checkpoint>> {
+    if checkpoint::is_checkpoint(path) {
         // Whatever it is called: it is asked for by name.
         let step = checkpoint::load_state(path).map_or(0, |state| state.step);
-        return Ok(vec![Generation { path: path.to_owned(), step }]);
+        return Ok(vec![Checkpoint { path: path.to_owned(), step }]);
     }
     if !path.is_dir() {
         return Err(Error::run(path, "no such run directory or checkpoint"));
@@ -88,6 +88,6 @@ fn generations(path: &Path) -> Result<Vec<Generation>> {
     Ok(found)
 }
 
-fn bytes(state: &State) -> u64 {
+fn bytes(state: &TrainState) -> u64 {
     state.files.values().map(|file| file.bytes).sum()
 }

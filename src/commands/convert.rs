@@ -1,4 +1,4 @@
-//! `convert`: the same network in one stream in place of two, or in two in place of one.
+//! `convert`: the same network with one stream instead of two, or with two instead of one.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint::{self, Keep};
 use alexnet_split::run::dir::{self, RunDir};
-use serde_json::json;
+use alexnet_split::run::rows::{End, Event, Start, unix_s};
 
 use crate::cli::ConvertArgs;
 
@@ -41,9 +41,11 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
         let keep = Keep { newest: 1, good: None };
         let write = || snapshot.map_or(Ok(()), |snapshot| snapshot.write(unfinished, keep).map(drop));
         let mut made = RunDir::create(unfinished, &converted, &info, write)?;
-        let (command, version) = (super::command_line(), env!("CARGO_PKG_VERSION"));
-        made.journal("start", &json!({"step": step, "command": command, "version": version}))?;
-        made.journal("end", &json!({"step": step, "how": "finished", "exit_code": 0, "message": what}))
+        let (command, version) = (super::command_line(), env!("CARGO_PKG_VERSION").into());
+        let start = Start { unix_s: unix_s(), step, command, version, ..Start::default() };
+        made.journal(&Event::Start(Box::new(start)))?;
+        let (how, message) = ("finished".into(), what.clone());
+        made.journal(&Event::End(End { unix_s: unix_s(), step: Some(step), how, exit_code: 0, message }))
     })?;
     outln!("wrote {}: {what}", args.out.display());
     if to.plans().iter().any(|plan| plan.layers.iter().any(|layer| matches!(layer.op, Op::Lrn(_)))) {
@@ -54,7 +56,8 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     Ok(())
 }
 
-/// Gives `to` what `from` has, which is of the checkpoint at `path`; one of them has two streams, the other one.
+/// Copies the tensors of `from`, which come from the checkpoint at `path`, to `to`; one of them has two streams, the
+/// other has one.
 fn transfer(path: &Path, from: &mut Pair<CpuBackend>, to: &mut Pair<CpuBackend>, tensor: Tensor) -> Result<()> {
     let merged = merge(from, tensor)?;
     if from.plans().len() == 2 {
@@ -65,41 +68,44 @@ fn transfer(path: &Path, from: &mut Pair<CpuBackend>, to: &mut Pair<CpuBackend>,
     let kept = fill_groups(merge(to, tensor)?, to.plans());
     match merged.iter().find(|(name, all)| kept.get(*name) != Some(all)) {
         Some((name, _)) => {
-            let problem = format!("{name} connects the halves, which two streams do not: it was trained as one");
+            let problem = format!(
+                "{name} connects the two halves, which two streams cannot: the network was trained as a single stream"
+            );
             Err(Error::run(path, problem))
         }
         None => Ok(()),
     }
 }
 
-/// Has the folder `out` filled beside its name first: a conversion that does not come to its end is no run.
+/// Fills a folder beside `out`, then renames it to `out`: an interrupted conversion is not a run.
 fn write(out: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if out.is_file() || out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::run(out, "is there already; give another name"));
+        return Err(Error::run(out, "exists already; choose another name"));
     }
     let unfinished = make_beside(out)?;
     let written = fill(&unfinished).and_then(|()| disk::rename(&unfinished, out));
     if written.is_err() {
-        // What room there is, the user needs now.
+        // The user needs the free space now.
         let _ = std::fs::remove_dir_all(&unfinished);
     }
     written
 }
 
-/// Makes the folder that the new run is in before it has its name.
+/// Makes the folder that holds the new run until it is complete.
 fn make_beside(out: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(out).map_err(Error::io("find", out))?;
     let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name().filter(|_| !out.ends_with("."))) else {
-        return Err(Error::run(out, "is no name for a new folder"));
+        return Err(Error::run(out, "is not a name for a new folder; give one that does not exist yet"));
     };
     let mut name = name.to_owned();
     name.push(".unfinished");
     let unfinished = folder.join(name);
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     std::fs::create_dir(&unfinished).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::run(&unfinished, "is in the way: another conversion is at work, or was killed; if so, remove it")
-        }
+        std::io::ErrorKind::AlreadyExists => Error::run(
+            &unfinished,
+            "exists: another conversion is running, or was killed; if none is running, remove it",
+        ),
         _ => Error::io("create", &unfinished)(error),
     })?;
     Ok(unfinished)

@@ -1,4 +1,4 @@
-//! `doctor`: the instructions of the CPU, and what this machine has for training on GPUs, line by line, and what to do about what is missing.
+//! `doctor`: the instructions of the CPU, what this machine has for training on GPUs, and how to get what is missing.
 
 use alexnet_split::backend::cuda::{compiler, device};
 use alexnet_split::engine::devices;
@@ -8,10 +8,10 @@ use alexnet_split::run::host::Host;
 use alexnet_split_cpu::simd;
 use serde_json::json;
 
-use super::place;
+use super::device_flags;
 use crate::cli::DoctorArgs;
 
-/// One thing looked at: its name, and what was found or what is wrong.
+/// One check: its name, and what was found or what is wrong.
 struct Finding {
     what: String,
     found: Result<String>,
@@ -26,7 +26,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         findings.push(Finding { what, found, optional });
     };
     look("CPU", false, cpu());
-    look("driver", false, device::driver_version().map(|version| format!("made for CUDA {}", device::show(version))));
+    look("driver", false, device::driver_version().map(|version| format!("supports CUDA {}", device::show(version))));
     let gpus = device::list();
     match &gpus {
         Ok(gpus) if gpus.is_empty() => look("GPUs", false, devices::need(1, 0)),
@@ -40,7 +40,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         Err(_) => {} // the driver's line says why
     }
     let count = gpus.as_ref().map_or(0, Vec::len);
-    look("NVRTC", false, compiler::version().map(|(major, minor)| format!("{major}.{minor}")));
+    look("NVRTC", false, compiler::version_for_driver().map(|(major, minor)| format!("{major}.{minor}")));
     look("NCCL", true, nccl::version().map(nccl::show));
     if count >= 2 {
         let peers = device::can_access_peer(0, 1) && device::can_access_peer(1, 0);
@@ -51,10 +51,10 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         };
         look("peer access", true, Ok(text.into()));
     }
-    let options = place::gpu_options(&args.device, None);
+    let options = device_flags::gpu_options(&args.device, None);
     let wanted = args.device.gpus.map_or(2, usize::from);
     for gpus in 1..=count.min(wanted) {
-        let about = devices::seats(gpus, 2, &options).map(|found| found.about);
+        let about = devices::contexts(gpus, 2, &options).map(|found| found.about);
         look(&format!("--gpus {gpus}"), gpus == 2 && args.device.gpus.is_none(), about);
     }
     if gpus.is_ok() && count < wanted {

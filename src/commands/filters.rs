@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use alexnet_split::engine::filters::{self, Colours, Kernels};
+use alexnet_split::engine::first_layer::{self, Colourfulness, FirstLayerFilters};
 use alexnet_split::error::Result;
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir;
+use alexnet_split::run::rows::{Filters, Row};
 use serde_json::json;
 
 use crate::cli::FiltersArgs;
 
-/// Gaps below it are nothing: at the start one of 0.01 is usual for the paper's 48 kernels a stream.
+/// Gaps below it mean nothing: at the start a gap of 0.01 is usual for the paper's 48 kernels per stream.
 const SLIGHT: f64 = 0.05;
 
 /// Gaps from it on, with the streams' means on either side of 1/2, are what the paper describes.
@@ -24,12 +25,13 @@ pub fn filters(args: &FiltersArgs) -> Result<()> {
     let recipe = dir::load_recipe(&checkpoint::run_of(&checkpoint))?;
     let kernels = load(&checkpoint, &Plan::all(&Net::from_options(&recipe.net)?)?)?;
     let picture = kernels.picture(args.scale)?;
-    filters::write_png(&picture, &args.picture)?;
+    first_layer::write_png(&picture, &args.picture)?;
     let (layer, counts, shape) = (kernels.layer(), kernels.counts(), kernels.shape());
     let (width, height, file) = (picture.width(), picture.height(), args.picture.display());
     let colours = kernels.colours();
     if args.json {
-        let mut row = kernels.metrics(step).unwrap_or_else(|| json!({"kind": "filters", "step": step}));
+        let row = colours.as_ref().map(|colours| json!(Row::Filters(Filters::of(step, colours))));
+        let mut row = row.unwrap_or_else(|| json!({"kind": "filters", "step": step}));
         (row["layer"], row["kernels"], row["shape"]) = (json!(layer), json!(counts), json!(shape));
         (row["picture"], row["width"], row["height"]) = (json!(file.to_string()), json!(width), json!(height));
         if let Some(colours) = &colours {
@@ -50,17 +52,17 @@ pub fn filters(args: &FiltersArgs) -> Result<()> {
 }
 
 /// Reads the first layer's kernels, and nothing else, of a checkpoint of the network that `plans` describe.
-fn load(checkpoint: &Path, plans: &[Plan]) -> Result<Kernels> {
-    let (index, shape) = filters::locate(&plans[0])?;
+fn load(checkpoint: &Path, plans: &[Plan]) -> Result<FirstLayerFilters> {
+    let (index, shape) = first_layer::locate(&plans[0])?;
     let read = |plan: &Plan| {
         let param = &plan.params[index];
         checkpoint::open(checkpoint, plan)?.values(&param.name, Some(&param.shape))
     };
-    Kernels::new(&plans[0].layers[0].name, shape, plans.iter().map(read).collect::<Result<_>>()?)
+    FirstLayerFilters::new(&plans[0].layers[0].name, shape, plans.iter().map(read).collect::<Result<_>>()?)
 }
 
 /// For people: the distributions side by side, and what their difference means.
-fn table(colours: &Colours) -> String {
+fn table(colours: &Colourfulness) -> String {
     let mut out = String::from("colourfulness: the share of a kernel's energy outside the grey axis\n\n");
     let mut row = |name: &str, cells: Vec<String>| {
         out += &format!("{name:<16}");
@@ -94,7 +96,7 @@ fn table(colours: &Colours) -> String {
     out
 }
 
-/// What a gap says about the streams.
+/// The meaning of a gap between the streams, in words.
 fn meaning(gap: f64, means: &[f64]) -> String {
     // NaN weights have no colours.
     if gap.is_nan() {

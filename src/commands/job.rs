@@ -1,5 +1,5 @@
-//! The job of a training process: the run, the step that it begins at, and its directory, which nobody else may train
-//! in from then on.
+//! The job of a training process: the run, the step that it begins at, and its directory, which no other process may
+//! train in from then on.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
 use alexnet_split::run::reader::Run;
 use serde::{Deserialize, Serialize};
 
-use super::place;
+use super::device_flags;
 use crate::cli::TrainArgs;
 
 /// Checkpoints that are kept, besides the best.
@@ -33,12 +33,12 @@ pub struct Job {
     pub histograms: bool,
 }
 
-/// Where a run begins.
+/// The start of a run.
 #[derive(Serialize, Deserialize)]
 pub enum Start {
     /// It is a new one.
     New,
-    /// It was begun, but nothing of it was saved.
+    /// It was begun, but has no checkpoint.
     Over,
     /// From a checkpoint, after so many steps, perhaps before their evaluation.
     Checkpoint { path: PathBuf, step: u64, evaluation_due: bool },
@@ -59,7 +59,7 @@ pub enum Hold {
     Claim(Claim),
 }
 
-/// A folder that this process has made, and perhaps the one that it is in; gone again where nothing came into them.
+/// A folder that this process has made, and perhaps the one that it is in; removed again if they stay empty.
 pub struct NewFolder {
     pub path: PathBuf,
     parent: Option<PathBuf>,
@@ -75,7 +75,7 @@ impl Drop for NewFolder {
     }
 }
 
-/// What the flags ask for, in a directory that is this process' from now on.
+/// The job that the flags ask for, in a directory that this process has locked.
 pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     let begun = args.out.as_deref().filter(|run| args.continues && dir::is_run(run));
     let resumed = args.resume.as_deref().or(begun);
@@ -85,11 +85,11 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             if let Some(lr) = args.lr {
                 recipe = recipe.with(&format!("optimizer.lr={lr:?}"))?;
             }
-            (recipe, super::data_folder(&args.data))
+            (recipe, super::data_folder(&args.data)?)
         }
-        Some(path) if checkpoint::is_generation(path) => {
+        Some(path) if checkpoint::is_checkpoint(path) => {
             let run = checkpoint::run_of(path);
-            return Err(Error::run(path, format!("is a checkpoint; its run goes on with --resume {}", run.display())));
+            return Err(Error::run(path, format!("is a checkpoint; continue its run with --resume {}", run.display())));
         }
         Some(run) => {
             let recipe = dir::load_recipe(run)?;
@@ -97,16 +97,16 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             (recipe, args.data.data.clone().map_or_else(|| dir::load_info(run).map(|info| info.data), Ok)?)
         }
     };
-    // The same command again does not take back what was asked for on the way.
+    // The same command again does not undo settings that were changed since.
     let before = begun.map(dir::load_recipe).transpose()?;
     let before = before.as_ref().unwrap_or(&recipe);
     let (epochs, on_bad_loss, precision) = (before.train.epochs, before.train.on_bad_loss, before.train.precision);
     recipe.train.epochs = args.epochs.unwrap_or(epochs);
     recipe.train.on_bad_loss = args.on_nan.unwrap_or(on_bad_loss);
-    recipe.train.precision = place::asked(&args.device).or(recipe.train.precision).or(precision);
+    recipe.train.precision = device_flags::asked(&args.device).or(recipe.train.precision).or(precision);
     let (run, start, hold) = match (resumed, &args.out) {
         (Some(run), _) => {
-            // First: a process that trains there changes what there is to go on from.
+            // Before the checkpoints are read: a process that trains there changes them.
             let claim = Claim::new(run)?;
             (run.to_owned(), begun_at(run)?, Hold::Claim(claim))
         }
@@ -119,7 +119,7 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
     Ok((Job { recipe, data, run, start, steps: args.steps, histograms: args.histograms }, hold))
 }
 
-/// Where a run that was begun goes on.
+/// The point at which an existing run continues.
 fn begun_at(run: &Path) -> Result<Start> {
     if !checkpoint::list(run)?.is_empty() {
         let (path, state) = checkpoint::find(run)?;
@@ -129,7 +129,7 @@ fn begun_at(run: &Path) -> Result<Start> {
     match checkpoint::left_over(run)? {
         Some(path) => {
             let problem =
-                format!("only damaged checkpoints are left: {}; begin again with another --out", path.display());
+                format!("has only damaged checkpoints: {}; start a new run with another --out", path.display());
             Err(Error::run(run, problem))
         }
         None if Run::read(run)?.has_saved() => {
@@ -160,6 +160,7 @@ impl Job {
                     commit: commit(),
                     data: lasting_path(&self.data)?,
                     images: Some(data.train.len()),
+                    image: Some([data.train.channels, data.train.height, data.train.width]),
                     instructions: Some(instructions),
                     classes: data.classes.clone(),
                     keep: keep.map_or(DEFAULT_KEEP, NonZeroUsize::get),
@@ -171,12 +172,12 @@ impl Job {
                 same_recipe(&self.run, recipe)?;
                 if let Some(before) = info.instructions.as_ref().filter(|before| **before != instructions) {
                     tracing::warn!(
-                        "{}: the run was begun with {before} instructions and goes on with {instructions}: sums are \
+                        "{}: the run began with {before} instructions and continues with {instructions}: sums are \
                          rounded in another order, so the last bits will not be those of a run that never stopped",
                         self.run.display()
                     );
                 }
-                // What was changed on the way stays so.
+                // A changed setting is kept.
                 let keep = keep.map_or(info.keep, NonZeroUsize::get);
                 if keep != info.keep {
                     dir::store_info(&self.run, &RunInfo { keep, ..info })?;
@@ -190,11 +191,11 @@ impl Job {
     }
 }
 
-/// Fails where `--precision` asks for another arithmetic than `whose` recipe does.
+/// Fails where `--precision` differs from the precision of `whose` recipe.
 pub fn same_precision(recipe: &Recipe, args: &TrainArgs, whose: &str) -> Result<()> {
-    match (recipe.train.precision, place::asked(&args.device)) {
+    match (recipe.train.precision, device_flags::asked(&args.device)) {
         (Some(before), Some(asked)) if before != asked => {
-            let problem = format!("{whose} computes in {}; leave the flag out, or begin another run", name(before));
+            let problem = format!("{whose} computes in {}; omit the flag, or start a new run", name(before));
             Err(Error::recipe("--precision", problem))
         }
         _ => Ok(()),
@@ -205,16 +206,21 @@ fn name(precision: Precision) -> String {
     format!("{precision:?}").to_lowercase()
 }
 
-/// Fails where the run in `path` is of another recipe than the one asked for; keeps what may change on the way.
+/// Fails where the run in `path` is of another recipe than the one asked for; saves the values that may change between
+/// starts.
 fn same_recipe(path: &Path, recipe: &Recipe) -> Result<()> {
     let before = dir::load_recipe(path)?;
     let mut stored = before.clone();
     stored.train.epochs = recipe.train.epochs;
     stored.train.on_bad_loss = recipe.train.on_bad_loss;
-    // Runs of older versions do not say theirs.
+    // Runs of older versions do not record it.
     stored.train.precision = stored.train.precision.or(recipe.train.precision);
     if stored != *recipe {
-        let problem = "holds a run of another recipe; give the flags that it was started with, or choose another --out";
+        let other = stored.differences(recipe);
+        let problem = format!(
+            "holds a run of another recipe ({}); give the flags that it was started with, or choose another --out",
+            other.join(", ")
+        );
         return Err(Error::run(path, problem));
     }
     if stored == before { Ok(()) } else { dir::store_recipe(path, recipe) }
@@ -229,7 +235,9 @@ pub fn commit() -> Option<String> {
 fn lasting_path(data: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(data).map_err(Error::io("find", data))?;
     let told = [absolute, data.to_owned()].into_iter().find(|path| path.to_str().is_some());
-    told.ok_or_else(|| Error::data(data, "its name is not UTF-8, as run.json needs it; give a link to it"))
+    told.ok_or_else(|| {
+        Error::data(data, "its name is not UTF-8, which run.json needs; make a link to it with another name")
+    })
 }
 
 /// Makes the first `runs/<recipe>-<n>` that is not there yet.

@@ -1,4 +1,4 @@
-//! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler says of each.
+//! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler reports about each.
 
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::compiler::{self, SOURCES, Target};
@@ -7,7 +7,7 @@ use alexnet_split::error::{Error, GpuTrouble, Result};
 use crate::cli::KernelsArgs;
 
 /// Ampere, Hopper, Blackwell for data centres and for desktops.
-const TARGETS: [&str; 4] = ["sm_80", "sm_90a", "sm_100a", "sm_120a"];
+const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_100", "sm_120"];
 
 pub fn kernels(args: &KernelsArgs) -> Result<()> {
     let names: Vec<&str> =
@@ -58,7 +58,7 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
     Err(Error::gpu(GpuTrouble::NoCompiler, text))
 }
 
-/// What ptxas says of one kernel.
+/// The facts that ptxas prints about one kernel.
 #[derive(Debug, Default, PartialEq)]
 struct Facts {
     kernel: String,
@@ -96,11 +96,11 @@ mod tests {
     fn the_compilers_log_is_read() {
         let log = "\
 ptxas info    : 0 bytes gmem
-ptxas info    : Compiling entry function 'add' for 'sm_90a'
+ptxas info    : Compiling entry function 'add' for 'sm_90'
 ptxas info    : Function properties for add
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 12 registers, used 0 barriers, 48 bytes cmem[0]
-ptxas info    : Compiling entry function 'conv_forward' for 'sm_90a'
+ptxas info    : Compiling entry function 'conv_forward' for 'sm_90'
 ptxas info    : Function properties for conv_forward
     24 bytes stack frame, 24 bytes spill stores, 16 bytes spill loads
 ptxas info    : Used 168 registers, used 1 barriers, 24576 bytes smem, 48 bytes cmem[0]";

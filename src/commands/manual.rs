@@ -1,4 +1,4 @@
-//! What shells and `man` are told about the program, made from the flags themselves.
+//! Shell completions and the manual page, made from the definitions of the flags.
 
 use alexnet_split::error::{Error, Result};
 use clap::CommandFactory;

@@ -1,18 +1,19 @@
-//! The commands, and what they share: finding recipe, data, device and run.
+//! The commands, and what they share: how they find recipe, data, device and run.
 
 mod bench;
 mod bench_report;
+mod builtin;
 mod check_grads;
 mod checkpoints;
 mod convert;
 mod describe;
+pub mod device_flags;
 mod doctor;
 mod filters;
 mod job;
 mod kernels;
 mod manual;
 mod peer;
-pub mod place;
 mod prepare;
 mod report;
 mod run;
@@ -24,10 +25,12 @@ use std::path::{Path, PathBuf};
 
 use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
+use alexnet_split::data::input::Mean;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir;
+use alexnet_split::text::quoted;
 
 use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 
@@ -52,6 +55,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Kernels(args)) => kernels::kernels(&args),
         Some(Command::Completions { shell }) => manual::completions(shell),
         Some(Command::Man) => manual::man(),
+        Some(Command::Resume { run }) => {
+            let run = run.map_or_else(|| "RUN".into(), |run| quoted(&run.to_string_lossy()));
+            Err(Error::Usage(format!("resume is a flag of train: alexnet-split --resume {run}")))
+        }
     }
 }
 
@@ -75,16 +82,20 @@ fn recipe(args: &RecipeArgs, default: &str) -> Result<Recipe> {
     Ok(recipe)
 }
 
-/// The folder named, or the one that comes with the program: beside the working directory, else in its source.
-fn data_folder(args: &DataArgs) -> PathBuf {
+/// The folder named, or the images that come with the program: in its sources where those are the working directory,
+/// else unpacked into the user's cache.
+fn data_folder(args: &DataArgs) -> Result<PathBuf> {
     let own = Path::new("data/fashion-mnist");
-    args.data
-        .clone()
-        .unwrap_or_else(|| if own.is_dir() { own.to_owned() } else { Path::new(env!("CARGO_MANIFEST_DIR")).join(own) })
+    match &args.data {
+        Some(folder) => Ok(folder.clone()),
+        None if own.is_dir() => Ok(own.to_owned()),
+        None => builtin::unpack(),
+    }
 }
 
-/// A run's recipe, data, newest checkpoint and number of streams, for looking at it.
-fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
+/// A run's recipe, data, newest checkpoint and number of streams, for commands that read it. The data are not looked
+/// for where nobody `needs_data`; what there is of them is the images' shape and the classes' names.
+fn find_run(args: &RunArgs, needs_data: bool) -> Result<(Recipe, DataSet, PathBuf, usize)> {
     let (checkpoint, state) = checkpoint::find(&args.run)?;
     let run = checkpoint::run_of(&checkpoint);
     let recipe = dir::load_recipe(&run)?;
@@ -93,10 +104,14 @@ fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
         let problem = format!("is of a network of {} streams, the recipe's has {streams}", state.streams);
         return Err(Error::run(checkpoint, problem));
     }
-    let mut data_args = args.data.clone();
     let info = dir::load_info(&run)?;
-    data_args.data.get_or_insert(info.data.clone());
-    let folder = data_folder(&data_args);
+    if let (false, None, Some(image)) = (needs_data, &args.data.data, info.image) {
+        // The mean image is the checkpoint's, and colours are not changed.
+        let mut recipe = recipe;
+        (recipe.input.mean, recipe.input.colour_noise) = (Mean::Value(0.), 0.);
+        return Ok((recipe, DataSet::without_images(image, info.classes), checkpoint, streams));
+    }
+    let folder = args.data.data.clone().unwrap_or_else(|| info.data.clone());
     let data = DataSet::load(&folder)?;
     info.has_classes_of(&data, &folder)?;
     Ok((recipe, data, checkpoint, streams))
@@ -104,14 +119,14 @@ fn find_run(args: &RunArgs) -> Result<(Recipe, DataSet, PathBuf, usize)> {
 
 /// Evaluates `$body` with a run's network at its newest checkpoint, on the device that the flags choose.
 macro_rules! on_run {
-    ($args:expr, |$session:ident| $body:expr) => {{
-        let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args)?;
-        // Looking at a run is no matter of speed.
+    ($args:expr, $needs_data:expr, |$session:ident| $body:expr) => {{
+        let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args, $needs_data)?;
+        // Speed matters little here.
         let fp32 = Some(alexnet_split::backend::Precision::Fp32);
-        let place = $crate::commands::place::choose(&$args.device, fp32, streams);
-        let options = $crate::commands::place::gpu_options(&$args.device, fp32);
-        $crate::commands::place::on_place!(place, options, streams, |seats, _about| {
-            let mut $session = alexnet_split::train::session::Session::new(recipe, data, seats, None)?;
+        let devices = $crate::commands::device_flags::choose(&$args.device, fp32, streams);
+        let options = $crate::commands::device_flags::gpu_options(&$args.device, fp32);
+        $crate::commands::device_flags::on_devices!(devices, options, streams, |contexts, _about| {
+            let mut $session = alexnet_split::train::session::Session::new(recipe, data, contexts, None)?;
             $session.restore_or_newest(&checkpoint, &$args.run)?;
             $body
         })

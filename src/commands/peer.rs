@@ -1,4 +1,5 @@
-//! scripts/bench_pytorch.py, measured in turn with this program's steps so that both meet the same load on the machine.
+//! The peer, scripts/bench_pytorch.py: its steps alternate with this program's, so that both meet the same load on the
+//! machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,21 +10,21 @@ use alexnet_split::error::{Error, Result};
 use alexnet_split_cpu::simd::Level;
 use serde_json::Value;
 
-/// What holds PyTorch's own kernels, oneDNN's and MKL's to AVX2 where this program is.
+/// The variables that limit PyTorch's own kernels, oneDNN's and MKL's to AVX2, where this program is limited to it.
 const HELD_TO_AVX2: [(&str, &str); 3] =
     [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")];
 
-/// The script at work: it makes a step whenever it is sent a line.
+/// The running script: it makes one step for each line that it is sent.
 pub struct Peer {
     child: Child,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
-    /// The program that runs there.
+    /// Its description: version and variant.
     pub about: String,
 }
 
 impl Peer {
-    /// Starts the script for the same kind of device and arithmetic as ours; it answers once it has chosen the fastest
+    /// Starts the script for the same kind of device and precision as ours; it answers after it has chosen the fastest
     /// of its ways to run the network.
     pub fn start(
         python: &Path,
@@ -87,7 +88,9 @@ impl Peer {
         let read = self.from.read_line(&mut line);
         let answer = read.ok().filter(|&bytes| bytes > 0).and_then(|_| serde_json::from_str(&line).ok());
         answer.ok_or_else(|| {
-            Error::Peer(format!("--pytorch: scripts/bench_pytorch.py gave no answer {line:?}; see its message above"))
+            let problem =
+                format!("scripts/bench_pytorch.py answered {line:?}, which is not JSON; see its message above");
+            Error::Peer(format!("--pytorch: {problem}"))
         })
     }
 }
@@ -99,7 +102,7 @@ impl Drop for Peer {
     }
 }
 
-/// Where the script is: in a checkout one works in, beside an installed program, or where this one was built.
+/// The path of the script: in the working directory, beside the program, or in the sources that it was built from.
 fn peer_script() -> Result<PathBuf> {
     const SCRIPT: &str = "scripts/bench_pytorch.py";
     let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));

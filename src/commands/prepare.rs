@@ -132,17 +132,6 @@ impl Observer for Progress {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_may_report_out_of_order() {
-        let progress = Progress::new(true);
-        [(4, 8), (3, 8), (8, 8), (7, 8)].iter().for_each(|(done, total)| progress.prepared(*done, *total));
-    }
-}
-
 /// What the flags say about the set.
 fn options_of(args: &PrepareArgs) -> SourceOptions {
     SourceOptions {
@@ -153,5 +142,16 @@ fn options_of(args: &PrepareArgs) -> SourceOptions {
         classes_from: args.classes_from,
         image_column: args.image_column.clone(),
         label_column: args.label_column.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_may_report_out_of_order() {
+        let progress = Progress::new(true);
+        [(4, 8), (3, 8), (8, 8), (7, 8)].iter().for_each(|(done, total)| progress.prepared(*done, *total));
     }
 }

@@ -37,12 +37,12 @@ pub fn report(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-/// What the newest checkpoint makes of held-out images. Whatever is in the way, the page is made and says so.
+/// The newest checkpoint's answers for held-out images. Where there are none, the page is made and says why.
 fn held_out(args: &ReportArgs) -> HeldOutPart {
     if args.images == 0 {
         return HeldOutPart::LeftOut;
     }
-    // A run that goes on removes its old checkpoint when it has written a new one, perhaps while this reads it.
+    // A run in training removes its old checkpoint after it has written a new one, perhaps while this reads it.
     match look(args).or_else(|_| look(args)) {
         Ok(seen) => HeldOutPart::Seen(Box::new(seen)),
         Err(Error::Run { path, .. }) if checkpoint::find(&path).is_err() && path.is_dir() => {
@@ -63,5 +63,5 @@ fn look(args: &ReportArgs) -> Result<HeldOut> {
         exchange_timeout: 60,
     };
     let run = RunArgs { run: args.runs[0].clone(), device, data: args.data.clone() };
-    on_run!(&run, |session| heldout::look(&mut session, args.images))
+    on_run!(&run, true, |session| heldout::look(&mut session, args.images))
 }

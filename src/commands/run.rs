@@ -1,5 +1,6 @@
-//! Commands that look at an existing run: `eval`, `predict`, `export`.
+//! Commands that read an existing run: `eval`, `predict`, `export`.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use alexnet_split::backend::Backend;
@@ -14,7 +15,7 @@ use super::on_run;
 use crate::cli::{EvalArgs, ExportArgs, PredictArgs, Views};
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
-    on_run!(&args.run, |session| eval_session(args, &mut session))
+    on_run!(&args.run, true, |session| eval_session(args, &mut session))
 }
 
 fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result<()> {
@@ -38,7 +39,13 @@ fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result
 }
 
 pub fn predict(args: &PredictArgs) -> Result<()> {
-    on_run!(&args.run, |session| predict_session(args, &mut session))
+    let needs_data = args.images.is_empty() || args.images.iter().any(|image| number(image).is_some());
+    on_run!(&args.run, needs_data, |session| predict_session(args, &mut session))
+}
+
+/// The number of a held-out image, where `image` is one and not the name of a file.
+fn number(image: &OsStr) -> Option<u32> {
+    image.to_str().and_then(|text| text.parse().ok()).filter(|_| !Path::new(image).exists())
 }
 
 fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> Result<()> {
@@ -47,55 +54,76 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
         [] => (0..count.min(5)).map(|number| number.to_string().into()).collect(),
         images => images.to_vec(),
     };
-    for image in images {
-        // A number is a held-out image, unless it is the name of a file.
-        let file = Path::new(&image);
-        let number = image.to_str().and_then(|text| text.parse::<u32>().ok()).filter(|_| !file.exists());
-        if let Some(outside) = number.filter(|&number| number as usize >= count) {
-            let problem = format!("there is no image {outside}; they are numbered 0 to {}", count - 1);
-            return Err(Error::data("held-out images", problem));
-        }
-        let own = match number {
-            Some(_) => None,
-            None => Some(ImageSet::of_file(file, &session.data().test)?),
-        };
-        let (set, index) = (own.as_ref().unwrap_or(&session.data().test), number.unwrap_or(0));
-        let batch = session.input().batch(set, &[index], None)?;
-        let seen = (!args.json).then(|| picture(set, index as usize)).transpose()?;
-        session.pair().evaluate(&batch)?;
-        let logits = session.pair().logits(1)?.remove(0);
-        let probabilities = softmax(&logits);
-        let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-        let data = session.data();
-        let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
-        let shown = |class: usize| name(class).replace(char::is_control, "?");
-        let top: Vec<_> = order.iter().take(5).map(|&class| (class, probabilities[class])).collect();
-        let label = number.map(|number| data.test.labels[number as usize] as usize);
+    let mut failures = Vec::new();
+    for image in &images {
+        let Err(error) = predict_image(image, args.json, session) else { continue };
+        // A damaged image does not stop the others.
         if args.json {
-            let top: Vec<_> = top
-                .iter()
-                .map(|&(class, probability)| json!({"class": name(class), "probability": probability}))
-                .collect();
-            let image = number.map_or(json!(file.to_string_lossy()), |number| json!(number));
-            outln!("{}", json!({"image": image, "label": label.map(name), "top": top}));
-            continue;
+            outln!("{}", json!({"image": image.to_string_lossy(), "error": error.to_string()}));
+        } else if images.len() > 1 {
+            errln!("error: {error}");
         }
-        match label {
-            Some(label) => outln!("\nheld-out image {index}, labelled {}", shown(label)),
-            None => outln!("\n{}", file.display()),
-        }
-        out!("{}", seen.unwrap_or_default());
-        for (class, probability) in top {
-            let mark = if Some(class) == label { "<- label" } else { "" };
-            outln!("  {:5.1}%  {:<16} {mark}", 100. * probability, shown(class));
-        }
+        failures.push(error);
+    }
+    let (failed, of) = (failures.len(), images.len());
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some(error) if of == 1 => Err(error),
+        Some(error) => Err(Error::Several { failed, of, what: "images", first: Box::new(error) }),
+    }
+}
+
+fn predict_image<B: Backend>(image: &OsStr, as_json: bool, session: &mut Session<B>) -> Result<()> {
+    let (file, number, count) = (Path::new(image), number(image), session.data().test.len());
+    if let Some(outside) = number.filter(|&number| number as usize >= count) {
+        let problem = format!("there is no image {outside}; they are numbered 0 to {}", count - 1);
+        return Err(Error::data("held-out images", problem));
+    }
+    let own = match number {
+        Some(_) => None,
+        None => Some(ImageSet::of_file(file, &session.data().test)?),
+    };
+    let (set, index) = (own.as_ref().unwrap_or(&session.data().test), number.unwrap_or(0));
+    let batch = session.input().batch(set, &[index], None)?;
+    let seen = (!as_json).then(|| picture(set, index as usize)).transpose()?;
+    session.pair().evaluate(&batch)?;
+    let probabilities = softmax(&session.pair().logits(1)?.remove(0));
+    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+    let data = session.data();
+    let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
+    let shown = |class: usize| name(class).replace(char::is_control, "?");
+    let top = order.iter().take(5).map(|&class| (class, probabilities[class]));
+    let label = number.map(|number| data.test.labels[number as usize] as usize);
+    if as_json {
+        let top: Vec<_> =
+            top.map(|(class, probability)| json!({"class": name(class), "probability": probability})).collect();
+        let image = number.map_or(json!(file.to_string_lossy()), |number| json!(number));
+        outln!("{}", json!({"image": image, "label": label.map(name), "top": top}));
+        return Ok(());
+    }
+    match label {
+        Some(label) => outln!("\nheld-out image {index}, labelled {}", shown(label)),
+        None => outln!("\n{}", file.display()),
+    }
+    out!("{}", seen.unwrap_or_default());
+    for (class, probability) in top {
+        let mark = if Some(class) == label { "<- label" } else { "" };
+        outln!("  {:5.1}%  {:<16} {mark}", 100. * probability, shown(class));
     }
     Ok(())
 }
 
+/// The format that export writes.
+const EXPORTED: &str = "safetensors";
+
 pub fn export(args: &ExportArgs) -> Result<()> {
-    on_run!(&args.run, |session| export::export(&mut session, &args.file)?);
+    if args.file.extension().is_none_or(|ending| ending != EXPORTED) {
+        let problem =
+            format!("export writes {EXPORTED} files; call it {}", args.file.with_extension(EXPORTED).display());
+        return Err(Error::Usage(format!("{}: {problem}", args.file.display())));
+    }
+    on_run!(&args.run, true, |session| export::export(&mut session, &args.file)?);
     outln!("wrote {}: load it with scripts/load_exported.py", args.file.display());
     Ok(())
 }

@@ -1,10 +1,9 @@
-//! `runs`: the runs of a folder, a line each.
+//! `runs`: the runs of a folder, one line each.
 
 use alexnet_split::error::{Error, Result};
 use alexnet_split::run::reader::{self, Run};
 use alexnet_split::run::rows::Event;
-use alexnet_split::show::page::html::{ago, percent, short, shortened};
-use alexnet_split::show::page::quoted;
+use alexnet_split::text::{ago, percent, quoted, short, shortened};
 use serde_json::{Value, json};
 
 use crate::cli::RunsArgs;
@@ -12,7 +11,7 @@ use crate::cli::RunsArgs;
 /// Columns where the output is no terminal.
 const WIDTH: usize = 160;
 
-/// Room for how a run ended, at least.
+/// The least width of the column with a run's end.
 const LEAST_WORDS: usize = 14;
 
 pub fn runs(args: &RunsArgs) -> Result<()> {
@@ -92,7 +91,7 @@ fn table(runs: &[Run], width: usize) -> String {
     let rows: Vec<[String; 9]> = [HEADS.map(str::to_owned)].into_iter().chain(runs.iter().map(cells)).collect();
     let mut columns: Vec<(usize, usize)> =
         (0..8).map(|column| (column, rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))).collect();
-    // What a narrow terminal does without, first what is missed least; --json has it all.
+    // The columns that a narrow terminal leaves out, least important first; --json has all.
     for least in [6, 7, 2, 5] {
         if columns.iter().map(|(_, wide)| wide + 2).sum::<usize>() + LEAST_WORDS > width {
             columns.retain(|(column, _)| *column != least);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use alexnet_split::backend::Backend;
 use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
-use alexnet_split::engine::devices::{self, GpuSeats};
+use alexnet_split::engine::devices::{self, GpuContexts};
 use alexnet_split::engine::link::{Link, World};
-use alexnet_split::engine::pair::Seat;
+use alexnet_split::engine::pair::StreamContext;
 use alexnet_split::engine::times;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::spec::Net;
@@ -15,16 +15,16 @@ use alexnet_split::run::checkpoint;
 use alexnet_split::run::dir::{self, RunDir};
 use alexnet_split::run::files;
 use alexnet_split::run::host::Host;
+use alexnet_split::run::rows::{self, End, Event, unix_s};
 use alexnet_split::show::logs;
-use alexnet_split::show::progress::Progress;
+use alexnet_split::show::progress::TrainProgress;
 use alexnet_split::show::trace;
 use alexnet_split::train::session::{Session, resolve};
 use alexnet_split::train::signals::Stop;
 use alexnet_split::train::training::TrainOptions;
-use serde_json::json;
 
+use super::device_flags::{self, Devices, on_devices};
 use super::job::{Hold, Job, Start, commit, job, same_precision};
-use super::place::{self, Place, on_place};
 use super::words;
 use crate::cli::TrainArgs;
 
@@ -35,95 +35,148 @@ pub fn train(args: &TrainArgs) -> Result<()> {
         None => {
             let (mut job, hold) = job(args)?;
             let streams = Net::from_options(&job.recipe.net)?.streams;
-            let place = place::choose(&args.device, job.recipe.train.precision, streams);
-            let options = place::gpu_options(&args.device, job.recipe.train.precision);
-            job.recipe.train.precision = Some(match place {
-                Place::Cpu { precision, .. } => precision,
-                Place::Gpus(_) => options.precision,
+            let devices = device_flags::choose(&args.device, job.recipe.train.precision, streams);
+            let options = device_flags::gpu_options(&args.device, job.recipe.train.precision);
+            job.recipe.train.precision = Some(match devices {
+                Devices::Cpu { precision, .. } => precision,
+                Devices::Gpus(_) => options.precision,
             });
-            on_place!(place, options, streams, |seats, about| {
-                run(args, &job, Some(hold), seats, None, &about, &stop)
+            on_devices!(devices, options, streams, |contexts, about| {
+                Training { args, job: &job, contexts, link: None, device: &about, stop: &stop }.run(Some(hold))
             })
         }
         Some(world) => {
-            let mut link = Link::open(&world, place::gpu_options(&args.device, None).exchange_timeout)?;
+            let mut link = Link::open(&world, device_flags::gpu_options(&args.device, None).exchange_timeout)?;
             // Process 0 decides, so that only it needs the recipe and the run's directory.
             let (ours, hold) =
                 if world.rank == 0 { job(args).map(|(job, hold)| (Some(job), Some(hold)))? } else { (None, None) };
-            let mut job = link.told(ours)?;
-            let options = place::gpu_options(&args.device, job.recipe.train.precision);
+            let mut job = link.broadcast(ours)?;
+            let options = device_flags::gpu_options(&args.device, job.recipe.train.precision);
             same_precision(&job.recipe, args, "process 0")?;
             job.recipe.train.precision = Some(options.precision);
             job.data = args.data.data.clone().unwrap_or(job.data);
             if Net::from_options(&job.recipe.net)?.streams != 2 {
                 return Err(Error::recipe("net.streams", "two processes run two streams; start one process"));
             }
-            let GpuSeats { seats, about } = devices::process_seat(&world, &mut link, &options)?;
-            run(args, &job, hold, seats, Some(link), &about, &stop)
+            let GpuContexts { contexts, about } = devices::process_context(&world, &mut link, &options)?;
+            Training { args, job: &job, contexts, link: Some(link), device: &about, stop: &stop }.run(hold)
         }
     }
 }
 
-fn run<B: Backend>(
-    args: &TrainArgs,
-    job: &Job,
-    hold: Option<Hold>,
-    seats: Vec<Seat<B>>,
+/// All that training needs, in this process.
+struct Training<'a, B: Backend> {
+    args: &'a TrainArgs,
+    job: &'a Job,
+    contexts: Vec<StreamContext<B>>,
+    /// To the other process, where there is one.
     link: Option<Link>,
-    device: &str,
-    stop: &Stop,
-) -> Result<()> {
-    let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    let data = DataSet::load(&job.data)?;
-    if let Some(Hold::Claim(_)) = hold {
-        dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
-    }
-    let recipe = resolve(job.recipe.clone(), &data)?;
-    let _tracing =
-        args.trace.as_ref().filter(|_| leads).map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
-    let instructions = seats.first().map_or(String::new(), |seat| seat.backend.instructions());
-    // The directory before the network: nobody wants to learn after minutes that it cannot be used.
-    let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
-    let step = job.start.step();
-    if leads {
-        logs::keep(&job.run.join(files::LOG))?;
-    }
-    let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
-    let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
-    run.journal(
-        "start",
-        &json!({
-            "step": step, "command": super::command_line(), "version": env!("CARGO_PKG_VERSION"),
-            "commit": commit(), "device": device, "host": Host::this(), "seed": recipe.train.seed,
-            "epochs": recipe.train.epochs, "total_steps": total_steps, "process": std::process::id(),
-        }),
-    )?;
-    let trained = train_in(args, job, keep, recipe, data, seats, link, device, stop, &mut run);
-    for text in logs::take_warnings() {
-        run.journal("warning", &json!({"text": text}))?;
-    }
-    let (how, code, message) = match &trained {
-        Ok(_) => ("finished", 0, String::new()),
-        Err(error) => {
-            let how = match error {
-                Error::Interrupted { .. } => "interrupted",
-                Error::Diverged { .. } => "diverged",
-                _ => "failed",
-            };
-            logs::note(&format!("error: {error}"));
-            (how, error.exit_code(), error.to_string())
-        }
-    };
-    let step = match &trained {
-        Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
-        Err(_) => None,
-    };
-    let ended = run.journal("end", &json!({"step": step, "how": how, "exit_code": code, "message": message}));
-    // What ended the run goes before what its journal met.
-    trained.and(ended)
+    /// The devices, for people.
+    device: &'a str,
+    stop: &'a Stop,
 }
 
-/// Where the trace goes: of a run that is resumed beside those of before, so that what was seen then stays.
+impl<B: Backend> Training<'_, B> {
+    fn leads(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.rank() == 0)
+    }
+
+    /// Opens the run's directory, trains, and records how the run ended.
+    fn run(self, hold: Option<Hold>) -> Result<()> {
+        let Training { args, job, device, .. } = self;
+        let leads = self.leads();
+        let data = DataSet::load(&job.data)?;
+        if let Some(Hold::Claim(_)) = hold {
+            dir::load_info(&job.run)?.goes_on_with(&data, &job.data)?;
+        }
+        let recipe = resolve(job.recipe.clone(), &data)?;
+        let trace = args.trace.as_ref().filter(|_| leads);
+        let _tracing = trace.map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
+        let instructions = self.contexts.first().map_or(String::new(), |context| context.backend.instructions());
+        // The directory before the network: otherwise the user would learn only after minutes that it cannot be used.
+        let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
+        let step = job.start.step();
+        if leads {
+            logs::keep(&job.run.join(files::LOG))?;
+        }
+        let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
+        let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
+        run.journal(&Event::Start(Box::new(rows::Start {
+            unix_s: unix_s(),
+            step,
+            command: super::command_line(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: commit(),
+            device: device.into(),
+            host: Host::this(),
+            seed: Some(recipe.train.seed),
+            total_steps: Some(total_steps),
+            epochs: Some(recipe.train.epochs),
+            process: Some(std::process::id()),
+        })))?;
+        let trained = self.train(keep, recipe, data, &mut run);
+        for text in logs::take_warnings() {
+            run.journal(&Event::warning(text))?;
+        }
+        let (how, code, message) = match &trained {
+            Ok(_) => ("finished", 0, String::new()),
+            Err(error) => {
+                let how = match error {
+                    Error::Interrupted { .. } => "interrupted",
+                    Error::Diverged { .. } => "diverged",
+                    _ => "failed",
+                };
+                logs::note(&format!("error: {error}"));
+                (how, error.exit_code(), error.to_string())
+            }
+        };
+        let step = match &trained {
+            Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
+            Err(_) => None,
+        };
+        let ended =
+            run.journal(&Event::End(End { unix_s: unix_s(), step, how: how.into(), exit_code: code.into(), message }));
+        // The error that ended the run is more important than one of its journal.
+        trained.and(ended)
+    }
+
+    /// Returns the steps done.
+    fn train(self, keep: usize, recipe: Recipe, data: DataSet, run: &mut RunDir) -> Result<u64> {
+        let leads = self.leads();
+        let Training { args, job, contexts, link, device, stop } = self;
+        let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
+        let mut session = Session::new(recipe, data, contexts, link)?;
+        session.end_on(stop.clone());
+        if let Start::Checkpoint { path, .. } = &job.start {
+            session.restore(path)?;
+        }
+        if !leads {
+            errln!("device   {device}; process 0 reports");
+            session.train(run, &options, &mut ())?;
+            session.pair().times()?;
+            return Ok(session.step());
+        }
+        let mut progress = TrainProgress::new(args.json, words::work(&session));
+        words::before(&progress, job, &mut session, device, args.json)?;
+        session.train(run, &options, &mut progress)?;
+        let times = session.pair().times()?;
+        if !args.json && times.iter().any(|times| times.steps > 0) {
+            let names: Vec<String> =
+                session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
+            logs::say(&format!("\n{}", times::table(&names, &times)));
+            logs::say(&format!(
+                "loader: {:.1} ms a step waited for batches",
+                session.loader_wait().as_secs_f64() * 1e3
+            ));
+        }
+        if !args.json && !checkpoint::list(run.path())?.is_empty() {
+            words::after(&progress, run.path(), &session);
+        }
+        Ok(session.step())
+    }
+}
+
+/// The path of the trace. That of a resumed run is a new file beside the earlier ones, which stay.
 fn trace_path(path: &Path, start: &Start) -> PathBuf {
     if let Start::New = start {
         return path.to_owned();
@@ -133,47 +186,4 @@ fn trace_path(path: &Path, start: &Start) -> PathBuf {
         None => path.with_extension(number.to_string()),
     });
     std::iter::once(path.to_owned()).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path.to_owned())
-}
-
-/// Trains; returns the steps done.
-#[expect(clippy::too_many_arguments, reason = "one call, of what `run` has made")]
-fn train_in<B: Backend>(
-    args: &TrainArgs,
-    job: &Job,
-    keep: usize,
-    recipe: Recipe,
-    data: DataSet,
-    seats: Vec<Seat<B>>,
-    link: Option<Link>,
-    device: &str,
-    stop: &Stop,
-    run: &mut RunDir,
-) -> Result<u64> {
-    let leads = link.as_ref().is_none_or(|link| link.rank() == 0);
-    let options = TrainOptions { max_steps: job.steps, keep, histograms: job.histograms };
-    let mut session = Session::new(recipe, data, seats, link)?;
-    session.end_on(stop.clone());
-    if let Start::Checkpoint { path, .. } = &job.start {
-        session.restore(path)?;
-    }
-    if !leads {
-        errln!("device   {device}; process 0 reports");
-        session.train(run, &options, &mut ())?;
-        session.pair().times()?;
-        return Ok(session.step());
-    }
-    let mut progress = Progress::new(args.json, words::work(&session));
-    words::before(&progress, job, &mut session, device, args.json)?;
-    session.train(run, &options, &mut progress)?;
-    let times = session.pair().times()?;
-    if !args.json && times.iter().any(|times| times.steps > 0) {
-        let names: Vec<String> =
-            session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
-        logs::say(&format!("\n{}", times::table(&names, &times)));
-        logs::say(&format!("loader: {:.1} ms a step waited for batches", session.loader_wait().as_secs_f64() * 1e3));
-    }
-    if !args.json && !checkpoint::list(run.path())?.is_empty() {
-        words::after(&progress, run.path(), &session);
-    }
-    Ok(session.step())
 }

@@ -1,21 +1,20 @@
-//! The words of a run before its first step and after its last one.
+//! The lines that a run prints before its first step and after its last one.
 
 use std::path::Path;
 
 use alexnet_split::backend::Backend;
 use alexnet_split::config::OptimizerKind;
 use alexnet_split::error::Result;
-use alexnet_split::net::describe::grouped;
 use alexnet_split::net::plan::Param;
 use alexnet_split::net::spec::Net;
-use alexnet_split::show::page::quoted;
-use alexnet_split::show::progress::{Progress, Work};
+use alexnet_split::show::progress::{TrainProgress, Work};
+use alexnet_split::text::{grouped, quoted};
 use alexnet_split::train::session::Session;
 use serde_json::json;
 
 use super::job::{Job, Start};
 
-/// What `session` has to do.
+/// The work of `session`.
 pub fn work<B: Backend>(session: &Session<B>) -> Work {
     Work {
         batch_size: session.recipe().train.batch_size,
@@ -25,9 +24,9 @@ pub fn work<B: Backend>(session: &Session<B>) -> Work {
     }
 }
 
-/// What will be done with what, and where it goes; a line of JSON on request.
+/// Prints what will be done, with which data, and in which directory; as a line of JSON on request.
 pub fn before<B: Backend>(
-    progress: &Progress,
+    progress: &TrainProgress,
     job: &Job,
     session: &mut Session<B>,
     device: &str,
@@ -64,7 +63,7 @@ pub fn before<B: Backend>(
     let from = match &job.start {
         Start::New => String::new(),
         Start::Over => ": nothing of it was saved, from its beginning".into(),
-        Start::Checkpoint { step, .. } => format!(": on from step {step}"),
+        Start::Checkpoint { step, .. } => format!(": continues from step {step}"),
     };
     progress.say(&format!("run      {}{from}", job.run.display()));
     if as_json {
@@ -79,8 +78,8 @@ pub fn before<B: Backend>(
     Ok(())
 }
 
-/// What came of it, and the commands for what a person may want next.
-pub fn after<B: Backend>(progress: &Progress, run: &Path, session: &Session<B>) {
+/// Prints the outcome, and the commands that a person may want next.
+pub fn after<B: Backend>(progress: &TrainProgress, run: &Path, session: &Session<B>) {
     if let Some(outcome) = progress.outcome() {
         progress.say(&format!("done     {outcome}"));
     }
@@ -89,16 +88,16 @@ pub fn after<B: Backend>(progress: &Progress, run: &Path, session: &Session<B>) 
     let (program, run) = (quoted(&program.to_string_lossy()), quoted(&run.to_string_lossy()));
     let epochs = session.recipe().train.epochs;
     let more = if session.step() < epochs.saturating_mul(session.steps_per_epoch()) {
-        (format!("--resume {run}"), "go on to the end of its epochs")
+        (format!("--resume {run}"), "continue to the end of its epochs")
     } else {
-        (format!("--resume {run} --epochs {}", epochs.saturating_mul(2)), "go on for as many epochs again")
+        (format!("--resume {run} --epochs {}", epochs.saturating_mul(2)), "train for as many epochs again")
     };
     let mut next = vec![
-        (format!("predict {run}"), "what it sees in held-out images, or in files that you name"),
+        (format!("predict {run}"), "its best classes for held-out images, or for image files"),
         (format!("report {run}"), "the whole run on one page for a browser"),
-        (format!("filters {run} filters.png"), "what the first layer has learned to look for"),
+        (format!("filters {run} filters.png"), "the filters of the first layer as a picture"),
     ];
-    // One that its schedule has ended does not go on.
+    // A run that its schedule has ended cannot continue.
     if progress.is_complete() {
         next.push(more);
     }

@@ -1,4 +1,4 @@
-//! Values that no run could use.
+//! Values of a recipe that no run could use.
 
 use super::Recipe;
 use crate::error::{Error, Result};

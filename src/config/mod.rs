@@ -4,6 +4,9 @@ mod check;
 mod named;
 mod schedule;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::de::IntoDeserializer;
@@ -22,7 +25,7 @@ use named::RECIPES;
 pub use named::NAMES;
 pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
 
-/// All of a training run's choices.
+/// All choices of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -58,7 +61,7 @@ pub struct InitRecipe {
 pub struct TrainRecipe {
     /// Times that every training image is used.
     pub epochs: u64,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// `fp32`, `tf32` or `bf16`: how matrix products are computed. `auto`, the default, is bf16 on GPUs and fp32 on CPUs;
     /// a run's own recipe says which of them it was.
@@ -70,19 +73,19 @@ pub struct TrainRecipe {
     pub dropout: DropoutScaling,
     /// `shuffled` or `fixed`: the order of the images.
     #[serde(default)]
-    pub order: Order,
+    pub order: ImageOrder,
     /// Steps between checkpoints within an epoch; 0 for none (one is written after every epoch in any case).
     pub checkpoint_steps: u64,
     /// `stop`, `skip` or `rollback`: what is done where the loss is not finite, too large, or jumps.
     #[serde(default)]
     pub on_bad_loss: OnBadLoss,
-    /// How many times the mean of the newest steps' losses (or chance, if that is more) a loss is that counts as a jump,
-    /// once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
+    /// The factor over the mean of recent losses (or over the loss of chance, if that is more) from which a loss is a
+    /// jump, once a hundred are in the mean; 0 for never, and for no limit to a loss that is finite.
     #[serde(default = "default_loss_spike")]
     pub loss_spike: f64,
 }
 
-/// A loss that is three times chance or more is no noise.
+/// A loss that is three times chance or more is not noise.
 const LOSS_SPIKE: f64 = 3.;
 
 fn default_loss_spike() -> f64 {
@@ -136,7 +139,7 @@ pub struct OptimizerRecipe {
     pub epsilon: Option<f32>,
 }
 
-/// The optimizers there are.
+/// The optimizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -149,7 +152,7 @@ pub enum OptimizerKind {
 /// The order of the training images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum ImageOrder {
     /// Drawn anew for every epoch.
     #[default]
     Shuffled,
@@ -157,7 +160,7 @@ pub enum Order {
     Fixed,
 }
 
-/// Recipes that build on each other; more are a circle.
+/// The most recipes that may build on each other; more must be a circle.
 const MOST_BASES: usize = 8;
 
 impl Recipe {
@@ -167,12 +170,12 @@ impl Recipe {
         Recipe::find_in(Path::new(""), name, 0)
     }
 
-    /// The same, with files as seen from `folder`; `bases` are the recipes that have led here.
+    /// The same, with files as seen from `folder`; `bases` counts the recipes that referred to this one.
     fn find_in(folder: &Path, name: &str, bases: usize) -> Result<Recipe> {
         if bases > MOST_BASES {
             return Err(Error::recipe(
                 "base",
-                format!("\"{name}\" leads back to itself; end at one of {}", NAMES.join(", ")),
+                format!("\"{name}\" refers back to itself; the last base must be one of {}", NAMES.join(", ")),
             ));
         }
         if let Some((name, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
@@ -182,7 +185,7 @@ impl Recipe {
             return Recipe::load_in(&folder.join(name), bases);
         }
         let meant = nearest(name, NAMES).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
-        Err(Error::recipe(name, format!("no such recipe{meant}; there are {}, or give a .toml file", NAMES.join(", "))))
+        Err(Error::recipe(name, format!("no such recipe{meant}; use one of {}, or a .toml file", NAMES.join(", "))))
     }
 
     /// Reads a recipe file.
@@ -191,10 +194,10 @@ impl Recipe {
     }
 
     fn load_in(path: &Path, bases: usize) -> Result<Recipe> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = read_text(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let recipe = Recipe::from_text(&text, &path.display().to_string(), folder, bases)?;
-        // What no image could be run through is told with the file's name.
+        // An impossible network is reported with the file's name.
         match Net::from_options(&recipe.net).and_then(|net| Plan::all(&net)) {
             Ok(_) => Ok(recipe),
             Err(error) => Err(Error::recipe(path.display().to_string(), error.to_string())),
@@ -233,7 +236,7 @@ impl Recipe {
                 _ => return Err(Error::recipe(key, format!("no such key; {}", known_keys(&whole)))),
             };
         }
-        // A number without a point is meant as one with a point where such a one stood.
+        // An integer is taken as a float where the old value is a float.
         let value = match (at.get(last), value) {
             (Some(toml::Value::Float(_)), toml::Value::Integer(number)) => toml::Value::Float(number as f64),
             (_, value) => value,
@@ -261,18 +264,29 @@ impl Recipe {
     }
 
     fn from_table(table: toml::Table, key: &str) -> Result<Recipe> {
-        let recipe: Recipe = table.try_into().map_err(|error: toml::de::Error| {
-            Error::recipe(key, error.message().replace('\n', " ").trim().to_owned())
+        let recipe: Recipe = serde_path_to_error::deserialize(table).map_err(|error| {
+            let (at, problem) = (error.path().to_string(), error.inner().message().replace('\n', " "));
+            let at = if at == key || at == "." { String::new() } else { format!("{at}: ") };
+            Error::recipe(key, format!("{at}{}", problem.trim()))
         })?;
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// The values in which `other` differs, as `key is this, not that`.
+    pub fn differences(&self, other: &Recipe) -> Vec<String> {
+        let [ours, theirs] = [self, other].map(|recipe| flattened(&recipe.to_table()));
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let told = |value: Option<&String>| value.map_or("not given".to_owned(), |value| value.replace('\n', " "));
+        let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+        differ.map(|key| format!("{key} is {}, not {}", told(ours.get(key)), told(theirs.get(key)))).collect()
     }
 
     fn momentum(&self) -> f32 {
         self.optimizer.momentum.unwrap_or(0.9)
     }
 
-    /// State tensors a parameter that the optimizer keeps, by name.
+    /// State tensors per parameter that the optimizer keeps, by name.
     pub fn state_names(&self) -> &'static [&'static str] {
         match self.optimizer.kind {
             OptimizerKind::Sgd => &["momentum"],
@@ -300,6 +314,19 @@ impl Recipe {
     }
 }
 
+/// A recipe's text, of a file or a pipe.
+///
+/// Fails where it has no end in sight.
+fn read_text(path: &Path) -> Result<String> {
+    const MOST_BYTES: u64 = 1 << 20;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
+    match read.map_err(Error::io("read", path))? as u64 {
+        ..=MOST_BYTES => Ok(text),
+        _ => Err(Error::recipe(path.display().to_string(), format!("more than {MOST_BYTES} bytes are no recipe"))),
+    }
+}
+
 fn overlay(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
@@ -309,6 +336,22 @@ fn overlay(base: &mut toml::Table, over: toml::Table) {
             }
         }
     }
+}
+
+/// A table's values by dotted key.
+pub fn flattened(table: &toml::Table) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(table) => {
+                values.extend(flattened(table).into_iter().map(|(below, value)| (format!("{key}.{below}"), value)));
+            }
+            // In f32, as all numbers of a recipe are: 0.01 must not become 0.009999999776482582.
+            toml::Value::Float(value) => drop(values.insert(key.clone(), (*value as f32).to_string())),
+            value => drop(values.insert(key.clone(), value.to_string())),
+        }
+    }
+    values
 }
 
 fn known_keys(table: &toml::Table) -> String {

@@ -1,4 +1,4 @@
-//! The learning rate over the epochs: what a recipe says about it.
+//! The learning rate over the epochs: the recipe's part.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleRecipe {
-    /// When the rate is divided by ten: `plateau`, `epochs` or `source`.
+    /// The rule by which the rate is divided by ten: `plateau`, `epochs` or `source`.
     #[serde(default)]
     pub kind: ScheduleKind,
     /// For `plateau`: how often at most; 0 keeps the rate constant.
@@ -21,7 +21,7 @@ pub struct ScheduleRecipe {
     pub stop_patience: u32,
 }
 
-/// When the rate is divided by ten.
+/// The rule by which the rate is divided by ten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {

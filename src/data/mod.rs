@@ -200,6 +200,12 @@ impl DataSet {
         Ok(DataSet { train, test, classes, prepared: None })
     }
 
+    /// A set that has no images, only their shape (C H W) and the classes' names: for a network that is to look at files.
+    pub fn without_images(shape: [usize; 3], classes: Vec<String>) -> DataSet {
+        let [train, test] = [(); 2].map(|()| ImageSet::in_memory(shape, Vec::new(), Vec::new()));
+        DataSet { train, test, classes, prepared: None }
+    }
+
     fn load_prepared(folder: &Path) -> Result<DataSet> {
         let description = Description::load(folder)?;
         let [train, test] =

@@ -1,5 +1,5 @@
-//! Writing so that a file is there whole or not at all, whatever happens in between, and the place where tests make
-//! things happen in between: every operation that changes a run's or a data set's folder passes through here.
+//! Atomic writing: a file is there whole or not at all, whatever happens in between. It is also the place where tests
+//! inject faults: every operation that changes a run's or a data set's folder passes through here.
 
 pub mod faults;
 pub mod tensors;
@@ -17,29 +17,29 @@ pub enum Operation {
     Create,
     /// Bytes are written.
     Write,
-    /// What was written is made durable.
+    /// Written data is made durable.
     Flush,
-    /// A name changes.
+    /// A file or folder is renamed.
     Rename,
-    /// A file or an empty folder goes away.
+    /// A file or an empty folder is removed.
     Remove,
 }
 
-/// A file being written, in large pieces.
-pub struct Draft {
+/// A writer of a file in large pieces, flushed to disk at the end.
+pub struct FileWriter {
     file: File,
     path: PathBuf,
     waiting: Vec<u8>,
 }
 
-/// Fewer bytes wait for more.
+/// Fewer bytes are buffered.
 const PIECE_BYTES: usize = 1 << 20;
 
-impl Draft {
+impl FileWriter {
     /// Makes an empty file, or empties the one that is there.
-    pub fn create(path: &Path) -> Result<Draft> {
+    pub fn create(path: &Path) -> Result<FileWriter> {
         let created = faults::before(Operation::Create).and_then(|_| File::create(path));
-        Ok(Draft { file: created.map_err(Error::io("create", path))?, path: path.to_owned(), waiting: Vec::new() })
+        Ok(FileWriter { file: created.map_err(Error::io("create", path))?, path: path.to_owned(), waiting: Vec::new() })
     }
 
     /// Adds bytes.
@@ -78,7 +78,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
-    let written = Draft::create(&temporary).and_then(|mut draft| draft.write(bytes).and_then(|()| draft.finish()));
+    let written =
+        FileWriter::create(&temporary).and_then(|mut writer| writer.write(bytes).and_then(|()| writer.finish()));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
@@ -107,6 +108,18 @@ pub fn append_line(file: &mut File, path: &Path, line: &str) -> Result<()> {
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     faults::before(Operation::Rename).and_then(|_| std::fs::rename(from, to)).map_err(Error::io("rename to", to))?;
     sync_parent(to)
+}
+
+/// Environment variable: the cache folder.
+pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+
+/// The cache folder, whose files can be made again: the one that [`CACHE`] names, else the user's; `None` where there
+/// is neither.
+pub fn cache_folder() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable(CACHE)
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
 }
 
 /// Makes the names in a folder durable.
@@ -148,13 +161,13 @@ pub fn remove_folder(folder: &Path, first: &str) -> Result<()> {
     faults::before(Operation::Remove).and_then(|_| std::fs::remove_dir(folder)).map_err(Error::io("remove", folder))
 }
 
-/// Bytes that this user may still write where `path` is; `None` where the system does not tell.
+/// Bytes that this user may still write where `path` is; `None` where the system does not say.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Bytes as people read them.
+/// A number of bytes as text for people.
 pub fn show_bytes(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
@@ -164,7 +177,7 @@ pub fn show_bytes(bytes: u64) -> String {
 }
 
 fn write_all(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
-    // Where the process is to die in the middle of a write, the first half is on disk by then.
+    // Where the process must die in the middle of a write, the first half is on disk by then.
     if let Some(half) = faults::before(Operation::Write)? {
         file.write_all(&bytes[..bytes.len() / 2])?;
         half.strike();

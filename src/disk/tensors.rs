@@ -10,10 +10,10 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Draft;
+use super::FileWriter;
 use crate::error::{Error, Result};
 
-/// Headers that are longer are refused before they are parsed; ours take about 100 bytes a tensor.
+/// Headers that are longer are refused before they are parsed; ours take about 100 bytes per tensor.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// A name, a shape, and values row after row.
@@ -27,7 +27,7 @@ pub struct NamedTensor {
     pub values: Vec<f32>,
 }
 
-/// A file's length and hash.
+/// A file's digest: length and hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seal {
@@ -37,7 +37,7 @@ pub struct Seal {
     pub sha256: String,
 }
 
-/// Writes a file, flushed to disk, and tells its seal. Without metadata, the same tensors give the same
+/// Writes a file, flushed to disk, and returns its digest. Without metadata, the same tensors give the same
 /// bytes.
 pub fn write(path: &Path, tensors: &[NamedTensor], metadata: Option<HashMap<String, String>>) -> Result<Seal> {
     let mut end = 0;
@@ -52,22 +52,22 @@ pub fn write(path: &Path, tensors: &[NamedTensor], metadata: Option<HashMap<Stri
     let mut header = header.map_err(|problem| Error::run(path, format!("cannot be written: {problem}")))?;
     header.resize(header.len().next_multiple_of(8), b' '); // so that the values are aligned
 
-    let (mut draft, mut hash, mut bytes) = (Draft::create(path)?, Sha256::new(), 0);
+    let (mut writer, mut hash, mut bytes) = (FileWriter::create(path)?, Sha256::new(), 0);
     let mut add = |part: &[u8]| {
         hash.update(part);
         bytes += part.len() as u64;
-        draft.write(part)
+        writer.write(part)
     };
     add(&(header.len() as u64).to_le_bytes())?;
     add(&header)?;
     for tensor in tensors {
         add(bytemuck::cast_slice(&tensor.values))?;
     }
-    draft.finish()?;
+    writer.finish()?;
     Ok(Seal { bytes, sha256: hex(&hash.finalize()) })
 }
 
-/// The seal of a file that is there, read in pieces.
+/// The digest of a file that is there, read in pieces.
 pub fn seal_of(path: &Path) -> std::io::Result<Seal> {
     let (mut file, mut hash, mut bytes) = (File::open(path)?, Sha256::new(), 0);
     let mut piece = vec![0; 1 << 20];
@@ -95,7 +95,7 @@ pub fn hex(bytes: &[u8]) -> String {
 pub struct TensorFile {
     path: PathBuf,
     file: File,
-    /// Where the values begin.
+    /// The offset of the values.
     start: u64,
     header: Metadata,
 }
@@ -113,7 +113,8 @@ impl TensorFile {
             return Err(Error::run(path, format!("has {found} bytes, expected at most {max_bytes}")));
         }
         let mut length = [0; 8];
-        file.read_exact_at(&mut length, 0).map_err(|_| damaged(format!("{found} bytes are no safetensors file")))?;
+        file.read_exact_at(&mut length, 0)
+            .map_err(|_| damaged(format!("{found} bytes, too short for a safetensors file")))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES {
             return Err(damaged(format!("its header has {length} bytes, expected at most {MAX_HEADER_BYTES}")));
@@ -124,7 +125,7 @@ impl TensorFile {
         let header: Metadata = serde_json::from_slice(&header).map_err(|error| damaged(error.to_string()))?;
         let (start, end) = (8 + length, header.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0));
         if start.checked_add(end as u64) != Some(found) {
-            return Err(damaged(format!("{found} bytes, its header tells of {start} + {end}")));
+            return Err(damaged(format!("{found} bytes, its header says {start} + {end}")));
         }
         Ok(TensorFile { path: path.to_owned(), file, start, header })
     }

@@ -1,4 +1,4 @@
-//! Which devices the streams run on: seats on GPUs, joined by an exchange that has passed its self-test.
+//! Stream contexts on GPUs, joined by an exchange that has passed its self-test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::backend::cuda::device::{self, Gpu, GpuInfo};
 use crate::backend::cuda::kernels::Kernels;
 use crate::backend::cuda::watch::Watch;
 use crate::engine::link::{Link, World};
-use crate::engine::pair::Seat;
+use crate::engine::pair::StreamContext;
 use crate::error::{Error, GpuTrouble, Result};
 use crate::exchange::Exchange;
 use crate::exchange::copies;
 use crate::exchange::nccl::{self, NcclExchange};
-use crate::exchange::self_test::{SelfTest, self_test};
+use crate::exchange::self_test::{SelfTest, Trial};
 
 /// The transport between two GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,31 +25,31 @@ pub enum Transport {
     Copy,
 }
 
-/// How GPUs are used.
+/// Settings for the use of GPUs.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuOptions {
     /// Of the matrix products.
     pub precision: Precision,
     /// Between two GPUs.
     pub transport: Transport,
-    /// How long one exchange may take.
+    /// The longest that one exchange may take.
     pub exchange_timeout: Duration,
 }
 
-/// Seats and what to tell the user about them.
-pub struct GpuSeats {
-    /// One a stream of this process.
-    pub seats: Vec<Seat<CudaBackend>>,
+/// Stream contexts on GPUs and their description for the user.
+pub struct GpuContexts {
+    /// One for each stream of this process.
+    pub contexts: Vec<StreamContext<CudaBackend>>,
     /// "2 GPUs: NVIDIA H200; NCCL 2.27.3, 180 GB/s each way, 12 us at least".
     pub about: String,
 }
 
 type Ends = Vec<Option<Box<dyn Exchange<CudaBackend>>>>;
 
-/// Seats for all streams in this process on the first `gpus` (1 or 2) of the machine.
+/// The contexts of all streams in this process on the first `gpus` (1 or 2) of the machine.
 ///
 /// Fails where a GPU or a library is missing, or the exchange does not work.
-pub fn seats(gpus: usize, streams: usize, options: &GpuOptions) -> Result<GpuSeats> {
+pub fn contexts(gpus: usize, streams: usize, options: &GpuOptions) -> Result<GpuContexts> {
     let found = device::list()?.len();
     if found < gpus {
         return Err(too_few(gpus, found));
@@ -81,19 +81,19 @@ pub fn seats(gpus: usize, streams: usize, options: &GpuOptions) -> Result<GpuSea
             (vec![Some(Box::new(first)), Some(Box::new(second))], "device copies".into())
         }
     };
-    let mut seats = Vec::new();
+    let mut contexts = Vec::new();
     for (stream, exchange) in ends.into_iter().enumerate() {
         let kernels = kernels[stream % kernels.len()].clone();
         let backend = CudaBackend::new(gpu_of(stream).clone(), kernels, watches[stream].clone())?;
-        seats.push(Seat { stream, backend, exchange, threads: 1 });
+        contexts.push(StreamContext { stream, backend, exchange, threads: 1 });
     }
-    let tests = test_all(&mut seats)?;
+    let tests = test_all(&mut contexts)?;
     let infos: Vec<&GpuInfo> = opened.iter().map(Gpu::info).collect();
-    Ok(GpuSeats { seats, about: about(&infos, streams, options, &transport, &tests) })
+    Ok(GpuContexts { contexts, about: about(&infos, streams, options, &transport, &tests) })
 }
 
-/// The seat of this process, where the other stream is in another one, met over `link`.
-pub fn process_seat(world: &World, link: &mut Link, options: &GpuOptions) -> Result<GpuSeats> {
+/// The context of this process's stream; the other stream runs in another process, reached over `link`.
+pub fn process_context(world: &World, link: &mut Link, options: &GpuOptions) -> Result<GpuContexts> {
     if options.transport == Transport::Copy {
         let text = "--exchange copy works within one process; two processes need NCCL";
         return Err(Error::gpu(GpuTrouble::Process, text));
@@ -115,11 +115,12 @@ pub fn process_seat(world: &World, link: &mut Link, options: &GpuOptions) -> Res
     };
     let exchange = NcclExchange::begin(&gpu, &id, &watch, None)?.join()?;
     let backend = CudaBackend::new(gpu.clone(), kernels, watch)?;
-    let mut seats = vec![Seat { stream: world.rank, backend, exchange: Some(Box::new(exchange)), threads: 1 }];
-    let tests = test_all(&mut seats)?;
+    let mut contexts =
+        vec![StreamContext { stream: world.rank, backend, exchange: Some(Box::new(exchange)), threads: 1 }];
+    let tests = test_all(&mut contexts)?;
     let mut about = about(&[gpu.info()], 2, options, &nccl_name()?, &tests);
     about += &format!("; process {} of 2, the other has {others}", world.rank);
-    Ok(GpuSeats { seats, about })
+    Ok(GpuContexts { contexts, about })
 }
 
 fn nccl_name() -> Result<String> {
@@ -141,22 +142,27 @@ fn too_few(wanted: usize, found: usize) -> Error {
 }
 
 /// Runs the self-test at all ends in this process at once; nothing where there is only one stream.
-fn test_all(seats: &mut [Seat<CudaBackend>]) -> Result<Vec<SelfTest>> {
-    let run = |seat: &mut Seat<CudaBackend>| {
-        let exchange = seat.exchange.as_mut()?;
-        let tested = self_test(&seat.backend, &mut **exchange, seat.stream);
-        if tested.is_err() {
-            exchange.close();
-        }
-        Some(tested)
+fn test_all(contexts: &mut [StreamContext<CudaBackend>]) -> Result<Vec<SelfTest>> {
+    let ends = contexts.iter_mut().filter(|context| context.exchange.is_some());
+    let trials = ends.map(|context| Ok((Trial::new(&context.backend, context.stream)?, context)));
+    let mut trials: Vec<(Trial<CudaBackend>, &mut StreamContext<CudaBackend>)> = trials.collect::<Result<_>>()?;
+    let run = |(trial, context): &mut (Trial<CudaBackend>, &mut StreamContext<CudaBackend>)| {
+        let StreamContext { backend, exchange: Some(exchange), .. } = &mut **context else { return Ok(()) };
+        trial.swap(backend, &mut **exchange).inspect_err(|_| exchange.close())
     };
     let mut failed = Vec::new();
-    let tested = std::thread::scope(|scope| {
-        let running: Vec<_> = seats.iter_mut().map(|seat| scope.spawn(|| run(seat))).collect();
-        let joined = running.into_iter().map(|thread| thread.join());
-        let tested = joined.filter_map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        tested.filter_map(|tested| tested.map_err(|error| failed.push(error)).ok()).collect()
+    std::thread::scope(|scope| {
+        let running: Vec<_> = trials.iter_mut().map(|end| scope.spawn(|| run(end))).collect();
+        for result in running.into_iter().map(|thread| thread.join()) {
+            failed.extend(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).err());
+        }
     });
+    Error::cause(failed).map_or(Ok(()), Err)?;
+    let mut failed = Vec::new();
+    let tested = trials
+        .iter()
+        .filter_map(|(trial, context)| trial.check(&context.backend).map_err(|error| failed.push(error)).ok());
+    let tested = tested.collect();
     Error::cause(failed).map_or(Ok(tested), Err)
 }
 

@@ -1,4 +1,4 @@
-//! How far the values of a tensor reach: what is written down where a loss is not finite.
+//! Extreme values of tensors, which are written to a file after a bad loss.
 
 use serde::{Deserialize, Serialize};
 

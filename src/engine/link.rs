@@ -1,5 +1,5 @@
-//! The connection between the two processes of a run with one process a GPU. It carries facts (the recipe, scores, the
-//! tensors of checkpoints); activations go by NCCL. It also tells at once when the other process has died.
+//! The connection between the two processes of a run with one process per GPU. It carries facts (the recipe, scores,
+//! the tensors of checkpoints); activations go by NCCL. It also reports at once when the other process has died.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, GpuTrouble, Result};
 
-/// How long a process waits for the other one's answer: longer than any checkpoint takes to write.
+/// The longest wait for the other process' answer: longer than any checkpoint takes to write.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Both processes must be the same program.
 const HELLO: &str = concat!("alexnet-split ", env!("CARGO_PKG_VERSION"));
 
-/// Which process this is, as launchers tell it in the environment: torchrun's and mpirun-like scripts' `RANK`,
+/// This process' place among all, from the environment: the variables of torchrun and of scripts like mpirun, `RANK`,
 /// `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, `LOCAL_RANK`, or those that Slurm's srun sets for each of its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
@@ -24,7 +24,7 @@ pub struct World {
     pub rank: usize,
     /// Number of the process on its machine, which chooses its GPU.
     pub local_rank: Option<usize>,
-    /// Where process 0 listens.
+    /// The address that process 0 listens on.
     pub address: String,
 }
 
@@ -37,17 +37,20 @@ impl World {
         let number = |names: [&str; 2]| {
             first(names).map(|(name, text)| text.trim().parse::<usize>().map_err(|_| wrong(&name, &text))).transpose()
         };
-        let size = number(["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])?.unwrap_or(1);
+        let (size_name, rank_name) = (["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"], ["RANK", "SLURM_PROCID"]);
+        let size = number(size_name)?.unwrap_or(1);
         if size == 1 {
             return Ok(None);
         }
+        let name_of = |names| first(names).map(|(name, _)| name).unwrap_or_default();
         if size != 2 {
-            let text = format!("WORLD_SIZE is {size}: the network has two streams, so start two processes");
+            let text = format!("{} is {size}: the network has two streams, so start two processes", name_of(size_name));
             return Err(Error::gpu(GpuTrouble::Process, text));
         }
-        let rank = number(["RANK", "SLURM_PROCID"])?.ok_or_else(|| missing("RANK (0 or 1)"))?;
+        let rank = number(rank_name)?.ok_or_else(|| missing("RANK (0 or 1)"))?;
         if rank > 1 {
-            return Err(wrong("RANK", &rank.to_string()));
+            let text = format!("{} is {rank}; expected 0 or 1, for two processes", name_of(rank_name));
+            return Err(Error::gpu(GpuTrouble::Process, text));
         }
         let host = get("MASTER_ADDR").or_else(|| get("SLURM_STEP_NODELIST").map(|list| first_host(&list)));
         let host = host.ok_or_else(|| missing("MASTER_ADDR (the machine of process 0)"))?;
@@ -70,12 +73,12 @@ fn first_host(list: &str) -> String {
 }
 
 fn wrong(name: &str, found: &str) -> Error {
-    Error::gpu(GpuTrouble::Process, format!("environment variable {name}: {found:?} is not right; expected a number"))
+    Error::gpu(GpuTrouble::Process, format!("environment variable {name} is {found:?}; expected a number"))
 }
 
 fn missing(what: &str) -> Error {
     let text =
-        format!("WORLD_SIZE is 2 but the environment has no {what}; start both processes by a launcher or set it");
+        format!("WORLD_SIZE is 2 but the environment has no {what}; start both processes with a launcher, or set it");
     Error::gpu(GpuTrouble::Process, text)
 }
 
@@ -87,7 +90,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Meets the other process: 0 listens, 1 calls, for at most `deadline`.
+    /// Connects to the other process: 0 listens, 1 connects, for at most `deadline`.
     pub fn open(world: &World, deadline: Duration) -> Result<Link> {
         let until = Instant::now() + deadline;
         let stream = if world.rank == 0 { listen(&world.address, until) } else { call(&world.address, until) };
@@ -111,7 +114,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Which process this is.
+    /// The number of this process.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -123,8 +126,8 @@ impl Link {
         serde_json::from_slice(&answer).map_err(|error| self.ended(error))
     }
 
-    /// What process 0 says: it gives `Some`, the other one is told.
-    pub fn told<T: Serialize + DeserializeOwned>(&mut self, ours: Option<T>) -> Result<T> {
+    /// Sends a value from process 0, which gives `Some`, to the other one, which gives `None`; both return it.
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&mut self, ours: Option<T>) -> Result<T> {
         match ours {
             Some(value) => {
                 self.send(&serde_json::to_vec(&value).unwrap_or_default())?;
@@ -205,7 +208,7 @@ fn listen(address: &str, until: Instant) -> Result<TcpStream, String> {
         match listener.accept() {
             Ok((stream, _)) => return stream.set_nonblocking(false).map(|()| stream).map_err(|e| e.to_string()),
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error.to_string()),
-            Err(_) if Instant::now() > until => return Err("nobody called in time".into()),
+            Err(_) if Instant::now() > until => return Err("the other process did not connect in time".into()),
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -1,4 +1,4 @@
-//! The two halves as one ordinary network: which merged tensor, and which part of it, each stream's block is.
+//! The two halves as one ordinary network: the merged tensor, and the part of it, that each stream's block becomes.
 //!
 //! Layouts are PyTorch's: a convolution that reads its own stream becomes `Conv2d(groups=2)` (K C/2 R S), one that
 //! reads both becomes `groups=1`; a dense layer becomes `Linear` (outputs x inputs). Channels, units and inputs of
@@ -38,7 +38,7 @@ pub fn merge<B: Backend>(pair: &mut Pair<B>, tensor: Tensor) -> Result<Merged> {
             let (own, theirs, bias) =
                 (read(params.own)?, params.theirs.map(&mut read).transpose()?, read(params.bias)?);
             let halved = plans.len() == 2 && !plan.layers[index].reads_image();
-            parts.push(Part { stream, op: plan.layers[index].op, halved, own, theirs, bias });
+            parts.push(StreamPart { stream, op: plan.layers[index].op, halved, own, theirs, bias });
         }
         if !parts.is_empty() {
             merged.insert(format!("{name}.weight"), merge_weight(&parts));
@@ -87,7 +87,7 @@ pub fn split<B: Backend>(pair: &mut Pair<B>, tensor: Tensor, merged: &Merged) ->
     Ok(())
 }
 
-/// Fills what is between the groups of convolutions with zeros: the merged network of `plans`, two streams', as one
+/// Fills the space between the groups of convolutions with zeros: the merged network of `plans`, two streams', as one
 /// stream has it.
 pub fn fill_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
     for_each_grouped(&mut merged, plans, |tensor| {
@@ -102,7 +102,7 @@ pub fn fill_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
     merged
 }
 
-/// The inverse of [`fill_groups`]: what was between the groups is lost.
+/// The inverse of [`fill_groups`]: the values between the groups are lost.
 pub fn take_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
     for_each_grouped(&mut merged, plans, |tensor| {
         let [k, c, r, s] = tensor.shape[..] else { return };
@@ -117,7 +117,7 @@ pub fn take_groups(mut merged: Merged, plans: &[Plan]) -> Merged {
 /// The weights of convolutions that read only their own stream.
 fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut MergedTensor)) {
     for layer in &plans[0].layers {
-        let grouped = matches!(layer.op, Op::Conv(_)) && layer.crossing.is_none() && !layer.reads_image();
+        let grouped = matches!(layer.op, Op::Conv(_)) && layer.exchange_point.is_none() && !layer.reads_image();
         if let (true, Some(tensor)) = (grouped && plans.len() == 2, merged.get_mut(&format!("{}.weight", layer.name))) {
             change(tensor);
         }
@@ -125,7 +125,7 @@ fn for_each_grouped(merged: &mut Merged, plans: &[Plan], change: impl Fn(&mut Me
 }
 
 /// One stream's part of a layer.
-struct Part {
+struct StreamPart {
     stream: usize,
     op: Op,
     /// Whether its inputs are one stream's; the image is whole in both.
@@ -135,7 +135,7 @@ struct Part {
     bias: Vec<f32>,
 }
 
-fn merge_weight(parts: &[Part]) -> MergedTensor {
+fn merge_weight(parts: &[StreamPart]) -> MergedTensor {
     let outputs = parts.iter().map(|part| part.bias.len()).sum();
     let both = parts[0].theirs.is_some();
     let mut values = Vec::new();

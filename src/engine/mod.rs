@@ -1,8 +1,8 @@
-//! The two streams at work: each on its device, the pair of them, where they run, and how long what takes.
+//! The two streams at work: each on its device, the pair of them, their devices, and their times.
 
 pub mod devices;
 pub mod extremes;
-pub mod filters;
+pub mod first_layer;
 pub mod link;
 pub mod merge;
 pub mod pair;

@@ -1,4 +1,4 @@
-//! One step in detail: what each stream did when.
+//! One step in detail: the events of each stream with their times.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ pub struct Event {
     pub layer: String,
     /// In which pass.
     pub pass: Pass,
-    /// What.
+    /// Its kind.
     pub activity: Activity,
     /// Microseconds since the step began.
     pub start_us: f64,
-    /// How long it took, in microseconds.
+    /// Its duration in microseconds.
     pub us: f64,
 }
 
@@ -35,10 +35,10 @@ impl Event {
     }
 }
 
-/// A training step, by the clock of the process that began it: what streams of one process did when can be compared.
+/// A training step, by the clock of the process that began it: so the times of streams of one process can be compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
-    /// Which one, from 1.
+    /// Its number, from 1.
     pub step: u64,
     /// By stream.
     pub streams: Vec<StreamEvents>,

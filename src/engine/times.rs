@@ -1,4 +1,4 @@
-//! Where a step's time goes: by stream, layer, pass, and whether the stream computed, exchanged or waited.
+//! The times of a step: by stream, layer and pass, for computing, exchanging and waiting.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::net::swap::Pass;
 pub enum Activity {
     /// Running an operation.
     Compute,
-    /// Values were on their way between the streams, mostly while this one computed.
+    /// Values were in flight between the streams, mostly while this one computed.
     Exchange,
     /// Waiting for the other stream's values.
     Waiting,
@@ -42,7 +42,7 @@ pub struct StreamTimes {
     /// From the first operation of each step to the end of its last one.
     pub total: Duration,
     /// The part of the exchanges during which this stream computed. Added up swap by swap: a wait that lasts longer
-    /// than its exchange takes nothing from what others have hidden.
+    /// than its exchange does not reduce the overlap of others.
     pub hidden: Duration,
 }
 
@@ -83,30 +83,8 @@ impl StreamTimes {
     }
 }
 
-/// A line of the metrics: how each stream has spent its time since `before`, in milliseconds a step.
-pub fn row(step: u64, now: &[StreamTimes], before: &[StreamTimes]) -> Option<serde_json::Value> {
-    let steps = now.first()?.steps - before.first().map_or(0, |times| times.steps);
-    let streams = now.iter().enumerate().map(|(stream, times)| {
-        let ms = |part: &dyn Fn(&StreamTimes) -> Duration| {
-            let before = before.get(stream).map_or(Duration::ZERO, part);
-            part(times).saturating_sub(before).as_secs_f64() * 1e3 / steps as f64
-        };
-        serde_json::json!({
-            "total_ms": ms(&|times| times.total),
-            "compute_ms": ms(&|times| times.activity(Activity::Compute)),
-            "exchange_ms": ms(&|times| times.activity(Activity::Exchange)),
-            "waiting_ms": ms(&|times| times.activity(Activity::Waiting)),
-            "hidden_ms": ms(&|times| times.hidden),
-        })
-    });
-    (steps > 0).then(|| {
-        let streams: Vec<_> = streams.collect();
-        serde_json::json!({"kind": "times", "step": step, "steps": steps, "streams": streams})
-    })
-}
-
-/// The table shown at the end of a run: a row a layer, for each stream milliseconds a step of computing forward,
-/// backward and the update, of values on their way (exch) and of waiting for them (wait), and the share of the stream's
+/// The table shown at the end of a run: one row per layer, for each stream milliseconds per step of computing forward,
+/// backward and the update, of values in flight (exch) and of waiting for them (wait), and the share of the stream's
 /// computing and waiting.
 pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
     // 86 columns for two streams.
@@ -144,6 +122,12 @@ pub fn table(layer_names: &[String], streams: &[StreamTimes]) -> String {
         row(name, &|times, pass, activity| times.get(layer, pass, activity));
     }
     row("all", &|times, pass, activity| times.total(pass, activity));
+    out + &summary(streams)
+}
+
+/// A sentence per stream, and who waits for whom.
+fn summary(streams: &[StreamTimes]) -> String {
+    let mut out = String::new();
     for (stream, times) in streams.iter().enumerate() {
         let ms = |time: Duration| time.as_secs_f64() * 1e3 / times.steps.max(1) as f64;
         let share = |part: Duration, whole: Duration| 100. * part.as_secs_f64() / whole.as_secs_f64().max(1e-9);

@@ -17,35 +17,35 @@ use crate::error::{Error, Result};
 /// One end.
 pub struct CopyExchange {
     gpu: Gpu,
-    /// Where the copies are queued.
+    /// The queue of the copies.
     queue: Arc<CudaStream>,
     watch: Arc<Watch>,
     /// The other stream's watch, to tell it when this one fails.
     other_watch: Arc<Watch>,
-    /// `None` once closed.
+    /// `None` after it is closed.
     to: Option<Sender<Message>>,
     from: Receiver<Message>,
-    /// Start and end of the fetch under way.
+    /// Start and end of the fetch in progress.
     under_way: Option<(Arc<CudaEvent>, Arc<CudaEvent>)>,
 }
 
-/// What the ends tell each other, as soon as it is queued, long before it is done.
+/// A message between the two ends, sent when the work is queued, long before it is done.
 enum Message {
     /// These values may be fetched after this event.
-    Offer { swap: Swap, give: Option<Place>, ready: Arc<CudaEvent> },
+    Offer { swap: Swap, give: Option<DeviceMemory>, ready: Arc<CudaEvent> },
     /// They have been fetched at this event and may be overwritten after it.
     Fetched(Arc<CudaEvent>),
 }
 
-/// Memory of a GPU.
+/// A buffer in the memory of a GPU.
 #[derive(Clone, Copy)]
-struct Place {
+struct DeviceMemory {
     address: u64,
     context: CUcontext,
 }
 
 // SAFETY: an address and a context that live as long as the other stream's buffer, which outlives the swap.
-unsafe impl Send for Place {}
+unsafe impl Send for DeviceMemory {}
 
 /// Both ends of a new connection between streams on `gpus`, which may be the same one.
 ///
@@ -91,7 +91,7 @@ impl CopyExchange {
     }
 
     /// Queues the copy from the other stream's buffer.
-    fn fetch(&self, swap: &Swap, from: Place, to: &Buffer) -> Result<()> {
+    fn fetch(&self, swap: &Swap, from: DeviceMemory, to: &Buffer) -> Result<()> {
         let (bytes, context) = (swap.elems * size_of::<f32>(), self.gpu.context());
         let copied = context.bind_to_thread().and_then(|()| {
             // SAFETY: both buffers hold the values and live until the swap is done.
@@ -118,8 +118,8 @@ impl Exchange<CudaBackend> for CopyExchange {
         take: Option<&mut Buffer>,
     ) -> Result<()> {
         let ready = backend.mark()?;
-        let place = |give: &Buffer| Place { address: give.address(), context: self.gpu.context().cu_ctx() };
-        self.send(swap, Message::Offer { swap: swap.clone(), give: give.map(place), ready: ready.clone() })?;
+        let memory = |give: &Buffer| DeviceMemory { address: give.address(), context: self.gpu.context().cu_ctx() };
+        self.send(swap, Message::Offer { swap: swap.clone(), give: give.map(memory), ready: ready.clone() })?;
         let (theirs, their_swap, their_ready) = match self.receive(swap)? {
             Message::Offer { swap, give, ready } => (give, swap, ready),
             Message::Fetched(_) => return Err(self.mismatch(swap, "the end of an earlier one".into())),

@@ -11,16 +11,17 @@ use crate::error::{Error, Result};
 /// One end of a connection between two streams of one process.
 pub struct LocalExchange {
     stream: usize,
-    /// `None` once closed.
+    /// `None` after it is closed.
     to: Option<Sender<Parcel>>,
     from: Receiver<Parcel>,
     /// Buffers that came with earlier swaps.
     spare: Vec<Vec<f32>>,
-    /// When the swap under way was started.
+    /// The start of the swap in flight.
     started: Instant,
 }
 
-/// What goes over: the values (none where nothing is given, but the buffer travels all the same), and what for.
+/// A message with values for a swap. Where a stream gives nothing it has no values, but the buffer is sent back all the
+/// same.
 struct Parcel {
     swap: Swap,
     values: Vec<f32>,
@@ -123,7 +124,7 @@ mod tests {
         let (mut a, mut b) = connect();
         let backend = CpuBackend::default();
         for _ in 0..5 {
-            // One way only, as before a layer that lives on stream 0.
+            // One way only, as before a layer that is on stream 0.
             b.start_swap(&backend, &swap(100), Some(&vec![1.; 100]), None).unwrap();
             a.start_swap(&backend, &swap(100), None, None).unwrap();
             a.finish_swap(&backend, &swap(100), Some(&mut vec![0.; 100])).unwrap();

@@ -1,4 +1,4 @@
-//! What carries activations and gradients between the two streams. One verb: swap.
+//! The exchange: it carries activations and gradients between the two streams. Its one operation is a swap.
 
 pub mod copies;
 pub mod local;
@@ -9,13 +9,14 @@ use crate::backend::Backend;
 use crate::error::Result;
 use crate::net::swap::Swap;
 
-/// When a swap's values were on their way, from the call to start it until the other stream's had come.
+/// The time in which a swap's values were in flight: from the call that starts it until the other stream's have
+/// arrived.
 pub type Transfer<B> = (<B as Backend>::Mark, <B as Backend>::Mark);
 
 /// One stream's end of the connection.
 ///
 /// Both ends call [`Exchange::start_swap`] and [`Exchange::finish_swap`] in the same order with the same [`Swap`]; at
-/// most one swap is under way. What one end gives is what the other takes, so a swap is its own adjoint. Both
+/// most one swap is in progress. What one end gives is what the other takes, so a swap is its own adjoint. Both
 /// directions may be used, or one (`None` at both ends of the other).
 pub trait Exchange<B: Backend>: Send {
     /// Starts. Until the swap is finished `give` must not be overwritten and `take` must not be used.
@@ -29,7 +30,8 @@ pub trait Exchange<B: Backend>: Send {
         take: Option<&mut B::Buffer>,
     ) -> Result<()>;
 
-    /// Finishes: `take` holds the other stream's values for all work queued later. Says when they were on their way.
+    /// Finishes: `take` holds the other stream's values for all work queued later. Returns the time in which they were
+    /// in flight.
     ///
     /// Fails as [`Exchange::start_swap`], and with [`crate::error::Error::ExchangeMismatch`] where the other stream is
     /// at another swap.

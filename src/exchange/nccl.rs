@@ -1,8 +1,8 @@
 //! The exchange by NCCL: a send and a receive in one group, on a CUDA stream of its own, so that both directions and the
 //! stream's computing overlap. Works for two threads of a process and for two processes on two machines alike.
 //!
-//! The communicator is non-blocking: its calls return at once and are asked until they have been queued, every wait has
-//! a deadline, and an error ends both ranks.
+//! The communicator is non-blocking: its calls return at once, and its state is polled until they are queued. Every
+//! wait has a deadline, and an error ends both ranks.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use crate::backend::cuda::libraries::{self, Nccl, c_text};
 use crate::backend::cuda::watch::Watch;
 use crate::error::{Error, GpuTrouble, Result};
 
-/// NCCL from here on has non-blocking communicators with all that is used of them.
+/// The oldest NCCL whose non-blocking communicators have all that is used here.
 const OLDEST: i32 = 21800;
 
 /// NCCL's mark for a field that is left to it.
@@ -40,7 +40,7 @@ pub fn version() -> Result<i32> {
     if result != ncclResult_t::ncclSuccess {
         return Err(Error::gpu(
             GpuTrouble::NoNccl,
-            format!("NCCL does not tell its version: {}", explain(nccl, result)),
+            format!("NCCL does not report its version: {}", explain(nccl, result)),
         ));
     }
     if version < OLDEST {
@@ -56,15 +56,17 @@ pub fn show(version: i32) -> String {
     format!("{}.{}.{}", version / 10_000, version % 10_000 / 100, version % 100)
 }
 
-/// A new meeting point; rank 0 makes it and tells rank 1.
+/// A new identifier for the two ranks; rank 0 makes it and sends it to rank 1.
 pub fn unique_id() -> Result<UniqueId> {
     let nccl = libraries::nccl()?;
     let mut id = MaybeUninit::<ncclUniqueId>::zeroed();
     // SAFETY: a place to write to; zeros are a valid value too.
     let (result, id) = unsafe { ((nccl.ncclGetUniqueId)(id.as_mut_ptr()), id.assume_init()) };
     if result != ncclResult_t::ncclSuccess {
-        let text =
-            format!("NCCL finds no network interface to meet on: {}; see NCCL_SOCKET_IFNAME", explain(nccl, result));
+        let text = format!(
+            "NCCL finds no network interface for the connection: {}; set NCCL_SOCKET_IFNAME",
+            explain(nccl, result)
+        );
         return Err(Error::gpu(GpuTrouble::Exchange, text));
     }
     Ok(id.internal.map(|byte| byte as u8))
@@ -73,7 +75,7 @@ pub fn unique_id() -> Result<UniqueId> {
 /// A communicator, shared with whoever asks for its errors and with a thread that aborts it.
 struct Comm {
     nccl: &'static Nccl,
-    /// NCCL allows no two calls at once.
+    /// NCCL does not allow two calls at once.
     handle: Mutex<Handle>,
     aborted: AtomicBool,
 }
@@ -87,7 +89,7 @@ impl Comm {
         call(self.handle.lock().unwrap_or_else(PoisonError::into_inner).0)
     }
 
-    /// Whether everything asked of the communicator has been queued.
+    /// Whether all calls of the communicator have been queued.
     fn is_ready(&self) -> Result<bool, String> {
         let mut state = ncclResult_t::ncclSuccess;
         // SAFETY: a live communicator and a place to write to.
@@ -99,7 +101,7 @@ impl Comm {
         }
     }
 
-    /// Waits until everything asked of the communicator has been queued.
+    /// Waits until all calls of the communicator have been queued.
     fn settle(&self, watch: &Watch, swap: Option<&Swap>) -> Result<(), String> {
         let start = Instant::now();
         while !watch.guarded("waiting for NCCL", swap, || self.is_ready())? {
@@ -142,7 +144,7 @@ fn explain(nccl: &Nccl, result: ncclResult_t) -> String {
     let (text, last) =
         unsafe { (c_text((nccl.ncclGetErrorString)(result)), c_text((nccl.ncclGetLastError)(std::ptr::null_mut()))) };
     let last = if last.is_empty() { last } else { format!(": {last}") };
-    format!("{text}{last} (NCCL_DEBUG=WARN tells more)")
+    format!("{text}{last} (NCCL_DEBUG=WARN shows more)")
 }
 
 /// One rank's end.
@@ -154,13 +156,13 @@ pub struct NcclExchange {
     watch: Arc<Watch>,
     /// The watch of the other stream if it is in this process, to tell it when this one fails.
     other_watch: Option<Arc<Watch>>,
-    /// Start and end of the swap under way.
+    /// Start and end of the swap in progress.
     under_way: Option<(Arc<CudaEvent>, Arc<CudaEvent>)>,
 }
 
 impl NcclExchange {
-    /// Begins to join the meeting at `id`; [`NcclExchange::join`] waits for the other rank. Two ranks of one process
-    /// both begin before either joins.
+    /// Begins to join the ranks of `id`; [`NcclExchange::join`] waits for the other rank. Two ranks of one process both
+    /// begin before either joins.
     pub fn begin(
         gpu: &Gpu,
         id: &UniqueId,

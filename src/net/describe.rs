@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::net::plan::Plan;
 use crate::net::spec::Net;
+use crate::text::grouped;
 
 /// One layer in one stream.
 #[derive(Clone, Debug, Serialize)]
@@ -21,7 +22,7 @@ pub struct LayerFacts {
     pub parameters: u64,
     /// Multiply-adds of the forward pass for one image in this stream.
     pub multiply_adds: u64,
-    /// Bytes an image that this stream sends before the layer in the forward pass.
+    /// Bytes per image that this stream sends before the layer in the forward pass.
     pub sent_bytes: u64,
 }
 
@@ -38,10 +39,10 @@ pub struct Description {
     pub parameters: u64,
     /// Multiply-adds of the forward pass for one image, all streams.
     pub multiply_adds: u64,
-    /// Activation bytes an image exchanged in the forward pass, all streams, softmax statistics not counted. The
+    /// Activation bytes per image exchanged in the forward pass, all streams, softmax statistics not counted. The
     /// backward pass sends as many gradients back.
     pub exchanged_bytes: u64,
-    /// Bytes an image of softmax statistics exchanged where fc8 is split.
+    /// Bytes per image of softmax statistics exchanged where fc8 is split.
     pub softmax_bytes: u64,
     /// Batch that the memory is estimated for.
     pub batch_size: usize,
@@ -51,7 +52,7 @@ pub struct Description {
     pub activation_memory_bytes: Vec<u64>,
 }
 
-/// Describes `net` when trained at `batch_size` with `states` optimizer tensors a parameter.
+/// Describes `net` when trained at `batch_size` with `states` optimizer tensors per parameter.
 ///
 /// Fails as [`Plan::new`] does.
 pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Description> {
@@ -61,7 +62,7 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
     let softmax_bytes = all().filter(|layer| &*layer.name == "loss").map(|layer| layer.sent_bytes).sum();
     let parameters = |plan: &Plan| plan.params.iter().map(|param| param.elems() as u64).sum::<u64>();
     let buffers =
-        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_gradient() + 2 * plan.largest_crossing();
+        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_gradient() + 2 * plan.largest_exchange();
     Ok(Description {
         image: net.image,
         classes: net.classes(),
@@ -79,10 +80,10 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
 fn layer_facts(plan: &Plan) -> Vec<LayerFacts> {
     let facts = plan.layers.iter().map(|layer| {
         let params = layer.params.map(|p| [Some(p.own), p.theirs, Some(p.bias)]);
-        let has_weights = layer.params.is_some() || layer.crossing.is_some();
+        let has_weights = layer.params.is_some() || layer.exchange_point.is_some();
         LayerFacts {
             name: layer.name.to_string(),
-            reads: match (layer.x, layer.crossing) {
+            reads: match (layer.x, layer.exchange_point) {
                 _ if !has_weights => "",
                 (0, _) => "image",
                 (_, Some(_)) => "both",
@@ -136,22 +137,28 @@ pub fn render(facts: &Description) -> String {
         }
         out.push('\n');
     }
-    let crossings: Vec<&str> =
+    write_totals(facts, &mut out);
+    out
+}
+
+/// The sums over all layers.
+fn write_totals(facts: &Description, out: &mut String) {
+    let exchanges: Vec<&str> =
         facts.streams[0].iter().filter(|layer| layer.reads == "both").map(|layer| layer.name.as_str()).collect();
     let _ = writeln!(out, "\nparameters          {:>14}", grouped(facts.parameters));
     let _ = writeln!(out, "multiply-adds       {:>14} an image, forward", grouped(facts.multiply_adds));
-    if !crossings.is_empty() {
+    if !exchanges.is_empty() {
         let _ = writeln!(
             out,
             "exchanged           {:>14} bytes an image, forward, before {}; as much backward",
             grouped(facts.exchanged_bytes),
-            crossings.join(", ")
+            exchanges.join(", ")
         );
     }
     if facts.softmax_bytes > 0 {
         let _ = writeln!(out, "softmax statistics  {:>14} bytes an image, forward", grouped(facts.softmax_bytes));
     }
-    for stream in 0..streams {
+    for stream in 0..facts.streams.len() {
         let (parameters, activations) = (facts.parameter_memory_bytes[stream], facts.activation_memory_bytes[stream]);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let _ = writeln!(
@@ -163,13 +170,4 @@ pub fn render(facts: &Description) -> String {
             facts.batch_size
         );
     }
-    out
-}
-
-/// 1234567 as 1,234,567.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
-    groups.join(",")
 }

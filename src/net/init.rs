@@ -1,4 +1,5 @@
-//! Initial weights: drawn by seed, stream, parameter and element, so that they do not depend on who draws them when.
+//! Initial weights: drawn by seed, stream, parameter and element, so that they do not depend on the order in which they
+//! are drawn.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::net::plan::{Param, ParamKind};
 use crate::rng::{Philox, Purpose};
 
-/// How weights start.
+/// The initialization of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightInit {
@@ -20,11 +21,11 @@ pub enum WeightInit {
     PyTorch,
 }
 
-/// How biases start.
+/// The initialization of biases.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BiasInit {
-    /// As the table says: 1 in conv2, conv4, conv5 and the hidden dense layers (paper, section 5).
+    /// By the table: 1 in conv2, conv4, conv5 and the hidden dense layers (paper, section 5).
     Table,
     /// All 0.
     Zero,

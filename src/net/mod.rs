@@ -1,4 +1,4 @@
-//! The network: its table, and what each stream does with it.
+//! The network: its table, and each stream's plan for it.
 
 pub mod describe;
 pub mod init;

@@ -13,13 +13,13 @@ pub type Slot = usize;
 /// The part of the network that one stream runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Which stream: 0 or 1.
+    /// The stream: 0 or 1.
     pub stream: usize,
-    /// How many there are.
+    /// The number of streams.
     pub streams: usize,
     /// The rows of the table, as this stream runs them.
     pub layers: Vec<PlannedLayer>,
-    /// Elements an image of every activation buffer; slot 0 is the image.
+    /// Elements per image of every activation buffer; slot 0 is the image.
     pub slots: Vec<usize>,
     /// This stream's parameters in the table's order.
     pub params: Vec<Param>,
@@ -39,12 +39,12 @@ pub struct PlannedLayer {
     /// Channels, height, width of what it writes in this stream.
     pub out_shape: [usize; 3],
     /// Present where the layer reads both streams.
-    pub crossing: Option<Crossing>,
+    pub exchange_point: Option<ExchangePoint>,
     /// Index in [`Plan::params`] of the own block's weight, the other block's weight, and the bias.
     pub params: Option<LayerParams>,
 }
 
-/// Which parameters a layer has.
+/// The parameters of a layer, by index.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerParams {
     /// The block that reads the own stream.
@@ -55,12 +55,12 @@ pub struct LayerParams {
     pub bias: usize,
 }
 
-/// An exchange of activations before a layer, and of their gradients after it.
+/// A point where the streams exchange: activations before a layer, and in the backward pass their gradients.
 #[derive(Clone, Copy, Debug)]
-pub struct Crossing {
+pub struct ExchangePoint {
     /// The buffer for the other stream's activations.
     pub theirs: Slot,
-    /// Elements an image that go each way.
+    /// Elements per image that go each way.
     pub elems: usize,
     /// Whether this stream has units of the layer, and so needs the other's activations.
     pub takes: bool,
@@ -87,7 +87,7 @@ pub enum Op {
     Dropout(DropoutShape),
     /// The loss.
     SoftmaxCrossEntropy(SoftmaxShape),
-    /// All of the layer lives on the other stream.
+    /// All of the layer is on the other stream.
     Absent,
 }
 
@@ -143,21 +143,21 @@ impl PlannedLayer {
         self.x == 0
     }
 
-    /// Whether the gradient by its input takes the place of one that is there: the one by its output, or for fused
-    /// layers the input itself.
+    /// Whether the gradient with respect to its input takes the place of one that is there: the one with respect to its
+    /// output, or for fused layers the input itself.
     pub fn works_in_place(&self) -> bool {
         self.x == self.y || matches!(self.op, Op::Dropout(_) | Op::ReluLrnMaxPool(..))
     }
 
     /// Multiply-adds of the forward pass for one image, all blocks.
     pub fn macs(&self) -> u64 {
-        self.op.block_macs() * if self.crossing.is_some_and(|c| c.takes) { 2 } else { 1 }
+        self.op.block_macs() * if self.exchange_point.is_some_and(|point| point.takes) { 2 } else { 1 }
     }
 
-    /// Bytes an image that this stream sends in the forward pass.
+    /// Bytes per image that this stream sends in the forward pass.
     pub fn sent_bytes(&self) -> u64 {
-        match (self.crossing, self.op) {
-            (Some(crossing), _) if crossing.gives => 4 * crossing.elems as u64,
+        match (self.exchange_point, self.op) {
+            (Some(point), _) if point.gives => 4 * point.elems as u64,
             (_, Op::SoftmaxCrossEntropy(s)) if s.split => 4 * SoftmaxShape::STATS as u64,
             _ => 0,
         }
@@ -184,9 +184,9 @@ impl Plan {
         (0..net.streams).map(|stream| Plan::new(net, stream)).collect()
     }
 
-    /// The same with every ReLU, normalization and pooling after a convolution as one layer, where `fuses` says that the
-    /// device can. Nothing is kept between them, and the gradient by what they read takes its place: a convolution's
-    /// backward pass does not need its output.
+    /// The same with every ReLU, normalization and pooling after a convolution as one layer, where `fuses` says that
+    /// the device can. Nothing is kept between them, and the gradient with respect to what they read takes its place: a
+    /// convolution's backward pass does not need its output.
     pub fn fused(mut self, fuses: fn(&LrnShape, &PoolShape) -> bool) -> Plan {
         for first in 0..self.layers.len() {
             let Some([conv, relu, norm, pool]) = self.layers.get(first..first + 4) else { break };
@@ -205,21 +205,40 @@ impl Plan {
         self
     }
 
-    /// Elements an image of the largest gradient that needs a buffer of its own.
+    /// Elements per image of the largest gradient that needs a buffer of its own.
     pub fn largest_gradient(&self) -> usize {
         let by_inputs = self.layers.iter().filter(|layer| !layer.reads_image() && !layer.works_in_place());
         let of_loss = self.layers.last().map(|last| last.x);
         by_inputs.map(|layer| layer.x).chain(of_loss).map(|slot| self.slots[slot]).max().unwrap_or(0)
     }
 
+    /// The slot of the gradient with respect to each layer's input, and last of that with respect to the loss layer's
+    /// input. Two slots behind the activations take turns, except where a layer works in place.
+    pub fn gradient_slots(&self) -> Vec<Slot> {
+        let buffers = [self.slots.len(), self.slots.len() + 1];
+        let mut slots = vec![buffers[0]];
+        for layer in self.layers.iter().rev() {
+            let dy = slots[slots.len() - 1];
+            slots.push(match layer.op {
+                Op::ReluLrnMaxPool(..) => layer.x,
+                _ if layer.works_in_place() => dy,
+                _ => buffers[usize::from(dy == buffers[0])],
+            });
+        }
+        slots.reverse();
+        slots
+    }
+
     /// Whether nothing writes to the image or sends it: streams can share it.
     pub fn only_reads_image(&self) -> bool {
         let mut readers = self.layers.iter().filter(|layer| layer.reads_image() || layer.y == 0);
-        readers.all(|layer| layer.y != 0 && layer.crossing.is_none() && matches!(layer.op, Op::Conv(_) | Op::Dense(_)))
+        readers.all(|layer| {
+            layer.y != 0 && layer.exchange_point.is_none() && matches!(layer.op, Op::Conv(_) | Op::Dense(_))
+        })
     }
 
-    /// Elements an image of the largest exchange.
-    pub fn largest_crossing(&self) -> usize {
-        self.layers.iter().filter_map(|layer| layer.crossing).map(|crossing| crossing.elems).max().unwrap_or(0)
+    /// Elements per image of the largest exchange.
+    pub fn largest_exchange(&self) -> usize {
+        self.layers.iter().filter_map(|layer| layer.exchange_point).map(|point| point.elems).max().unwrap_or(0)
     }
 }

@@ -1,7 +1,7 @@
 //! From the table to a stream's plan, row by row: shapes, buffers, parameters and exchanges.
 
-use super::plan::{Crossing, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
-use super::spec::{Activation, Layer, Net, Placement, Reads};
+use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
+use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Reads};
 use crate::error::{Error, Result};
 use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
 
@@ -29,67 +29,29 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn add(&mut self, layer: &Layer, index: usize) -> Result<()> {
         let [c, h, w] = self.shape;
-        let stage = self.plan.layers.last().map_or("image", |layer| &layer.name);
-        countable(stage, "outputs for one image", &self.shape)?;
+        let before = self.plan.layers.last().map_or("image", |layer| &layer.name);
+        countable(before, "outputs for one image", &self.shape)?;
         let elems = c * h * w;
         match layer {
-            Layer::Conv(row) => {
-                self.name_stage(&row.name);
-                let k = self.share(&row.name, row.out, Placement::Split)?;
-                let p = conv_out_size(&row.name, h, row.kernel, row.stride, row.pad, row.round_up)?;
-                let q = conv_out_size(&row.name, w, row.kernel, row.stride, row.pad, row.round_up)?;
-                let shape =
-                    ConvShape { c, h, w, k, r: row.kernel, s: row.kernel, p, q, stride: row.stride, pad: row.pad };
-                let block = vec![k, c, row.kernel, row.kernel];
-                let crossing = self.crossing(row.reads, elems, k, k);
-                let taps = row.kernel * row.kernel;
-                let params =
-                    self.params(&row.name, block, crossing.is_some(), [c * taps, k * taps], row.bias, row.std)?;
-                self.push(row.name.clone(), Op::Conv(shape), [k, p, q], crossing, Some(params));
-            }
-            Layer::Dense(row) => {
-                self.name_stage(&row.name);
-                let units = row.out.unwrap_or_default();
-                let outputs = self.share(&row.name, units, row.placement)?;
-                let theirs = if self.net.streams == 2 { units - outputs } else { 0 };
-                let crossing = self.crossing(row.reads, elems, outputs, theirs);
-                let (op, params) = if outputs > 0 {
-                    let fan_out = if crossing.is_some() { units } else { outputs };
-                    let block = vec![outputs, elems];
-                    let params =
-                        self.params(&row.name, block, crossing.is_some(), [elems, fan_out], row.bias, row.std)?;
-                    (Op::Dense(DenseShape { inputs: elems, outputs }), Some(params))
-                } else {
-                    (Op::Absent, None)
-                };
-                self.push(row.name.clone(), op, [outputs, 1, 1], crossing, params);
-            }
+            Layer::Conv(row) => self.conv(row),
+            Layer::Dense(row) => self.dense(row),
             Layer::Activation(kind) => {
                 let name = match kind {
                     Activation::Relu => "relu",
                     Activation::Tanh => "tanh",
                 };
                 self.push_in_place(format!("{name}{}", self.stage), Op::Activation(*kind, elems));
+                Ok(())
             }
-            Layer::Dropout(keep) => {
-                if !(*keep > 0. && *keep <= 1.) {
-                    return Err(Error::net(
-                        format!("drop{}", self.stage),
-                        format!("keep probability {keep} is not in (0, 1]"),
-                    ));
-                }
-                // Units are numbered over both streams, so that each has masks of its own.
-                let first_unit = self.plan.stream * elems;
-                let shape = DropoutShape { elems, first_unit, keep: *keep, layer: index as u32 };
-                // Not in place: the backward pass of the non-linearity before it needs its output as it was.
-                self.push(format!("drop{}", self.stage), Op::Dropout(shape), self.shape, None, None);
-            }
+            Layer::Dropout(keep) => self.dropout(*keep, index),
             Layer::Lrn(row) => {
+                let name = format!("norm{}", self.stage);
                 if row.n.is_multiple_of(2) {
-                    return Err(Error::net(format!("norm{}", self.stage), format!("window {} is not odd", row.n)));
+                    return Err(Error::net(name, format!("window {} is not odd", row.n)));
                 }
                 let shape = LrnShape { c, pixels: h * w, n: row.n, k: row.k, alpha: row.alpha, beta: row.beta };
-                self.push(format!("norm{}", self.stage), Op::Lrn(shape), self.shape, None, None);
+                self.push(name, Op::Lrn(shape), self.shape, None, None);
+                Ok(())
             }
             Layer::MaxPool(row) => {
                 let name = format!("pool{}", self.stage);
@@ -97,6 +59,7 @@ impl Planner<'_> {
                 let q = conv_out_size(&name, w, row.window, row.stride, 0, false)?;
                 let shape = PoolShape { c, h, w, window: row.window, stride: row.stride, p, q };
                 self.push(name, Op::MaxPool(shape), [c, p, q], None, None);
+                Ok(())
             }
             Layer::SoftmaxCrossEntropy => {
                 let total = self.net.classes();
@@ -105,8 +68,54 @@ impl Planner<'_> {
                 let shape = SoftmaxShape { classes: elems, first, split };
                 let op = if elems > 0 { Op::SoftmaxCrossEntropy(shape) } else { Op::Absent };
                 self.push_in_place("loss".into(), op);
+                Ok(())
             }
         }
+    }
+
+    fn conv(&mut self, row: &Conv) -> Result<()> {
+        self.name_stage(&row.name);
+        let ([c, h, w], kernel) = (self.shape, row.kernel);
+        let k = self.share(&row.name, row.out, Placement::Split)?;
+        let p = conv_out_size(&row.name, h, kernel, row.stride, row.pad, row.round_up)?;
+        let q = conv_out_size(&row.name, w, kernel, row.stride, row.pad, row.round_up)?;
+        let shape = ConvShape { c, h, w, k, r: kernel, s: kernel, p, q, stride: row.stride, pad: row.pad };
+        let point = self.exchange_point(row.reads, c * h * w, k, k);
+        let (block, taps) = (vec![k, c, kernel, kernel], kernel * kernel);
+        let params = self.params(&row.name, block, point.is_some(), [c * taps, k * taps], row.bias, row.std)?;
+        self.push(row.name.clone(), Op::Conv(shape), [k, p, q], point, Some(params));
+        Ok(())
+    }
+
+    fn dense(&mut self, row: &Dense) -> Result<()> {
+        self.name_stage(&row.name);
+        let inputs = self.shape.iter().product();
+        let units = row.out.unwrap_or_default();
+        let outputs = self.share(&row.name, units, row.placement)?;
+        let theirs = if self.net.streams == 2 { units - outputs } else { 0 };
+        let point = self.exchange_point(row.reads, inputs, outputs, theirs);
+        let (op, params) = if outputs > 0 {
+            let fan_out = if point.is_some() { units } else { outputs };
+            let block = vec![outputs, inputs];
+            let params = self.params(&row.name, block, point.is_some(), [inputs, fan_out], row.bias, row.std)?;
+            (Op::Dense(DenseShape { inputs, outputs }), Some(params))
+        } else {
+            (Op::Absent, None)
+        };
+        self.push(row.name.clone(), op, [outputs, 1, 1], point, params);
+        Ok(())
+    }
+
+    fn dropout(&mut self, keep: f32, index: usize) -> Result<()> {
+        let name = format!("drop{}", self.stage);
+        if !(keep > 0. && keep <= 1.) {
+            return Err(Error::net(name, format!("keep probability {keep} is not in (0, 1]")));
+        }
+        let elems = self.shape.iter().product();
+        // Units are numbered over both streams, so that each has masks of its own.
+        let shape = DropoutShape { elems, first_unit: self.plan.stream * elems, keep, layer: index as u32 };
+        // Not in place: the backward pass of the non-linearity before it needs its output as it was.
+        self.push(name, Op::Dropout(shape), self.shape, None, None);
         Ok(())
     }
 
@@ -141,13 +150,13 @@ impl Planner<'_> {
             .unwrap_or("")
     }
 
-    fn crossing(&mut self, reads: Reads, elems: usize, ours: usize, theirs: usize) -> Option<Crossing> {
+    fn exchange_point(&mut self, reads: Reads, elems: usize, ours: usize, theirs: usize) -> Option<ExchangePoint> {
         if reads != Reads::Both || self.net.streams == 1 {
             return None;
         }
         let (takes, gives) = (ours > 0, theirs > 0);
         self.plan.slots.push(if takes { elems } else { 0 });
-        Some(Crossing { theirs: self.plan.slots.len() - 1, elems, takes, gives })
+        Some(ExchangePoint { theirs: self.plan.slots.len() - 1, elems, takes, gives })
     }
 
     fn params(
@@ -185,14 +194,22 @@ impl Planner<'_> {
         name: String,
         op: Op,
         out_shape: [usize; 3],
-        crossing: Option<Crossing>,
+        exchange_point: Option<ExchangePoint>,
         params: Option<LayerParams>,
     ) {
         let x = self.slot;
         self.plan.slots.push(out_shape.iter().product());
         self.slot = self.plan.slots.len() - 1;
         self.shape = out_shape;
-        self.plan.layers.push(PlannedLayer { name: name.into(), op, x, y: self.slot, out_shape, crossing, params });
+        self.plan.layers.push(PlannedLayer {
+            name: name.into(),
+            op,
+            x,
+            y: self.slot,
+            out_shape,
+            exchange_point,
+            params,
+        });
     }
 
     fn push_in_place(&mut self, name: String, op: Op) {
@@ -203,7 +220,7 @@ impl Planner<'_> {
             x: slot,
             y: slot,
             out_shape,
-            crossing: None,
+            exchange_point: None,
             params: None,
         });
     }
@@ -215,7 +232,7 @@ fn countable(name: &str, what: &str, shape: &[usize]) -> Result<()> {
     if count < 1 << 31 {
         return Ok(());
     }
-    Err(Error::net(name, format!("{count} {what} are more than 2147483647, the most there can be; make it smaller")))
+    Err(Error::net(name, format!("{count} {what}; expected at most 2147483647; make the layer or the image smaller")))
 }
 
 /// Output size of a window of `kernel` at every `stride` over `size` pixels with `pad` zeros on each side.

@@ -41,13 +41,13 @@ fn parse(value: &Value) -> Result<Layer, String> {
             "tanh" => Ok(Layer::Activation(Activation::Tanh)),
             "softmax" => Ok(Layer::SoftmaxCrossEntropy),
             _ => Err(format!(
-                "\"{word}\" is no layer; the words are {}, the others are rows such as {{ conv = \"conv1\", out = 96, kernel = 11 }}",
+                "\"{word}\" is not a layer; expected one of {}, or a row such as {{ conv = \"conv1\", out = 96, kernel = 11 }}",
                 WORDS.join(", ")
             )),
         },
         Value::Table(row) => parse_row(row),
         other => Err(format!(
-            "{other} is no layer; expected a word such as \"relu\" or a row such as {{ max_pool = 3, stride = 2 }}"
+            "{other} is not a layer; expected a word such as \"relu\" or a row such as {{ max_pool = 3, stride = 2 }}"
         )),
     }
 }
@@ -108,7 +108,7 @@ fn parse_row(table: &Table) -> Result<Layer, String> {
     })
 }
 
-/// A row under its first key.
+/// A row, named by its first key.
 struct Row<'a> {
     kind: &'a str,
     table: &'a Table,
@@ -129,7 +129,7 @@ impl<'a> Row<'a> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
         match name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(fits) {
             true => Ok(name.to_owned()),
-            false => Err(format!("\"{name}\" is no name of a layer; take letters, digits and _, such as conv1")),
+            false => Err(format!("\"{name}\" is not a valid layer name; use letters, digits and _, such as conv1")),
         }
     }
 
@@ -212,7 +212,7 @@ fn print(layer: &Layer) -> Result<Value, String> {
     let text = |text: &str| Value::String(text.into());
     // As short as the f32 allows: 0.0001, not 0.00009999999747378752.
     let float =
-        |number: f32| number.to_string().parse().map(Value::Float).map_err(|_| format!("{number} is no number"));
+        |number: f32| number.to_string().parse().map(Value::Float).map_err(|_| format!("{number} is not a number"));
     let reads = |reads: Reads| text(if reads == Reads::Both { "both" } else { "own" });
     match layer {
         Layer::Activation(Activation::Relu) => return Ok(text("relu")),

@@ -19,7 +19,7 @@ pub enum Reads {
     Both,
 }
 
-/// Where the last layer's units live.
+/// The streams that have the last layer's units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
@@ -80,7 +80,7 @@ pub struct MaxPool {
 pub struct Dense {
     /// Name, the stem of its parameters' names.
     pub name: String,
-    /// Units, both streams together; `None` for one a class.
+    /// Units, both streams together; `None` for one per class.
     pub out: Option<usize>,
     /// Its input.
     pub reads: Reads,
@@ -88,7 +88,7 @@ pub struct Dense {
     pub bias: f32,
     /// As [`Conv::std`].
     pub std: Option<f32>,
-    /// Where its units live.
+    /// The streams that have its units.
     pub placement: Placement,
 }
 
@@ -113,7 +113,7 @@ pub enum Layer {
     Dense(Dense),
     /// Dropout with this probability of keeping a unit (paper 4.2).
     Dropout(f32),
-    /// Softmax and cross-entropy over all classes, in whichever streams they live.
+    /// Softmax and cross-entropy over all classes, on whichever streams they are.
     SoftmaxCrossEntropy,
 }
 
@@ -175,7 +175,7 @@ pub struct NetOptions {
     /// `relu` or `tanh` (paper 3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Where fc8 lives: `split` or `stream0`.
+    /// The streams that have fc8's units: `split` or `stream0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fc8: Option<Placement>,
 }
@@ -223,7 +223,7 @@ impl Net {
         if let Some(units) = &options.dense_units {
             let outs = layers.iter_mut().filter_map(Layer::dense_out).filter_map(Option::as_mut);
             let mut outs: Vec<&mut usize> = outs.collect();
-            outs.pop(); // the last has one unit a class
+            outs.pop(); // the last has one unit per class
             set_sizes("net.dense_units", &mut outs, units)?;
         }
         if options.lrn == Some(false) {
@@ -264,7 +264,7 @@ impl Layer {
     }
 }
 
-/// Refuses tables that no shapes could make a network of.
+/// Refuses tables that cannot be a network, whatever the shapes.
 fn check(layers: &[Layer]) -> Result<()> {
     let wrong = |layer: &str, problem: &str| Err(Error::net(layer, problem));
     match layers {
@@ -301,7 +301,7 @@ fn check(layers: &[Layer]) -> Result<()> {
     }
 }
 
-/// Refuses sizes that are no sizes.
+/// Refuses sizes that are out of range.
 fn check_sizes(options: &NetOptions) -> Result<()> {
     let outside = |key: &str, found: usize, most: usize| {
         Err(Error::recipe(key, format!("{found} is not a number from 1 to {most}")))

@@ -1,24 +1,24 @@
-//! A run's directory: what was asked for, what came of it, and a lock while it is in use.
+//! A run's directory: its settings and results, and a lock while it is in use.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `recipe.toml` | every hyper-parameter; a folder that has it is a run |
 //! | `run.json` | version, commit, data, instructions, classes, how many checkpoints are kept |
-//! | `metrics.jsonl` | a line for each step, evaluation, and look at the streams; cut back when the run is resumed |
+//! | `metrics.jsonl` | a line for each step, evaluation, and record of the streams; cut back when the run is resumed |
 //! | `journal.jsonl` | a line for each start, warning, checkpoint and end; never cut |
 //! | `log.txt` | what the terminal showed |
 //! | `tensorboard/` | the same metrics, and the filters, for TensorBoard |
 //! | `filters/` | pictures of the first layer's kernels |
-//! | `timeline.json` | what each stream did in one step, the newest that was looked at |
+//! | `timeline.json` | what each stream did in one step, the newest that was recorded |
 //! | `checkpoints/` | see `checkpoint` |
 
 use super::files;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::Recipe;
 use crate::data::DataSet;
@@ -26,16 +26,17 @@ use crate::data::bitmap::Bitmap;
 use crate::disk::{self, append_line, read_if_there, write_whole};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
+use crate::run::rows::{Event, Row, unix_s};
 use crate::run::tensorboard::EventFile;
 
-/// Steps that TensorBoard is shown, at most.
+/// The most steps that TensorBoard is given.
 const SHOWN_STEPS: u64 = 10_000;
 
-/// How long a lock is waited for: `runs` and `report` hold it for a moment to see whether somebody else does.
+/// The longest wait for a lock: `runs` and `report` hold it for a moment to see whether a process trains.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The start of a run, besides its recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Version of this program.
     pub version: String,
@@ -47,6 +48,9 @@ pub struct RunInfo {
     /// Training images in it; unknown of runs of older versions.
     #[serde(default)]
     pub images: Option<usize>,
+    /// Channels, height, width of the images; unknown of runs of older versions.
+    #[serde(default)]
+    pub image: Option<[usize; 3]>,
     /// The instructions that it was begun with, see [`Backend::instructions`](crate::backend::Backend::instructions);
     /// unknown of runs of older versions.
     #[serde(default)]
@@ -63,7 +67,7 @@ fn two() -> usize {
 }
 
 impl RunInfo {
-    /// Whether `data`, from `folder`, can be what the run was trained on; other names of its classes are warned of.
+    /// Whether `data`, from `folder`, can be the run's data; other class names give a warning.
     ///
     /// Fails where it has another number of classes.
     pub fn has_classes_of(&self, data: &DataSet, folder: &Path) -> Result<()> {
@@ -83,7 +87,7 @@ impl RunInfo {
         Ok(())
     }
 
-    /// The same, and that training goes on as it began.
+    /// The same, for training to continue as it began.
     ///
     /// Fails where there are other numbers of classes or of training images, and so other batches.
     pub fn goes_on_with(&self, data: &DataSet, folder: &Path) -> Result<()> {
@@ -146,13 +150,13 @@ struct Files {
     metrics: File,
     journal: File,
     events: EventFile,
-    /// TensorBoard is given one of so many steps.
+    /// TensorBoard is given one step of this many.
     every: u64,
     _claim: Claim,
 }
 
 impl RunDir {
-    /// Makes a new run directory; `fill` puts into it what must be there before it is a run.
+    /// Makes a new run directory; `fill` writes the files that must be there before it is a run.
     ///
     /// Fails where it holds a run already or is in use.
     pub fn create(path: &Path, recipe: &Recipe, info: &RunInfo, fill: impl FnOnce() -> Result<()>) -> Result<RunDir> {
@@ -160,7 +164,7 @@ impl RunDir {
         let claim = Claim::new(path)?;
         let is_begun = is_run(path) || !checkpoint::list(path)?.is_empty();
         if is_begun && !path.join(files::RECIPE).is_file() {
-            return Err(Error::run(path, "holds a run whose recipe.toml is gone; choose another --out"));
+            return Err(Error::run(path, "holds a run without its recipe.toml; choose another --out"));
         }
         if is_begun {
             let problem =
@@ -173,7 +177,7 @@ impl RunDir {
         RunDir::open(claim, None)
     }
 
-    /// Opens an existing one to go on after `step`: later lines of the metrics are dropped, and its evaluation where
+    /// Opens an existing one to continue after `step`: later lines of the metrics are dropped, and its evaluation where
     /// that is to be made (again).
     pub fn resume(claim: Claim, step: u64, evaluation_due: bool) -> Result<RunDir> {
         let metrics = claim.path.join(files::METRICS);
@@ -196,7 +200,7 @@ impl RunDir {
             let file = path.join(name);
             OpenOptions::new().create(true).append(true).open(&file).map_err(Error::io("open", &file))
         };
-        // A line that a process did not come to the end of would take the next one with it.
+        // An incomplete line of a killed process would spoil the next one.
         let journal = path.join(files::JOURNAL);
         let torn = read_if_there(&journal)?.last().is_some_and(|byte| *byte != b'\n');
         let mut events = EventFile::create(&path.join("tensorboard"), unix_s())?;
@@ -215,13 +219,13 @@ impl RunDir {
         RunDir { path: path.to_owned(), files: None }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Of a run of `steps` steps TensorBoard is shown 10,000 or fewer: it draws no more, and at 277 bytes a step the paper's
-    /// 90 epochs of ImageNet would fill 250 MB.
+    /// Of a run of `steps` steps TensorBoard is shown 10,000 or fewer: it draws no more, and at 277 bytes per step the
+    /// paper's 90 epochs of ImageNet would fill 250 MB.
     pub fn expect_steps(&mut self, steps: u64) {
         if let Some(files) = &mut self.files {
             files.every = steps.div_ceil(SHOWN_STEPS).max(1);
@@ -229,23 +233,19 @@ impl RunDir {
     }
 
     /// Adds a line to the metrics.
-    pub fn log(&mut self, row: &Value) -> Result<()> {
+    pub fn log(&mut self, row: &Row) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        if row["kind"] != "step" || row["step"].as_u64().is_some_and(|step| step.is_multiple_of(files.every)) {
+        if !matches!(row, Row::Step(row) if !row.step.is_multiple_of(files.every)) {
             files.events.log(row)?;
         }
-        append_line(&mut files.metrics, &self.path.join(files::METRICS), &row.to_string())
+        append(&mut files.metrics, &self.path.join(files::METRICS), row)
     }
 
-    /// Adds a line to the journal: what happened, and more about it.
-    pub fn journal(&mut self, kind: &str, more: &Value) -> Result<()> {
+    /// Adds a line to the journal.
+    pub fn journal(&mut self, event: &Event) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
         files.events.flush()?;
-        let mut row = json!({"kind": kind, "unix_s": unix_s()});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            row[key] = value.clone();
-        }
-        append_line(&mut files.journal, &self.path.join(files::JOURNAL), &row.to_string())
+        append(&mut files.journal, &self.path.join(files::JOURNAL), event)
     }
 
     /// Keeps a picture of the first layer's kernels.
@@ -260,12 +260,12 @@ impl RunDir {
             .map_err(Error::io("write", &path))
     }
 
-    /// Shows TensorBoard how values are distributed.
+    /// Gives TensorBoard the distribution of values.
     pub fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> Result<()> {
         self.files.as_mut().map_or(Ok(()), |files| files.events.histogram(step, tag, values))
     }
 
-    /// Replaces a small file that only looks are taken at, and so need not be durable.
+    /// Replaces a small file that is only for viewing, and so need not be durable.
     pub fn show(&self, name: &str, bytes: &[u8]) -> Result<()> {
         if self.files.is_none() {
             return Ok(());
@@ -276,11 +276,12 @@ impl RunDir {
     }
 }
 
-fn unix_s() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64())
+fn append(file: &mut File, path: &Path, row: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(row).map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
+    append_line(file, path, &line)
 }
 
-/// Whether a folder holds a run, or what is left of one.
+/// Whether a folder holds a run, or parts of one.
 pub fn is_run(path: &Path) -> bool {
     [files::RECIPE, files::METRICS, files::JOURNAL].iter().any(|name| path.join(name).is_file())
 }
@@ -293,7 +294,7 @@ pub fn load_recipe(run: &Path) -> Result<Recipe> {
     let path = run.join(files::RECIPE);
     Recipe::load(&path).map_err(|error| match error {
         Error::Io { .. } => error,
-        // Not what the user asks for now.
+        // Not the key that the user asks for now.
         wrong => Error::run(path, format!("damaged: {wrong}")),
     })
 }

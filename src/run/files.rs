@@ -1,16 +1,16 @@
-//! The names in a run's directory.
+//! The names of the files in a run's directory.
 
 /// The recipe, as the run uses it.
 pub const RECIPE: &str = "recipe.toml";
-/// What else a run is: see [`RunInfo`](super::dir::RunInfo).
+/// The start of a run, besides its recipe: see [`RunInfo`](super::dir::RunInfo).
 pub const INFO: &str = "run.json";
-/// A line for each step, evaluation and look at the network: see [`Row`](super::rows::Row).
+/// A line for each step, evaluation and record of the network: see [`Row`](super::rows::Row).
 pub const METRICS: &str = "metrics.jsonl";
 /// A line for each start, end and warning: see [`Event`](super::rows::Event).
 pub const JOURNAL: &str = "journal.jsonl";
-/// What each stream did in the newest step that was looked at.
+/// The timeline of the newest step that was observed.
 pub const TIMELINE: &str = "timeline.json";
-/// What was said while it ran.
+/// The lines that the terminal showed.
 pub const LOG: &str = "log.txt";
 /// Locked while a process trains the run.
 pub const LOCK: &str = "lock";

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What Linux tells; empty or 0 where it does not.
+/// The machine as Linux describes it; empty or 0 where it does not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Host {

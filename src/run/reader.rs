@@ -1,6 +1,6 @@
 //! A run as it stands on disk, read without disturbing it; for `report` and `runs`.
 
-use super::dir::is_run;
+use super::dir::{RunInfo, is_run};
 use super::files;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use super::rows::{Eval, Event, Filters, Info, Row, Skipped, Start, Step, Times};
+use super::rows::{Eval, Event, Filters, Row, Skipped, Start, Step, Times};
 use crate::disk::read_if_there as read;
 use crate::engine::timeline::Timeline;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Steps that the newest training loss and speed are averaged over, at most.
 const NEWEST: usize = 20;
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It has a directory, but nothing was trained.
@@ -57,17 +57,17 @@ pub struct Run {
     pub path: PathBuf,
     /// The directory's name.
     pub name: String,
-    /// How it stands.
+    /// Its state.
     pub state: State,
     /// `recipe.toml`; empty where there is none.
     pub recipe: String,
-    /// `run.json`.
-    pub info: Info,
+    /// `run.json`; empty where there is none or it is damaged.
+    pub info: RunInfo,
     /// Training steps, by step.
     pub steps: Vec<Step>,
     /// Evaluations of the held-out images, by step.
     pub evals: Vec<Eval>,
-    /// Where the streams' time went.
+    /// The streams' times.
     pub times: Vec<Times>,
     /// The first layer's kernels in numbers.
     pub filters: Vec<Filters>,
@@ -79,14 +79,14 @@ pub struct Run {
     pub timeline: Option<Timeline>,
     /// Pictures of the first layer's kernels, oldest first.
     pub snapshots: Vec<PathBuf>,
-    /// When these files were read, seconds since 1970.
+    /// The time at which these files were read, in seconds since 1970.
     pub read_unix_s: f64,
-    /// When the metrics were last written, seconds since 1970.
+    /// The time at which the metrics were last written, in seconds since 1970.
     pub written_unix_s: Option<f64>,
 }
 
 impl Run {
-    /// Reads a run's directory. The lock is looked at, never held; lines that are cut off or unknown are left out.
+    /// Reads a run's directory. The lock is tested, never held; lines that are incomplete or unknown are skipped.
     ///
     /// Fails where `path` is no run, or a file of it is there and cannot be read.
     pub fn read(path: &Path) -> Result<Run> {
@@ -159,7 +159,7 @@ impl Run {
         self.journal.iter().any(|event| matches!(event, Event::Checkpoint { .. }))
     }
 
-    /// How many streams the network has; 2 where nothing tells.
+    /// The number of streams of the network; 2 where no file says it.
     pub fn streams(&self) -> usize {
         let times = self.times.last().map(|row| row.streams.len());
         times.or(self.timeline.as_ref().map(|timeline| timeline.streams.len())).unwrap_or(2)
@@ -181,7 +181,7 @@ impl Run {
 
     /// Training steps done, as far as the files tell.
     pub fn step(&self) -> u64 {
-        // One that goes on from a checkpoint has done its steps before the first line of its metrics.
+        // A run that continues from a checkpoint has done its steps before the first line of its metrics.
         let begun = self.starts().last().map(|start| start.step);
         let skipped = self.skipped.last().map(|row| row.step);
         let rows = [self.steps.last().map(|row| row.step), self.evals.last().map(|row| row.step), skipped, begun];
@@ -216,7 +216,7 @@ impl Run {
         changes.map(|pair| (pair[0].step, pair[1].epoch)).collect()
     }
 
-    /// Each time that it was started or went on.
+    /// Each start and resumption.
     pub fn starts(&self) -> impl DoubleEndedIterator<Item = &Start> {
         self.journal.iter().filter_map(|event| match event {
             Event::Start(start) => Some(&**start),
@@ -232,7 +232,7 @@ impl Run {
         })
     }
 
-    /// What the run said when it ended last; empty where it said nothing, or goes on.
+    /// The message that the run ended with last; empty where there is none, and while it runs.
     pub fn last_words(&self) -> &str {
         match self.journal.iter().rev().find(|event| matches!(event, Event::Start(_) | Event::End(_))) {
             Some(Event::End(end)) if self.state != State::Running => &end.message,
@@ -293,7 +293,7 @@ impl Run {
     }
 }
 
-/// All runs in a folder, those started first at the front; what cannot be read is told beside them.
+/// All runs in a folder, those started first at the front; with the errors of those that cannot be read.
 ///
 /// Fails where the folder cannot be listed.
 pub fn list(folder: &Path) -> Result<(Vec<Run>, Vec<Error>)> {

@@ -1,18 +1,23 @@
-//! The lines of a run's files. Keys that are missing (older versions) or unknown (newer ones) are no error.
+//! The lines of a run's files: what is written is what is read. Keys that are missing (older versions) or unknown (newer
+//! ones) are no error.
 
-use serde::{Deserialize, Deserializer};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::host::Host;
+use crate::engine::first_layer::Colourfulness;
+use crate::engine::times::{Activity, StreamTimes};
 
 /// A line of `metrics.jsonl`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Row {
     /// A training step.
     Step(Step),
     /// The held-out images.
     Eval(Eval),
-    /// Where time went.
+    /// The streams' times.
     Times(Times),
     /// The first layer's kernels.
     Filters(Filters),
@@ -24,7 +29,7 @@ pub enum Row {
 }
 
 /// A training step.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
     /// Steps done, this one included.
     pub step: u64,
@@ -32,24 +37,24 @@ pub struct Step {
     #[serde(default)]
     pub epoch: u64,
     /// Mean cross-entropy of the batch.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub loss: f64,
     /// Share of the batch, 0 to 1; NaN where it was not written.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub top1_error: f64,
     /// Learning rate.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub lr: f64,
     /// Training speed.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub images_per_s: f64,
     /// Time waited for the batch.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub loader_wait_ms: f64,
 }
 
 /// An evaluation of the held-out images.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Eval {
     /// Training steps done.
     pub step: u64,
@@ -57,22 +62,22 @@ pub struct Eval {
     #[serde(default)]
     pub epoch: u64,
     /// Mean cross-entropy.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub loss: f64,
     /// Share of images, 0 to 1.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub top1_error: f64,
     /// Share of images, 0 to 1.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub top5_error: f64,
 }
 
-/// Where the streams' time went over some steps.
-#[derive(Clone, Debug, Deserialize)]
+/// The streams' times over some steps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Times {
     /// The last of the steps.
     pub step: u64,
-    /// How many they were.
+    /// The number of steps.
     #[serde(default)]
     pub steps: u64,
     /// By stream.
@@ -80,8 +85,8 @@ pub struct Times {
     pub streams: Vec<StreamMeans>,
 }
 
-/// One stream's time, milliseconds a step.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// One stream's time, milliseconds per step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamMeans {
     /// From a step's first operation to the end of its last.
@@ -97,7 +102,7 @@ pub struct StreamMeans {
 }
 
 /// The first layer's kernels in numbers.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Filters {
     /// Training steps done.
     pub step: u64,
@@ -107,21 +112,21 @@ pub struct Filters {
     /// Of it, by stream.
     #[serde(default)]
     pub means: Vec<f64>,
-    /// How far apart the streams are.
-    #[serde(default = "nan", deserialize_with = "number")]
+    /// The streams' difference in colourfulness; NaN for one stream.
+    #[serde(default = "nan", with = "number", skip_serializing_if = "is_nan")]
     pub gap: f64,
 }
 
 /// Updates that were not made, or were taken back.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Skipped {
     /// The last of their steps.
     pub step: u64,
-    /// How many they are.
+    /// The number of steps.
     #[serde(default = "one")]
     pub steps: u64,
     /// The loss, mostly NaN.
-    #[serde(default = "nan", deserialize_with = "number")]
+    #[serde(default = "nan", with = "number")]
     pub loss: f64,
     /// The reason.
     #[serde(default)]
@@ -129,10 +134,10 @@ pub struct Skipped {
 }
 
 /// A line of `journal.jsonl`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
-    /// A process began, or went on.
+    /// A process began or resumed the run.
     Start(Box<Start>),
     /// Something that the user should know.
     Warning {
@@ -159,8 +164,8 @@ pub enum Event {
     Other,
 }
 
-/// A process began, or went on.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A process began or resumed the run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Start {
     /// Seconds since 1970.
@@ -183,10 +188,12 @@ pub struct Start {
     pub total_steps: Option<u64>,
     /// Epochs to make in all.
     pub epochs: Option<u64>,
+    /// The number of the process.
+    pub process: Option<u32>,
 }
 
-/// How a process ended.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// The end of a process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct End {
     /// Seconds since 1970.
@@ -201,20 +208,6 @@ pub struct End {
     pub message: String,
 }
 
-/// `run.json`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Info {
-    /// Of this program.
-    pub version: String,
-    /// Of its source, short.
-    pub commit: Option<String>,
-    /// The data folder.
-    pub data: String,
-    /// Class names by label.
-    pub classes: Vec<String>,
-}
-
 fn one() -> u64 {
     1
 }
@@ -223,11 +216,86 @@ fn nan() -> f64 {
     f64::NAN
 }
 
-/// A number; what JSON has no number for is written as a string ("NaN") or null.
-fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(match serde_json::Value::deserialize(from)? {
-        serde_json::Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
-        serde_json::Value::String(text) => text.parse().unwrap_or(f64::NAN),
-        _ => f64::NAN,
-    })
+fn is_nan(value: &f64) -> bool {
+    value.is_nan()
+}
+
+/// Numbers; one that JSON has not is written as a string ("NaN"), and read as that or null.
+mod number {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { value.serialize(to) } else { value.to_string().serialize(to) }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(match serde_json::Value::deserialize(from)? {
+            serde_json::Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
+            serde_json::Value::String(text) => text.parse().unwrap_or(f64::NAN),
+            _ => f64::NAN,
+        })
+    }
+}
+
+/// Now, in seconds since 1970.
+pub fn unix_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |time| time.as_secs_f64())
+}
+
+impl Event {
+    /// A warning of now.
+    pub fn warning(text: impl Into<String>) -> Event {
+        Event::Warning { unix_s: unix_s(), text: text.into() }
+    }
+}
+
+impl Times {
+    /// The times of each stream since `before`; `None` where no step was made.
+    pub fn between(step: u64, before: &[StreamTimes], now: &[StreamTimes]) -> Option<Times> {
+        let steps = now.first()?.steps - before.first().map_or(0, |times| times.steps);
+        let means = |(stream, times): (usize, &StreamTimes)| {
+            let ms = |part: &dyn Fn(&StreamTimes) -> Duration| {
+                let before = before.get(stream).map_or(Duration::ZERO, part);
+                part(times).saturating_sub(before).as_secs_f64() * 1e3 / steps as f64
+            };
+            StreamMeans {
+                total_ms: ms(&|times| times.total),
+                compute_ms: ms(&|times| times.activity(Activity::Compute)),
+                exchange_ms: ms(&|times| times.activity(Activity::Exchange)),
+                waiting_ms: ms(&|times| times.activity(Activity::Waiting)),
+                hidden_ms: ms(&|times| times.hidden),
+            }
+        };
+        (steps > 0).then(|| Times { step, steps, streams: now.iter().enumerate().map(means).collect() })
+    }
+}
+
+impl Filters {
+    /// The kernels' colours after `step`.
+    pub fn of(step: u64, colours: &Colourfulness) -> Filters {
+        let (means, gap) = (colours.means(), colours.gap().unwrap_or(f64::NAN));
+        Filters { step, means, gap, colourfulness: colours.streams.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let skipped = Skipped { step: 3, steps: 1, loss: f64::NEG_INFINITY, why: "jumped".into() };
+        let filters = Filters { step: 4, colourfulness: vec![vec![0.5]], means: vec![0.5], gap: f64::NAN };
+        for (row, expected) in [
+            (Row::Skipped(skipped), r#"{"kind":"skipped","step":3,"steps":1,"loss":"-inf","why":"jumped"}"#),
+            (Row::Filters(filters), r#"{"kind":"filters","step":4,"colourfulness":[[0.5]],"means":[0.5]}"#),
+        ] {
+            let text = serde_json::to_string(&row).unwrap();
+            assert_eq!(text, expected);
+            let again: Row = serde_json::from_str(&text).unwrap();
+            assert_eq!(format!("{again:?}"), format!("{row:?}"));
+        }
+        let event = serde_json::to_string(&Event::warning("hot")).unwrap();
+        assert!(event.starts_with(r#"{"kind":"warning","unix_s":1"#) && event.ends_with(r#""text":"hot"}"#), "{event}");
+    }
 }

@@ -1,10 +1,10 @@
-//! Where the learning rate stands, and when it changes; what a recipe says about it is in `config/schedule.rs`.
+//! The current learning rate, and its changes. The recipe's part of the schedule is in `config/schedule.rs`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ScheduleKind, ScheduleRecipe};
 
-/// Where the schedule stands; part of a checkpoint.
+/// The state of the schedule; part of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
     /// The rate now.

@@ -6,29 +6,11 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::Value;
-
+use super::rows::{Row, StreamMeans};
 use crate::error::{Error, Result};
 
 /// Bars of a histogram; TensorBoard draws as many.
 const BARS: usize = 30;
-
-/// Scalars of a line of `metrics.jsonl`: its kind, its key, and the tag that TensorBoard groups by.
-const SCALARS: [(&str, &str, &str); 10] = [
-    ("step", "loss", "train/loss"),
-    ("step", "top1_error", "train/top1_error"),
-    ("step", "lr", "train/learning_rate"),
-    ("step", "images_per_s", "train/images_per_s"),
-    ("step", "loader_wait_ms", "train/loader_wait_ms"),
-    ("skipped", "loss", "train/loss"),
-    ("eval", "loss", "heldout/loss"),
-    ("eval", "top1_error", "heldout/top1_error"),
-    ("eval", "top5_error", "heldout/top5_error"),
-    ("filters", "gap", "filters/gap"),
-];
-
-/// Times of a stream in a line of kind `times`.
-const TIMES: [&str; 5] = ["total_ms", "compute_ms", "exchange_ms", "waiting_ms", "hidden_ms"];
 
 /// An event file that is being written. What is written reaches the disk with [`EventFile::flush`], and when it is
 /// dropped; its bytes follow from what is written and the time alone.
@@ -40,7 +22,7 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins `events.out.tfevents.<unix_s>.<host>` in `folder`, which is made where it is not there. A run that goes on
+    /// Begins `events.out.tfevents.<unix_s>.<host>` in `folder`, which is made where it is not there. A resumed run
     /// begins another one in the same folder, and says so by [`EventFile::restarted`].
     ///
     /// Fails where the file cannot be written. One of that name is not overwritten: the new one's has a number.
@@ -64,14 +46,14 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The run goes on after `step`: what earlier files have of later steps no longer counts (a session's START).
-    /// TensorBoard's reader in Python forgets it at once; its data server, which does not look at sessions, forgets it
-    /// tag by tag when a step comes again.
+    /// The run continues after `step`: later steps in earlier files no longer count (a session's START). TensorBoard's
+    /// reader in Python forgets it at once; its data server, which does not look at sessions, forgets it tag by tag
+    /// when a step comes again.
     pub fn restarted(&mut self, step: u64) -> Result<()> {
         // TensorBoard forgets what is not before the event's step.
         self.event(step + 1, |event| event.message(7, |session| session.number(1, 1)))
@@ -93,8 +75,8 @@ impl EventFile {
         })
     }
 
-    /// How values are distributed: 30 bars of equal width. Values that are not finite have no bar, but are counted, and
-    /// make the sums what they must be.
+    /// Writes the distribution of values: 30 bars of equal width. Values that are not finite have no bar, but are
+    /// counted, and make the sums what they must be.
     pub fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> Result<()> {
         let finite = || values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v));
         let (min, max) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| (min.min(v), max.max(v)));
@@ -117,33 +99,40 @@ impl EventFile {
         })
     }
 
-    /// The scalars of one line of `metrics.jsonl`, such as `train/loss` of a `step`, `heldout/top1_error` of an `eval`,
-    /// `stream0/compute_ms` of `times`, `filters/gap` and `stream0/colourfulness` of `filters`. Kinds and keys that it
-    /// does not know are left out; null, and text such as "NaN" or "inf", are the number that JSON does not have.
-    pub fn log(&mut self, row: &Value) -> Result<()> {
-        let Some(step) = row["step"].as_u64() else { return Ok(()) };
-        let known = SCALARS.iter().filter(|(kind, ..)| row["kind"] == *kind);
-        let mut found: Vec<(String, &Value)> =
-            known.filter_map(|(_, key, tag)| Some((tag.to_string(), row.get(key)?))).collect();
-        let list = |key: &str| row[key].as_array().map_or(&[][..], |list| list).iter().enumerate();
-        if row["kind"] == "times" {
-            for (stream, times) in list("streams") {
-                let of_key = |key| Some((format!("stream{stream}/{key}"), times.get(key)?));
-                found.extend(TIMES.iter().filter_map(of_key));
+    /// The scalars of one line of `metrics.jsonl`.
+    pub fn log(&mut self, row: &Row) -> Result<()> {
+        let mut scalar = |step: u64, tag: &str, value: f64| self.scalar(step, tag, value);
+        match row {
+            Row::Step(row) => {
+                scalar(row.step, "train/loss", row.loss)?;
+                scalar(row.step, "train/top1_error", row.top1_error)?;
+                scalar(row.step, "train/learning_rate", row.lr)?;
+                scalar(row.step, "train/images_per_s", row.images_per_s)?;
+                scalar(row.step, "train/loader_wait_ms", row.loader_wait_ms)
             }
+            Row::Skipped(row) => scalar(row.step, "train/loss", row.loss),
+            Row::Eval(row) => {
+                scalar(row.step, "heldout/loss", row.loss)?;
+                scalar(row.step, "heldout/top1_error", row.top1_error)?;
+                scalar(row.step, "heldout/top5_error", row.top5_error)
+            }
+            Row::Filters(row) => {
+                if row.means.len() == 2 {
+                    scalar(row.step, "filters/gap", row.gap)?;
+                }
+                let mut means = row.means.iter().enumerate();
+                means.try_for_each(|(stream, mean)| scalar(row.step, &format!("stream{stream}/colourfulness"), *mean))
+            }
+            Row::Times(row) => row.streams.iter().enumerate().try_for_each(|(stream, means)| {
+                let StreamMeans { total_ms, compute_ms, exchange_ms, waiting_ms, hidden_ms } = *means;
+                scalar(row.step, &format!("stream{stream}/total_ms"), total_ms)?;
+                scalar(row.step, &format!("stream{stream}/compute_ms"), compute_ms)?;
+                scalar(row.step, &format!("stream{stream}/exchange_ms"), exchange_ms)?;
+                scalar(row.step, &format!("stream{stream}/waiting_ms"), waiting_ms)?;
+                scalar(row.step, &format!("stream{stream}/hidden_ms"), hidden_ms)
+            }),
+            Row::Other => Ok(()),
         }
-        if row["kind"] == "filters" {
-            found.extend(list("means").map(|(stream, mean)| (format!("stream{stream}/colourfulness"), mean)));
-        }
-        for (tag, value) in found {
-            let number = match value {
-                Value::Null => Some(f64::NAN),
-                Value::String(text) => text.parse().ok(),
-                other => other.as_f64(),
-            };
-            number.map_or(Ok(()), |number| self.scalar(step, &tag, number))?;
-        }
-        Ok(())
     }
 
     /// Everything so far to the file, where TensorBoard sees it.

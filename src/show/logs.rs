@@ -1,4 +1,4 @@
-//! Logs that do not tear the progress bars, and what of them is kept.
+//! Logs that do not break the progress bars, and the lines of them that are kept.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -21,12 +21,12 @@ use crate::error::{Error, Result};
 /// All bars of the program; hidden where standard error is not a terminal.
 pub static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Where lines are kept, and warnings that nobody has taken yet.
+/// The file that lines are copied to, and the warnings that nobody has taken yet.
 static KEPT: Mutex<(Option<File>, Vec<String>)> = Mutex::new((None, Vec::new()));
 
 /// Starts logging to standard error: warnings; with `verbose` 1 steps, evaluations and checkpoints with their times;
 /// with 2 every layer, exchange and wait of both streams; with 3 every operation. `RUST_LOG` (such as
-/// `alexnet_split=debug`) goes before both.
+/// `alexnet_split=debug`) overrides both.
 pub fn start(verbose: u8) {
     let level =
         [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE][usize::from(verbose.min(3))];
@@ -59,7 +59,7 @@ pub fn say(text: &str) {
 /// A line that is only kept.
 pub fn note(text: &str) {
     if let Some(file) = &mut kept().0 {
-        // The run does not end for its log.
+        // A failure of the log does not end the run.
         let _ = writeln!(file, "{text}");
     }
 }
@@ -100,7 +100,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
     }
 }
 
-/// Writes a line while the bars are taken away.
+/// Writes a line while the bars are hidden.
 struct AboveBars;
 
 impl Write for AboveBars {

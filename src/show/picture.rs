@@ -3,7 +3,7 @@
 use crate::data::ImageSet;
 use crate::error::Result;
 
-/// Image `index` as text: two rows of pixels a line, ten shades.
+/// Image `index` as text: two rows of pixels per line, ten shades.
 pub fn picture(set: &ImageSet, index: usize) -> Result<String> {
     const SHADES: &[u8] = b" .:-=+*#%@";
     let image = set.image(index)?;

@@ -11,7 +11,7 @@ use super::logs::{self, BARS};
 use super::trace;
 use crate::engine::timeline::Timeline;
 use crate::text::loss_text;
-use crate::train::session::{EvalReport, Observer, StepReport};
+use crate::train::session::{EvalReport, StepReport, TrainObserver};
 
 /// Steps that the shown loss, accuracy and speed are averaged over, about.
 const MEMORY: f64 = 20.;
@@ -22,16 +22,17 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Steps after a start whose time says nothing of those to come: memory is new, kernels are being loaded.
 const WARM_UP: u64 = 2;
 
-/// Steps after a start when it is told how long the run should take.
+/// Steps after a start at which the expected time of the run is printed.
 const TELL_TIME_AFTER: u64 = 5;
 
-/// A training step's time beside that of evaluating as many images: forward, and backward by weights and by inputs.
+/// A training step's time beside that of evaluating as many images: forward, and backward with respect to weights and
+/// to inputs.
 const PASSES: f64 = 3.;
 
 /// The work of a run, besides its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// Steps that make an epoch, after which the held-out images are evaluated.
     pub steps_per_epoch: u64,
@@ -41,8 +42,8 @@ pub struct Work {
     pub classes: usize,
 }
 
-/// Shows a run.
-pub struct Progress {
+/// The display of a training run.
+pub struct TrainProgress {
     json: bool,
     /// `None` where standard error is no terminal.
     bar: Option<ProgressBar>,
@@ -55,7 +56,7 @@ pub struct Progress {
     epochs: u64,
     last_step: Instant,
     last_line: Instant,
-    /// When the newest result, and the newest word of a checkpoint, were shown.
+    /// The times at which the newest result and the newest line about a checkpoint were shown.
     last_result: Option<Instant>,
     last_saved: Option<Instant>,
     loss: Average,
@@ -64,10 +65,10 @@ pub struct Progress {
     step_s: Average,
     /// Seconds that the newest evaluation took.
     evaluation_s: Option<f64>,
-    heldout_accuracy: Option<f64>,
+    held_out_accuracy: Option<f64>,
 }
 
-/// A mean that forgets.
+/// A moving average.
 #[derive(Default)]
 struct Average {
     sum: f64,
@@ -85,13 +86,13 @@ impl Average {
         self.sum / self.weight.max(1e-9)
     }
 
-    /// `None` where there is nothing to take it of.
+    /// `None` where there are no values.
     fn mean(&self) -> Option<f64> {
         (self.weight > 0.).then(|| self.value())
     }
 }
 
-/// A time as people read it.
+/// A time as text for people.
 fn time_text(seconds: f64) -> String {
     match seconds.round() as u64 {
         s @ 3600.. => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
@@ -100,16 +101,16 @@ fn time_text(seconds: f64) -> String {
     }
 }
 
-impl Progress {
-    /// For a run that does this.
-    pub fn new(json: bool, work: Work) -> Progress {
+impl TrainProgress {
+    /// For a run with this work.
+    pub fn new(json: bool, work: Work) -> TrainProgress {
         let bar = (!json && std::io::stderr().is_terminal()).then(|| BARS.add(ProgressBar::no_length()));
         if let Some(bar) = &bar {
             let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} steps, {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         }
         let now = Instant::now();
-        Progress {
+        TrainProgress {
             json,
             bar,
             work,
@@ -127,7 +128,7 @@ impl Progress {
             images_per_s: Average::default(),
             step_s: Average::default(),
             evaluation_s: None,
-            heldout_accuracy: None,
+            held_out_accuracy: None,
         }
     }
 
@@ -141,10 +142,10 @@ impl Progress {
         self.step >= self.total
     }
 
-    /// What came of the run, for its last lines; `None` where it had nothing to do.
+    /// The outcome of the run, for its last lines; `None` where it had nothing to do.
     pub fn outcome(&self) -> Option<String> {
         let steps = self.step - self.first_step;
-        let result = self.heldout_accuracy.map_or(String::new(), |accuracy| {
+        let result = self.held_out_accuracy.map_or(String::new(), |accuracy| {
             format!(": held-out accuracy {:.1}%, chance is {:.1}%", 100. * accuracy, 100. / self.work.classes as f64)
         });
         (steps > 0).then(|| format!("{steps} steps in {}{result}", time_text(self.started.elapsed().as_secs_f64())))
@@ -158,7 +159,7 @@ impl Progress {
         Some(step_s * (self.total - step) as f64 + evaluation_s * self.evaluations_left(step) as f64)
     }
 
-    /// One after each epoch and at the end; that of an epoch which ends with `step` is still to come.
+    /// One evaluation after each epoch and at the end; that of an epoch which ends with `step` is still to come.
     fn evaluations_left(&self, step: u64) -> u64 {
         self.total.div_ceil(self.work.steps_per_epoch) - step.saturating_sub(1) / self.work.steps_per_epoch
     }
@@ -177,7 +178,7 @@ impl Progress {
         self.last_line = Instant::now();
     }
 
-    /// Says what there may be more of than anyone can read: not every time where no bar shows the rest. The log has all.
+    /// Prints a line that may come too often to read: not every time where there is no progress bar. The log has all.
     fn say_at_times(&self, before: Option<Instant>, text: &str) -> Option<Instant> {
         let due = before.is_none_or(|before| before.elapsed() >= LINE_EVERY) || self.step >= self.total;
         if self.bar.is_some() || due {
@@ -189,7 +190,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl TrainObserver for TrainProgress {
     fn observed(&mut self, began: Instant, timeline: &Timeline) {
         trace::add_step(began, timeline);
     }
@@ -224,8 +225,7 @@ impl Observer for Progress {
             self.step_s.add(report.time.as_secs_f64());
         }
         if self.json {
-            let row = json!({"kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(), "lr": report.lr, "images_per_s": speed});
-            crate::outln!("{row}");
+            crate::outln!("{}", json!(report.row()));
         }
         if since == TELL_TIME_AFTER && report.step < self.total {
             self.tell_time(report.step);
@@ -268,10 +268,9 @@ impl Observer for Progress {
     fn evaluated(&mut self, report: &EvalReport) {
         let result = &report.result;
         self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
-        self.heldout_accuracy = Some(1. - result.top1_error());
+        self.held_out_accuracy = Some(1. - result.top1_error());
         if self.json {
-            let row = json!({"kind": "eval", "step": report.step, "epoch": report.epoch, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()});
-            crate::outln!("{row}");
+            crate::outln!("{}", json!(report.row()));
             return;
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));
@@ -283,7 +282,7 @@ impl Observer for Progress {
         );
         let shown = self.say_at_times(self.last_result, &text);
         if shown != self.last_result {
-            // The step that it is of need not be told besides.
+            // The step is shown already.
             (self.last_result, self.last_line) = (shown, Instant::now());
         }
         if let (Some(bar), true) = (&self.bar, report.step >= self.total) {

@@ -78,7 +78,7 @@ impl Tracks {
     }
 }
 
-/// As long as it is there, the trace is written; then the file gets its end.
+/// The guard of a trace: while it exists the trace is written; then the file is completed.
 #[must_use]
 pub struct Tracing(());
 
@@ -112,7 +112,7 @@ pub fn is_on() -> bool {
     current().is_some()
 }
 
-/// What the streams did in a step that began at `began`.
+/// Adds the streams' events in a step that began at `began`.
 pub fn add_step(began: Instant, timeline: &Timeline) {
     let mut current = current();
     let Some(trace) = current.as_mut() else { return };
@@ -141,7 +141,7 @@ pub fn add_step(began: Instant, timeline: &Timeline) {
             }
         }
         for event in stream.events.iter().filter(|event| event.activity == Activity::Exchange) {
-            // What had come already is drawn all the same.
+            // The part that had arrived is drawn all the same.
             let event = Event { us: event.us.max(1.), ..event.clone() };
             add(track + 1, &format!("{} {}", event.layer, event.pass), &[&event]);
         }
@@ -164,8 +164,8 @@ impl Trace {
         }
     }
 
-    /// Something from here to there, in microseconds of the trace. Whole ones: viewers round start and length apart, and
-    /// drop what then reaches a nanosecond out of what it is in.
+    /// An event with start and end in whole microseconds of the trace: viewers round start and length apart, and drop
+    /// what then reaches a nanosecond out of what it is in.
     fn add_span(&mut self, track: u64, name: &str, [from, to]: [f64; 2]) {
         let (from, to) = (from as u64, to as u64);
         self.add(&json!({"ph": "X", "name": name, "pid": 1, "tid": track, "ts": from, "dur": to - from}));
@@ -188,7 +188,7 @@ impl Trace {
     }
 
     fn fail(&mut self) {
-        // A run does not end for a look at it.
+        // A failure of the trace does not end the run.
         self.failed = true;
         crate::errln!("warning: the trace cannot be written; it ends here");
     }
@@ -206,7 +206,7 @@ pub fn shows(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && SHOWN.contains(&metadata.name())
 }
 
-/// When a span began, and its name with the step that it is for.
+/// The start of a span, and its name with its step.
 struct Began(Instant, String);
 
 /// Finds a span's step.
@@ -262,7 +262,7 @@ mod tests {
         let mut tracks = Tracks::default();
         let mut place = |name: &str, thread, span| tracks.place(name, thread, span);
         assert_eq!(place("loader", first, [0., 10.]), (2, "loader".into()));
-        // What is around it, of the same thread.
+        // The span around it, of the same thread.
         assert_eq!(place("main", main, [4., 5.]), (1, "main".into()));
         assert_eq!(place("main", main, [3., 6.]).0, 1);
         assert_eq!(place("loader", second, [5., 12.]), (3, "loader 2".into()));

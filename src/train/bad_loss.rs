@@ -1,6 +1,5 @@
-//! A loss that is none to learn from: not finite, or as good as that, or far above those before it. The update is not
-//! made, or where held-out images tell of it afterwards, not saved; what is done then is the recipe's to say
-//! ([`OnBadLoss`]).
+//! Bad losses: not finite, or as bad as that, or far above those before. The update is not made, or, where the loss on
+//! held-out images shows it afterwards, not saved. The recipe says what is done then ([`OnBadLoss`]).
 
 use serde_json::json;
 
@@ -11,13 +10,14 @@ use crate::config::{OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::disk::{self, faults};
 use crate::error::{Error, Result};
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
+use crate::run::rows::{Row, Skipped};
 use crate::text::loss_text;
 
-/// Steps left out, or returns to a checkpoint, without a good step in between that end the run.
+/// The number of skipped steps or rollbacks in a row, without a good step in between, that ends the run.
 const MOST_IN_A_ROW: u32 = 10;
 
-/// How much the newest step counts in the mean of losses.
+/// The weight of the newest step in the mean of losses.
 const NEWEST: f64 = 0.05;
 
 /// Losses that must be in the mean before a loss can be a jump: Adam's first steps take the loss to several times chance
@@ -28,13 +28,13 @@ const ENOUGH: u64 = 100;
 /// comes back from there learns nothing more; three times the textbook's rate takes it to a thousand.
 const LOST: f64 = 1e6;
 
-/// Whether nothing can be learned from `loss`, whatever went before.
+/// Whether `loss` is bad in itself, whatever the losses before it were.
 pub fn is_lost(recipe: &Recipe, loss: f64) -> bool {
     !loss.is_finite() || (recipe.train.loss_spike > 0. && loss > LOST)
 }
 
-/// Why `loss` is bad, if it is; `state` is that before the step.
-pub fn why(recipe: &Recipe, state: &State, classes: usize, loss: f64) -> Option<String> {
+/// The reason why `loss` is bad, if it is; `state` is the one before the step.
+pub fn why(recipe: &Recipe, state: &TrainState, classes: usize, loss: f64) -> Option<String> {
     if is_lost(recipe, loss) {
         return Some(format!("the loss is {}", loss_text(loss)));
     }
@@ -52,7 +52,7 @@ pub fn mean_with(mean: Option<f64>, loss: f64) -> f64 {
 }
 
 impl<B: Backend> Session<B> {
-    /// Deals with the step that comes next, whose loss is bad. Returns whether the batches to come are others now.
+    /// Handles a bad loss of the next step. Returns whether the next batches have changed.
     pub(super) fn leave_out(&mut self, batch: &Batch, loss: f64, why: &str, to: &mut Outputs) -> Result<bool> {
         let step = self.state.step + 1;
         // Once more: the backward pass has written over activations.
@@ -71,8 +71,8 @@ impl<B: Backend> Session<B> {
         Ok(rolls_back)
     }
 
-    /// Deals with the newest step's weights, whose loss on held-out images is lost: leaving out steps to come does
-    /// not mend them, so that only going back helps.
+    /// Handles a bad loss of the newest weights on held-out images: skipping later steps does not repair them, so only
+    /// a rollback helps.
     pub(super) fn leave_out_evaluated(&mut self, loss: f64, to: &mut Outputs) -> Result<()> {
         let (step, why) = (self.state.step, format!("the held-out loss after it is {}", loss_text(loss)));
         let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
@@ -83,7 +83,7 @@ impl<B: Backend> Session<B> {
             let advice = if rolls_back { "" } else { ", or leave such steps out with --on-nan rollback" };
             return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, advice, to)?);
         }
-        // One of this very step has these weights.
+        // A checkpoint of this same step has these weights.
         let before = self.state.went_back_to.map_or(step, |bad| bad.min(step));
         let from = self.roll_back(Some(before), to)?;
         self.go_on_at(step, from, loss, &why, to)?;
@@ -91,21 +91,22 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// The error of a run that ends of it; `advice` is what else to try.
+    /// The error of a run that a bad loss ends; `advice` is what else to try.
     fn diverged(&mut self, step: u64, why: &str, details: &str, advice: &str, to: &mut Outputs) -> Result<Error> {
-        // What is being written may be the last good state.
+        // The checkpoint that is being written may be the last good one.
         to.settle()?;
         let run = to.run.path();
         let at = (self.state.step, self.state.went_back_to);
-        let good = self.pair.told(|| {
+        let good = self.pair.broadcast(|| {
             let states = checkpoint::states(run)?;
             // No good step was made from it.
-            let doubtful = |state: &State| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
-            let newest = states.last().map(|(generation, _)| generation.path.display());
+            let doubtful =
+                |state: &TrainState| state.bad_in_a_row > 0 || state.step == at.0 || Some(state.step) == at.1;
+            let newest = states.last().map(|(checkpoint, _)| checkpoint.path.display());
             let good = states.iter().rfind(|(_, state)| !doubtful(state)).map(|(found, _)| found.path.display());
             Ok(match (newest, good) {
                 (None, _) => "no checkpoint had been written yet".into(),
-                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave it"),
+                (Some(newest), None) => format!("the newest checkpoint, {newest}, has the weights that gave this loss"),
                 (_, Some(good)) => format!("the last good checkpoint is {good}"),
             })
         })?;
@@ -116,29 +117,28 @@ impl<B: Backend> Session<B> {
     /// Goes back to the newest checkpoint that is older than `before`, or to the oldest one; returns its step.
     fn roll_back(&mut self, before: Option<u64>, to: &mut Outputs) -> Result<u64> {
         to.settle()?;
-        let (checkpoint, state) = self.pair.told(|| checkpoint::find_to_go_back(to.run.path(), before))?;
+        let (checkpoint, state) = self.pair.broadcast(|| checkpoint::find_to_go_back(to.run.path(), before))?;
         let bad_in_a_row = self.state.bad_in_a_row;
         self.restore(&checkpoint)?;
         (self.state.bad_in_a_row, self.state.went_back_to) = (bad_in_a_row, Some(state.step));
         Ok(state.step)
     }
 
-    /// Goes on as if `step` were done, with the weights of step `from`.
+    /// Continues as if `step` were done, with the weights of step `from`.
     fn go_on_at(&mut self, step: u64, from: u64, loss: f64, why: &str, to: &mut Outputs) -> Result<()> {
         let left_out = step - from;
-        // A checkpoint's own count is that of its time: what was left out since is left out again.
+        // The checkpoint's count is older: the steps skipped since then are skipped again.
         self.state.skipped_steps += left_out;
         self.state.step = step;
         let back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
         let why = if back { format!("{why}; back to the weights of step {from}") } else { why.to_owned() };
-        let shown = if loss.is_finite() { json!(loss) } else { json!(loss.to_string()) };
-        to.run.log(&json!({"kind": "skipped", "step": step, "steps": left_out, "loss": shown, "why": why}))?;
+        to.run.log(&Row::Skipped(Skipped { step, steps: left_out, loss, why: why.clone() }))?;
         to.observer.left_out(step, &why);
         Ok(())
     }
 
-    /// Writes down the training images of the batch and how far every tensor's values reach, of a batch of `n`; returns
-    /// how to speak of it.
+    /// Writes the training images of the batch of `n` and each tensor's extreme values to a file; returns the part of
+    /// the message about it.
     fn write_details(
         &mut self,
         step: u64,
@@ -171,17 +171,17 @@ mod tests {
     #[test]
     fn what_is_not_finite_or_jumps_is_bad_and_noise_is_not() {
         let recipe = Recipe::find("quick").unwrap();
-        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| State {
+        let after = |steps: u64, skipped_steps: u64, loss_mean: Option<f64>| TrainState {
             step: steps,
             skipped_steps,
             loss_mean,
-            ..State::new(2, Schedule::new(0.1))
+            ..TrainState::new(2, Schedule::new(0.1))
         };
         let bad = |mean, loss| why(&recipe, &after(100, 0, Some(mean)), 10, loss).is_some();
         assert!(bad(1., f64::NAN) && bad(1., f64::INFINITY));
         assert!(!bad(0.01, 2.) && !bad(2.3, 6.8) && !bad(20., 50.));
         assert!(bad(0.01, 7.) && bad(20., 61.));
-        // Until the mean stands, what comes back is left to come back. Losses left out are not in it.
+        // While the mean has too few losses, no loss is a jump. Skipped losses are not in it.
         for early in [after(0, 0, None), after(1, 0, Some(2.3)), after(99, 0, Some(2.3)), after(109, 10, Some(2.3))] {
             let bad = |loss| why(&recipe, &early, 10, loss).is_some();
             assert!(!bad(7.336) && !bad(2e4), "{early:?}");

@@ -1,8 +1,8 @@
 //! Gradients against finite differences, through the whole network and the exchange.
 //!
 //! For each parameter tensor with gradient g and a direction d, the loss is measured at w, w + h d and w - h d; its
-//! slope must be g . d. The loss is smooth but for the kinks of ReLU and pooling: one that lies close to w falsifies
-//! the slope on its side (and the central one), so the slope ahead, the one behind or the central one must agree.
+//! slope must be g . d. The loss is smooth but for the kinks of ReLU and pooling: one that lies close to w distorts the
+//! slope on its side (and the central one), so the slope ahead, the one behind or the central one must agree.
 //! Directions are g itself, to have a strong signal, and g with a random half of its elements left out and the other
 //! half, so that a gradient whose parts are in the wrong places is noticed.
 
@@ -16,7 +16,7 @@ use crate::rng::{Philox, Purpose};
 /// Change of the loss that a step aims at: large against f32's rounding of the loss (1e-7), small against curvature.
 const LOSS_CHANGE: f64 = 2e-4;
 
-/// Relative difference that passes: rounding and what is left of kinks give up to 2 %, wrong gradients 30 % and more.
+/// Relative difference that passes: rounding and kinks give up to 2 %, wrong gradients 30 % and more.
 pub const TOLERANCE: f64 = 0.03;
 
 /// One comparison.
@@ -45,8 +45,8 @@ impl Check {
 
 /// Checks every parameter of every stream on `batch`; parameters are put back as they were.
 ///
-/// A half that carries less than a tenth of the gradient is left out: its slope drowns in rounding and kinks. A
-/// parameter whose gradient is 0 everywhere is reported with an error of 1: nothing was checked.
+/// A half that carries less than a tenth of the gradient is left out: rounding and kinks hide its slope. A parameter
+/// whose gradient is 0 everywhere is reported with an error of 1: nothing was checked.
 pub fn check_grads<B: Backend>(pair: &mut Pair<B>, batch: &Batch, seed: u64) -> Result<Vec<Check>> {
     let here = pair.forward_backward(batch, seed, 0)?.loss();
     let plans = pair.plans().to_vec();

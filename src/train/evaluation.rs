@@ -1,8 +1,8 @@
-//! How well the network does on held-out images.
+//! The evaluation of the network on held-out images.
 
 use std::sync::Arc;
 
-use super::session::{Observer, Session, softmax};
+use super::session::{Session, TrainObserver, softmax};
 use crate::backend::Backend;
 use crate::data::Images;
 use crate::data::input::Preprocessor;
@@ -11,8 +11,8 @@ use crate::engine::pair::BatchResult;
 use crate::error::Result;
 
 impl<B: Backend> Session<B> {
-    /// Runs all held-out images; `None` where the run is to end first.
-    pub fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<Option<BatchResult>> {
+    /// Runs all held-out images; `None` where the run must end first.
+    pub fn evaluate(&mut self, observer: &mut dyn TrainObserver) -> Result<Option<BatchResult>> {
         let _span = tracing::info_span!("eval", step = self.state.step).entered();
         let (mut whole, count) = (BatchResult::default(), self.data.test.len());
         let orders: Vec<Order> = self.held_out_batches().collect();
@@ -40,7 +40,7 @@ impl<B: Backend> Session<B> {
 
     /// Runs all held-out images in ten views each and averages the probabilities (paper 4.1); all streams must be in
     /// this process.
-    pub fn evaluate_ten_views(&mut self, observer: &mut dyn Observer) -> Result<BatchResult> {
+    pub fn evaluate_ten_views(&mut self, observer: &mut dyn TrainObserver) -> Result<BatchResult> {
         let input = Arc::new(self.input.of_whole_images());
         self.pair.set_input(input.shape(), input.mean())?;
         let evaluated = self.evaluate_views(input, observer);
@@ -48,7 +48,7 @@ impl<B: Backend> Session<B> {
         evaluated
     }
 
-    fn evaluate_views(&mut self, input: Arc<Preprocessor>, observer: &mut dyn Observer) -> Result<BatchResult> {
+    fn evaluate_views(&mut self, input: Arc<Preprocessor>, observer: &mut dyn TrainObserver) -> Result<BatchResult> {
         let views = input.ten_views();
         let orders: Vec<Order> = self.held_out_batches().collect();
         let mut loader = Loader::start(self.data.clone(), input, orders.into_iter())?;

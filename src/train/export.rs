@@ -42,11 +42,11 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     tensors::write(path, &tensors, Some(metadata)).map(drop)
 }
 
-/// The table, a row a layer, as the script reads it.
+/// The table, one row per layer, as the script reads it.
 fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
     let streams = plans.len();
     let rows = plans[0].layers.iter().filter_map(|layer| {
-        let groups = if layer.crossing.is_some() || layer.reads_image() { 1 } else { streams };
+        let groups = if layer.exchange_point.is_some() || layer.reads_image() { 1 } else { streams };
         Some(match layer.op {
             Op::Conv(s) => {
                 // Zeros that the last window reads beyond the image, besides the padding.

@@ -1,4 +1,4 @@
-//! Training: the loop, evaluation, what is done about a bad loss, and export.
+//! Training: the loop, evaluation, the handling of bad losses, and export.
 
 mod bad_loss;
 pub mod check_grads;

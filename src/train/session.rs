@@ -1,4 +1,4 @@
-//! A network with its recipe and data, somewhere in training; the loop is in `training.rs`.
+//! A network in training, with its recipe and data; the loop is in `training.rs`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use crate::config::{Recipe, ScheduleKind};
 use crate::data::DataSet;
 use crate::data::input::Preprocessor;
 use crate::engine::link::Link;
-use crate::engine::pair::{BatchResult, Pair, Seat};
+use crate::engine::pair::{BatchResult, Pair, StreamContext};
 use crate::engine::timeline::Timeline;
 use crate::engine::times::StreamTimes;
 use crate::error::{Error, Result};
 use crate::net::spec::Net;
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, TrainState};
+use crate::run::rows::{self, Row};
 use crate::run::schedule::Schedule;
 
-/// One step, for whoever shows it.
+/// One step, for those that show it.
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// Steps done, this one included.
@@ -35,6 +36,22 @@ pub struct StepReport {
     pub waited: Duration,
 }
 
+impl StepReport {
+    /// Its line of the metrics.
+    pub fn row(&self) -> Row {
+        Row::Step(rows::Step {
+            step: self.step,
+            epoch: self.epoch,
+            loss: self.result.loss(),
+            top1_error: self.result.top1_error(),
+            // The number that prints as the f32 does.
+            lr: self.lr.to_string().parse().unwrap_or(f64::from(self.lr)),
+            images_per_s: self.result.images as f64 / self.time.as_secs_f64(),
+            loader_wait_ms: self.waited.as_secs_f64() * 1e3,
+        })
+    }
+}
+
 /// One evaluation of the held-out images.
 #[derive(Clone, Debug)]
 pub struct EvalReport {
@@ -46,9 +63,22 @@ pub struct EvalReport {
     pub result: BatchResult,
 }
 
-/// Who watches a run.
-pub trait Observer {
-    /// Training begins or goes on at `step` of `total`.
+impl EvalReport {
+    /// Its line of the metrics.
+    pub fn row(&self) -> Row {
+        Row::Eval(rows::Eval {
+            step: self.step,
+            epoch: self.epoch,
+            loss: self.result.loss(),
+            top1_error: self.result.top1_error(),
+            top5_error: self.result.top5_error(),
+        })
+    }
+}
+
+/// A watcher of training, such as the display of its progress.
+pub trait TrainObserver {
+    /// Training begins or continues at `step` of `total`.
     fn started(&mut self, _step: u64, _total: u64, _epochs: u64) {}
     /// A step is done.
     fn stepped(&mut self, _report: &StepReport) {}
@@ -64,7 +94,7 @@ pub trait Observer {
     fn left_out(&mut self, _step: u64, _why: &str) {}
     /// A checkpoint is on disk.
     fn saved(&mut self, _path: &Path) {}
-    /// What the streams did in the newest step, which began at `_began`.
+    /// The timeline of the newest step, which began at `_began`.
     fn observed(&mut self, _began: Instant, _timeline: &Timeline) {}
     /// Warnings that were shown since the last call, for the run's journal.
     fn take_warnings(&mut self) -> Vec<String> {
@@ -73,7 +103,7 @@ pub trait Observer {
 }
 
 /// Nobody watches.
-impl Observer for () {}
+impl TrainObserver for () {}
 
 /// See the module.
 pub struct Session<B: Backend> {
@@ -81,12 +111,13 @@ pub struct Session<B: Backend> {
     pub(super) data: Arc<DataSet>,
     pub(super) input: Arc<Preprocessor>,
     pub(super) pair: Pair<B>,
-    /// Where training stands; its files are of no meaning here.
-    pub(super) state: State,
+    /// The state of training; its `files` are not used here.
+    pub(super) state: TrainState,
     pub(super) stop: Stop,
-    /// Time waited for the loader, and steps, after the first, whose batch cannot have been made ahead.
+    /// The time waited for the loader, and the number of steps, without the first, whose batch cannot have been made
+    /// ahead.
     pub(super) waited: Option<(Duration, u32)>,
-    /// The streams' times when they were last looked at.
+    /// The streams' times when they were last recorded.
     pub(super) observed: Vec<StreamTimes>,
 }
 
@@ -115,16 +146,16 @@ pub fn resolve(mut recipe: Recipe, data: &DataSet) -> Result<Recipe> {
 }
 
 impl<B: Backend> Session<B> {
-    /// A new network on the seats that `pair` makes for it; `recipe` must be resolved.
-    pub fn new(recipe: Recipe, data: DataSet, seats: Vec<Seat<B>>, link: Option<Link>) -> Result<Self> {
+    /// A new network on the streams' `contexts`; `recipe` must be resolved.
+    pub fn new(recipe: Recipe, data: DataSet, contexts: Vec<StreamContext<B>>, link: Option<Link>) -> Result<Self> {
         let net = Net::from_options(&recipe.net)?;
         let input = Preprocessor::new(&recipe.input, net.image, &data)?;
         let input = Arc::new(input.with_colour_noise_epochs(recipe.schedule.colour_noise_epochs()));
         let states = recipe.state_names().len();
-        let mut pair = Pair::new(&net, seats, link, recipe.train.batch_size, states, recipe.train.dropout)?;
+        let mut pair = Pair::new(&net, contexts, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
         pair.init(recipe.train.seed, recipe.init.weights, recipe.init.biases)?;
-        let state = State::new(net.streams, Schedule::new(recipe.optimizer.lr));
+        let state = TrainState::new(net.streams, Schedule::new(recipe.optimizer.lr));
         Ok(Session {
             recipe,
             data: Arc::new(data),
@@ -139,7 +170,7 @@ impl<B: Backend> Session<B> {
 
     /// Goes back to a checkpoint: weights, optimizer, schedule, place in the data, random numbers, mean image.
     pub fn restore(&mut self, checkpoint: &Path) -> Result<()> {
-        let state = self.pair.told(|| checkpoint::load_state(checkpoint))?;
+        let state = self.pair.broadcast(|| checkpoint::load_state(checkpoint))?;
         let mean = checkpoint::load(checkpoint, &state, &mut self.pair, self.recipe.state_names())?;
         if mean.len() != self.input.mean().len() {
             let problem =
@@ -151,19 +182,19 @@ impl<B: Backend> Session<B> {
         self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
         self.pair.set_input(self.input.shape(), self.input.mean())?;
         let saved = if state.on_signal { state.saved } else { Some(state.step) };
-        self.state = State { on_signal: false, saved, ..state };
+        self.state = TrainState { on_signal: false, saved, ..state };
         Ok(())
     }
 
     /// The same with the checkpoint found at `path`, or the newest one of the run there if that has been removed since:
-    /// the run may go on meanwhile.
+    /// the run may be in training.
     pub fn restore_or_newest(&mut self, checkpoint: &Path, path: &Path) -> Result<()> {
-        /// Checkpoints that come and go while one is read.
+        /// Retries while checkpoints come and go.
         const PATIENCE: u32 = 20;
         let mut restored = self.restore(checkpoint);
         let mut tried = checkpoint.to_owned();
         for _ in 0..PATIENCE {
-            if restored.is_ok() || checkpoint::is_generation(&tried) {
+            if restored.is_ok() || checkpoint::is_checkpoint(&tried) {
                 break;
             }
             tried = checkpoint::find(path)?.0;
@@ -202,7 +233,7 @@ impl<B: Backend> Session<B> {
         self.state.step
     }
 
-    /// From now on training and evaluation end in good order when `stop` says so.
+    /// From now on training and evaluation end with everything saved when `stop` says so.
     pub fn end_on(&mut self, stop: Stop) {
         self.stop = stop;
     }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first one ends the run after the step under way, saved; one that comes later at once.
+//! SIGINT and SIGTERM: the first one ends the run after the current step and saves; a later one ends it at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ use crate::error::{Error, Result, Signal};
 /// Signals within this time are one request: `timeout` and batch systems send to a process and to its group.
 const ONE_REQUEST_MS: u64 = 300;
 
-/// Tells whether the run is to end.
+/// The request to end a run.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
-    /// Ends it when a signal comes; from now on signals do nothing else the first time.
+    /// A request that a signal sets; from now on the first signal does nothing else.
     pub fn on_signals() -> Result<Stop> {
         // Milliseconds from here to the first one; 0 before it.
         let (stop, began, first) = (Stop::default(), Instant::now(), Arc::new(AtomicU64::new(0)));

@@ -1,40 +1,38 @@
 //! The training loop: batches in order, gradients, a look at the loss, update; evaluation and a checkpoint after every
 //! epoch.
 
-use crate::run::files;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::bad_loss;
-use super::session::{EvalReport, Observer, Session, StepReport};
+use super::session::{EvalReport, Session, StepReport, TrainObserver};
 use crate::backend::Backend;
-use crate::config::{OnBadLoss, Order as ImageOrder, Recipe};
+use crate::config::{ImageOrder, OnBadLoss, Recipe};
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order};
 use crate::disk::faults;
-use crate::engine::filters::Kernels;
+use crate::engine::first_layer::FirstLayerFilters;
 use crate::engine::pair::BatchResult;
 use crate::engine::stream::Tensor;
 use crate::engine::timeline::Timeline;
-use crate::engine::times;
 use crate::error::{Error, NO_SPACE, Result, Signal};
 use crate::net::plan::Param;
 use crate::rng::{Philox, Purpose};
 use crate::run::checkpoint::{self, Writer};
 use crate::run::dir::RunDir;
+use crate::run::files;
+use crate::run::rows::{Event, Filters, Row, Times, unix_s};
 
-/// Looks at the streams' times, and at the filters, that a run takes in all, about.
+/// The number of times, about, that a run records the streams' times and the filters.
 const OBSERVATIONS: u64 = 50;
 
-/// Steps after a start that are looked at besides.
+/// Steps after a start that are recorded, too.
 const EARLY_OBSERVATIONS: [u64; 5] = [2, 10, 100, 1000, 10_000];
 
-/// Pixels that a weight of the first layer's kernels is wide in pictures.
+/// The width in pixels of a weight of the first layer's kernels in pictures.
 const FILTER_SCALE: u32 = 4;
 
-/// Of a run, besides its recipe.
+/// The options of a run, besides its recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainOptions {
     /// Ends after so many steps in all.
@@ -45,18 +43,18 @@ pub struct TrainOptions {
     pub histograms: bool,
 }
 
-/// Where a run's results go.
+/// The outputs of a run.
 pub(super) struct Outputs<'a> {
     pub run: &'a mut RunDir,
     pub writer: Writer,
     pub histograms: bool,
-    pub observer: &'a mut dyn Observer,
+    pub observer: &'a mut dyn TrainObserver,
 }
 
-/// What came of a step.
+/// The result of a step.
 enum Stepped {
     Done(StepReport),
-    /// The loss is none to learn from; the update was not made.
+    /// The loss is bad; the update was not made.
     Bad {
         batch: Batch,
         loss: f64,
@@ -67,9 +65,9 @@ enum Stepped {
 impl<B: Backend> Session<B> {
     /// Trains to the recipe's epochs, or to `max_steps` in all if that comes first.
     ///
-    /// Fails with [`Error::Diverged`] before the update where the loss is none to learn from and the recipe says stop,
-    /// and with [`Error::Interrupted`], all saved, where it is told to end.
-    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn Observer) -> Result<()> {
+    /// Fails with [`Error::Diverged`] before the update where the loss is bad and the recipe says stop, and with
+    /// [`Error::Interrupted`], with everything saved, after a signal.
+    pub fn train(&mut self, run: &mut RunDir, options: &TrainOptions, observer: &mut dyn TrainObserver) -> Result<()> {
         let _span = tracing::info_span!("run", recipe = self.recipe.name).entered();
         let path = run.path().to_owned();
         if self.pair.leads() {
@@ -77,13 +75,13 @@ impl<B: Backend> Session<B> {
             checkpoint::check_space(
                 &path,
                 options.keep,
-                checkpoint::generation_bytes(self.pair.plans(), states, mean),
+                checkpoint::checkpoint_bytes(self.pair.plans(), states, mean),
             )?;
         }
         let writer = Writer::new(&path, options.keep);
         let mut to = Outputs { run, writer, histograms: options.histograms, observer };
         let ended = self.train_until(options.max_steps, &mut to);
-        // Whatever ended it: what is being written gets its end.
+        // Whatever ended it: a checkpoint that is being written is completed.
         let written = to.writer.finish();
         let signal = ended.map_err(|error| advise(error, &path))?;
         let written = written.map_err(|error| advise(error, &path))?;
@@ -108,7 +106,7 @@ impl<B: Backend> Session<B> {
         to.run.expect_steps(total);
         to.observer.started(self.state.step, total, total.div_ceil(per_epoch));
         if self.state.step == 0 && self.recipe.train.on_bad_loss == OnBadLoss::Rollback {
-            self.save(to)?; // something to come back to
+            self.save(to)?; // a checkpoint to go back to
         }
         if self.state.evaluation_due && !self.evaluate_and_save(to)? {
             return self.save_and_end(to);
@@ -116,7 +114,8 @@ impl<B: Backend> Session<B> {
         let mut loader = self.start_loader(total)?;
         while self.state.step < total && !self.state.schedule.is_over(&self.recipe.schedule) {
             self.pair.want_stop(self.stop.asked().is_some());
-            // Of a run of days the first look would come after hours: some soon after each start, besides.
+            // In a run of days the first record would come after hours, so some steps soon after each start are
+            // recorded, too.
             let (next, since) = (self.state.step + 1, self.state.step + 1 - begun_at);
             let observed = next.is_multiple_of(observe_every) || EARLY_OBSERVATIONS.contains(&since);
             if observed {
@@ -125,12 +124,7 @@ impl<B: Backend> Session<B> {
             let (stepped, began) = self.train_step(&mut loader)?;
             match stepped {
                 Stepped::Done(report) => {
-                    to.run.log(&json!({
-                        "kind": "step", "step": report.step, "epoch": report.epoch, "loss": report.result.loss(),
-                        "top1_error": report.result.top1_error(), "lr": shortest(report.lr),
-                        "images_per_s": report.result.images as f64 / report.time.as_secs_f64(),
-                        "loader_wait_ms": report.waited.as_secs_f64() * 1e3,
-                    }))?;
+                    to.run.log(&report.row())?;
                     to.observer.stepped(&report);
                 }
                 Stepped::Bad { batch, loss, why } => {
@@ -171,7 +165,7 @@ impl<B: Backend> Session<B> {
         batch_indices(&self.recipe, self.data.train.len())(self.state.step)
     }
 
-    /// Makes the batches of all steps from here to `total`.
+    /// Starts to make the batches of all steps from here to `total`.
     fn start_loader(&self, total: u64) -> Result<Loader> {
         let (seed, per_epoch) = (self.recipe.train.seed, self.steps_per_epoch());
         let mut indices = batch_indices(&self.recipe, self.data.train.len());
@@ -183,7 +177,7 @@ impl<B: Backend> Session<B> {
         Loader::start(self.data.clone(), self.input.clone(), orders)
     }
 
-    /// One step, and when its computing began.
+    /// One step, and the time at which its computing began.
     fn train_step(&mut self, loader: &mut Loader) -> Result<(Stepped, Instant)> {
         let step = self.state.step;
         let _span = tracing::info_span!("step", step = step + 1).entered();
@@ -233,7 +227,7 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// Evaluates, tells the schedule, and saves; returns whether there was time for it.
+    /// Evaluates, updates the schedule, and saves; returns false where the run must end first.
     fn evaluate_and_save(&mut self, to: &mut Outputs) -> Result<bool> {
         let Some(result) = self.evaluate(to.observer)? else { return Ok(false) };
         if bad_loss::is_lost(&self.recipe, result.loss()) {
@@ -242,11 +236,9 @@ impl<B: Backend> Session<B> {
         }
         let (step, per_epoch) = (self.state.step, self.steps_per_epoch());
         let (epoch, error) = (step.div_ceil(per_epoch), result.top1_error());
-        to.run.log(&json!({
-            "kind": "eval", "step": step, "epoch": epoch, "loss": result.loss(),
-            "top1_error": error, "top5_error": result.top5_error(),
-        }))?;
-        to.observer.evaluated(&EvalReport { step, epoch, result });
+        let report = EvalReport { step, epoch, result };
+        to.run.log(&report.row())?;
+        to.observer.evaluated(&report);
         self.state.evaluation_due = false;
         self.state.heldout_error = Some(error);
         let recipe = &self.recipe.schedule;
@@ -258,22 +250,22 @@ impl<B: Backend> Session<B> {
     }
 
     fn save_and_end(&mut self, to: &mut Outputs) -> Result<Option<Signal>> {
-        // Within an epoch it would not be there otherwise, unless one is due.
+        // Within an epoch there would be no checkpoint without the signal, unless one is due.
         let (step, every) = (self.state.step, self.recipe.train.checkpoint_steps);
         self.state.on_signal = every == 0 || !step.is_multiple_of(every) || step.is_multiple_of(self.steps_per_epoch());
         self.save(to)?;
-        // Where the signal came to the other process alone, this one ends as if it had come to it.
+        // A signal to the other process alone ends this one, too.
         Ok(Some(self.stop.asked().unwrap_or(Signal::Term)))
     }
 
-    /// Copies what a checkpoint holds and has it written.
+    /// Copies the contents of a checkpoint and starts to write it.
     pub(super) fn save(&mut self, to: &mut Outputs) -> Result<()> {
         let _span = tracing::info_span!("checkpoint", step = self.state.step).entered();
         let names = self.recipe.state_names();
         let mut state = self.state.clone();
         let good = state.good;
         if self.recipe.train.on_bad_loss != OnBadLoss::Rollback {
-            // Nobody asks for it: the same bits whether or not the run was ended and resumed.
+            // Not saved: so the bits are the same whether or not the run was ended and resumed.
             (state.saved, state.good) = (None, None);
         }
         if !state.on_signal {
@@ -286,22 +278,24 @@ impl<B: Backend> Session<B> {
         Ok(())
     }
 
-    /// Looks at how the streams spend their time and at the first layer's kernels, and writes it down.
+    /// Records the streams' times and the first layer's kernels.
     fn observe(&mut self, began: Instant, to: &mut Outputs) -> Result<()> {
         let timeline = Timeline::new(self.state.step, self.pair.take_timeline(began)?);
         to.observer.observed(began, &timeline);
         to.run.show(files::TIMELINE, &serde_json::to_vec(&timeline).unwrap_or_default())?;
         let times = self.pair.times()?;
-        if let Some(row) = times::row(self.state.step, &times, &self.observed) {
-            to.run.log(&row)?;
+        if let Some(row) = Times::between(self.state.step, &self.observed, &times) {
+            to.run.log(&Row::Times(row))?;
         }
         self.observed = times;
-        // Networks whose kernels cannot be drawn train all the same.
-        if let Ok(Some(kernels)) = Kernels::of_pair(&mut self.pair) {
+        // A network whose kernels cannot be drawn trains all the same.
+        if let Ok(Some(kernels)) = FirstLayerFilters::of_pair(&mut self.pair) {
             if let Ok(picture) = kernels.picture(FILTER_SCALE) {
                 to.run.keep_picture(self.state.step, &picture)?;
             }
-            kernels.metrics(self.state.step).map_or(Ok(()), |row| to.run.log(&row))?;
+            if let Some(colours) = kernels.colours() {
+                to.run.log(&Row::Filters(Filters::of(self.state.step, &colours)))?;
+            }
         }
         if to.histograms {
             let streams = self.pair.read_params(&[Tensor::Value])?;
@@ -313,7 +307,7 @@ impl<B: Backend> Session<B> {
             }
         }
         for text in to.observer.take_warnings() {
-            to.run.journal("warning", &json!({"text": text}))?;
+            to.run.journal(&Event::warning(text))?;
         }
         Ok(())
     }
@@ -335,20 +329,15 @@ fn batch_indices(recipe: &Recipe, images: usize) -> impl FnMut(u64) -> Vec<u32> 
     }
 }
 
-/// Tells what to do about a full disk.
+/// Adds advice to the error of a full disk.
 fn advise(error: Error, run: &Path) -> Error {
     if error.exit_code() != NO_SPACE || matches!(error, Error::NoSpace { .. }) {
         return error;
     }
     let kept = checkpoint::list(run).ok().and_then(|list| list.last().map(|newest| newest.path.display().to_string()));
-    let kept = kept.map_or("no checkpoint had been written".into(), |path| format!("{path} is whole"));
-    let problem = format!("{error}; {kept}. Make room and go on with --resume {}", run.display());
+    let kept = kept.map_or("no checkpoint had been written".into(), |path| format!("{path} is complete"));
+    let problem = format!("{error}; {kept}. Free some space and continue with --resume {}", run.display());
     Error::NoSpace { path: run.to_owned(), problem }
-}
-
-/// The number that prints as the f32 does.
-fn shortest(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 impl Outputs<'_> {
@@ -360,7 +349,7 @@ impl Outputs<'_> {
     /// A checkpoint is on disk.
     pub fn saved(&mut self, path: PathBuf) -> Result<()> {
         self.observer.saved(&path);
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
-        self.run.journal("checkpoint", &json!({"step": step}))
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        self.run.journal(&Event::Checkpoint { unix_s: unix_s(), step: step.unwrap_or_default() })
     }
 }

@@ -8,11 +8,12 @@ mod support;
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::reference::definitions::{self as reference, wide};
 use alexnet_split::backend::*;
+use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Activation;
 use alexnet_split::rng::{Philox, Purpose};
 use products::{convolution, dense};
-use support::normals;
 use support::tolerance::{OPERATION, assert_close};
+use support::{cases, normals};
 
 /// Every test of the list, on every device.
 macro_rules! on_every_device {
@@ -53,12 +54,13 @@ on_every_device!(
     updates
 );
 
-/// The CPU's operations again, in processes that are told to do without the widest instructions.
+/// The CPU's operations again, in processes that are limited to narrower instructions.
 #[test]
 fn narrower_instructions_compute_the_same() {
     for level in ["avx2", "plain"] {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = command.args(["cpu::", "fused"]).env(alexnet_split_cpu::simd::LEVEL, level).output().unwrap();
+        let output =
+            command.args(["cpu::", "fused", "papers"]).env(alexnet_split_cpu::simd::LEVEL, level).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success() && text.contains("test result: ok.") && !text.contains(" 0 passed"),
@@ -72,11 +74,9 @@ fn narrower_instructions_compute_the_same() {
 fn fused_layers_compute_the_same() {
     let backend = CpuBackend::default();
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    // Several bands and one; rows and columns that no window reads; the paper's two layers.
-    for (c, [h, w]) in [(5, [11, 13]), (3, [40, 66]), (48, [55, 55]), (128, [27, 27]), (7, [12, 32])] {
-        let [p, q] = [h, w].map(|size| (size - 3) / 2 + 1);
-        let lrn = LrnShape { c, pixels: h * w, n: 5, k: 2., alpha: 0.3, beta: 0.75 };
-        let pool = PoolShape { c, h, w, window: 3, stride: 2, p, q };
+    for case in cases::small() {
+        let Op::ReluLrnMaxPool(lrn, pool) = case.op else { continue };
+        let PoolShape { c, h, w, p, q, .. } = pool;
         assert!(CpuBackend::fuses(&lrn, &pool));
         for n in [1, 3] {
             let name = format!("{pool:?} n={n}");
@@ -118,7 +118,7 @@ fn output<B: Backend>(backend: &B, elems: usize) -> B::Buffer {
     upload(backend, &vec![UNTOUCHED; elems + 1])
 }
 
-/// The `elems` values of an output, once what lies beyond them has been looked at.
+/// The `elems` values of an output, after a check of the values beyond them.
 fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, elems: usize) -> Vec<f32> {
     let mut values = backend.read(buffer, elems + 1).unwrap();
     assert_eq!(values.pop(), Some(UNTOUCHED), "{name} wrote beyond its batch");
@@ -150,30 +150,25 @@ fn augmentation<B: Backend>(backend: &B) {
 }
 
 fn local_response_normalization<B: Backend>(backend: &B) {
-    for (c, pixels) in [(1, 1), (3, 63), (5, 64), (48, 65), (16, 200)] {
-        for (n, alpha, beta) in [(5, 1e-4, 0.75), (5, 0.5, 0.75), (3, 0.2, 0.5)] {
-            let s = LrnShape { c, pixels, n, k: 2., alpha, beta };
-            let (images, elems) = (3, c * pixels);
-            let all = images * elems;
-            let (x, dy) = (normals(all, 3., 1), normals(all, 1., 2));
-            let (on_device_x, on_device_dy) = (upload(backend, &x), upload(backend, &dy));
-            let (mut y, mut dx) = (output(backend, all), output(backend, all));
-            backend.lrn_forward(&s, images, &on_device_x, &mut y).unwrap();
-            backend.lrn_backward(&s, images, &on_device_x, &on_device_dy, &mut dx).unwrap();
-            let expected = reference::lrn_forward(&s, &wide(&x));
-            assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, all), &expected, OPERATION);
-            let expected = reference::lrn_backward(&s, &wide(&x), &wide(&dy));
-            assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, all), &expected, OPERATION);
-        }
+    for case in cases::small() {
+        let Op::Lrn(s) = case.op else { continue };
+        let (images, all) = (3, 3 * s.c * s.pixels);
+        let (x, dy) = (normals(all, 3., 1), normals(all, 1., 2));
+        let (on_device_x, on_device_dy) = (upload(backend, &x), upload(backend, &dy));
+        let (mut y, mut dx) = (output(backend, all), output(backend, all));
+        backend.lrn_forward(&s, images, &on_device_x, &mut y).unwrap();
+        backend.lrn_backward(&s, images, &on_device_x, &on_device_dy, &mut dx).unwrap();
+        let expected = reference::lrn_forward(&s, &wide(&x));
+        assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, all), &expected, OPERATION);
+        let expected = reference::lrn_backward(&s, &wide(&x), &wide(&dy));
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, all), &expected, OPERATION);
     }
 }
 
 fn max_pooling<B: Backend>(backend: &B) {
-    for (h, w, window, stride) in
-        [(3, 3, 3, 2), (55, 55, 3, 2), (13, 12, 3, 2), (7, 9, 2, 2), (5, 6, 1, 1), (8, 8, 3, 3)]
-    {
-        let s = PoolShape { c: 3, h, w, window, stride, p: 1 + (h - window) / stride, q: 1 + (w - window) / stride };
-        let (n, ins, outs) = (2, 3 * h * w, 3 * s.p * s.q);
+    for case in cases::small() {
+        let Op::MaxPool(s) = case.op else { continue };
+        let (n, ins, outs) = (2, s.c * s.h * s.w, s.c * s.p * s.q);
         // Few distinct values: many ties.
         let x: Vec<f32> = normals(n * ins, 2., 1).iter().map(|v| v.round()).collect();
         let dy = normals(n * outs, 1., 2);
@@ -182,11 +177,8 @@ fn max_pooling<B: Backend>(backend: &B) {
         let (mut y, mut dx) = (output(backend, n * outs), output(backend, n * ins));
         backend.max_pool_forward(&s, n, &on_device_x, &mut y).unwrap();
         backend.max_pool_backward(&s, n, &on_device_x, &y, &on_device_dy, &mut dx).unwrap();
-        assert_eq!(
-            written(backend, "y", &y, n * outs),
-            places.iter().map(|&place| x[place]).collect::<Vec<_>>(),
-            "{s:?}"
-        );
+        let expected: Vec<f32> = places.iter().map(|&place| x[place]).collect();
+        assert_eq!(written(backend, "y", &y, n * outs), expected, "{s:?}");
         let mut expected = vec![0.; n * ins];
         places.iter().zip(&dy).for_each(|(&place, dy)| expected[place] += f64::from(*dy));
         assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, n * ins), &expected, OPERATION);

@@ -3,9 +3,10 @@
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::reference::definitions::{self as reference, wide};
 use alexnet_split::backend::*;
+use alexnet_split::net::plan::Op;
 
 use crate::support::tolerance::{OPERATION, TENSOR_CORE, WINOGRAD_BF16, assert_close};
-use crate::support::{self, normals};
+use crate::support::{self, cases, normals};
 use crate::{output, upload, written};
 
 /// Tensor cores: exactly the products of rounded factors, summed in fp32.
@@ -28,7 +29,7 @@ mod tensor_cores {
     }
 }
 
-/// What happens to a product's factors, and how near the sums must come.
+/// The rounding of a product's operands, and the tolerance of its sums.
 #[derive(Clone, Copy)]
 struct Rounded(fn(f32) -> f32, f64);
 
@@ -43,32 +44,19 @@ fn bf16_on_the_cpu() {
     all_dense(backend, rounded);
     let exact = Rounded(|v| v, OPERATION);
     let few = Rounded(|v| v, WINOGRAD_BF16);
-    for s in fast_on_cpu() {
+    for case in cases::small() {
+        let Op::Conv(s) = case.op else { continue };
         // The gradient by the image, which the network does not need, is computed in fp32.
-        let passes = if s.r == 11 { [rounded, exact, rounded] } else { [few; 3] };
+        let passes = match case.is_small {
+            true if s.c == 5 => [exact; 3], // unrolled: fp32 too
+            true => continue,
+            false if s.r == 11 => [rounded, exact, rounded],
+            false => [few; 3],
+        };
         for n in [1, 3, 17] {
             one_convolution(backend, &s, n, passes);
         }
     }
-    let odd = conv_shape(5, [9, 7], 6, 5, 1, 2, false); // unrolled: fp32 too
-    one_convolution(backend, &odd, 3, [exact; 3]);
-}
-
-fn conv_shape(
-    c: usize,
-    size: [usize; 2],
-    k: usize,
-    kernel: usize,
-    stride: usize,
-    pad: usize,
-    round_up: bool,
-) -> ConvShape {
-    let out = |size: usize| {
-        let room = size + 2 * pad - kernel;
-        1 + if round_up { room.div_ceil(stride) } else { room / stride }
-    };
-    let [h, w] = size;
-    ConvShape { c, h, w, k, r: kernel, s: kernel, p: out(h), q: out(w), stride, pad }
 }
 
 pub fn convolution<B: Backend>(backend: &B) {
@@ -84,37 +72,24 @@ fn products<B: Backend>(backend: &B, rounded: Rounded) {
     all_dense(backend, rounded);
 }
 
-/// Those for which the CPU has ways of its own.
-fn fast_on_cpu() -> [ConvShape; 6] {
-    [
-        conv_shape(3, [67, 71], 48, 11, 4, 0, true), // patches are read where they lie
-        conv_shape(1, [50, 61], 16, 11, 4, 2, false),
-        conv_shape(32, [13, 13], 48, 3, 1, 1, false), // few multiplications
-        conv_shape(16, [9, 14], 32, 3, 1, 0, false),
-        conv_shape(16, [27, 27], 16, 5, 1, 2, false),
-        conv_shape(48, [10, 7], 16, 5, 1, 3, false),
-    ]
+/// The paper's own shapes, one image.
+#[test]
+fn the_papers_layers() {
+    let (backend, exact) = (CpuBackend::default(), Rounded(|v| v, OPERATION));
+    for case in cases::of_the_paper() {
+        match case.op {
+            Op::Conv(s) => one_convolution(&backend, &s, 1, [exact; 3]),
+            Op::Dense(s) => one_dense(&backend, &s, 1, exact),
+            _ => {}
+        }
+    }
 }
 
 fn all_convolutions<B: Backend>(backend: &B, rounded: Rounded) {
-    let shapes = [
-        conv_shape(1, [5, 5], 1, 1, 1, 0, false),
-        conv_shape(3, [23, 26], 5, 11, 4, 0, true), // the last window reads beyond the image
-        conv_shape(3, [27, 27], 8, 11, 4, 2, false),
-        conv_shape(2, [30, 31], 4, 11, 4, 1, false), // the last pixels are read by no window
-        conv_shape(5, [9, 7], 6, 5, 1, 2, false),
-        conv_shape(16, [13, 13], 24, 3, 1, 1, false),
-        conv_shape(128, [6, 6], 16, 3, 1, 1, false), // rows of the weight gradient alias in the cache
-        conv_shape(4, [8, 8], 3, 3, 2, 1, false),
-        conv_shape(2, [6, 7], 70, 3, 1, 1, false), // more filters than a tile has rows
-        conv_shape(1, [1, 1], 2, 3, 1, 1, false),  // most taps lie outside
-    ];
-    // Software GPUs have no other ways for these, and would take minutes.
-    let fast = fast_on_cpu();
-    let shapes = shapes.iter().chain(if B::QUEUES { &[][..] } else { &fast });
-    for s in shapes {
+    for case in cases::small().iter().filter(|case| case.is_small || !B::QUEUES) {
+        let Op::Conv(s) = case.op else { continue };
         for n in [1, 3, 17] {
-            one_convolution(backend, s, n, [rounded; 3]);
+            one_convolution(backend, &s, n, [rounded; 3]);
         }
     }
 }
@@ -163,9 +138,10 @@ fn wide_rounded(values: &[f32], round: fn(f32) -> f32) -> Vec<f64> {
 }
 
 fn all_dense<B: Backend>(backend: &B, rounded: Rounded) {
-    for (inputs, outputs) in [(1, 1), (7, 5), (128, 384), (384, 385), (769, 512), (1152, 300)] {
+    for case in cases::small() {
+        let Op::Dense(s) = case.op else { continue };
         for n in [1, 3, 17] {
-            one_dense(backend, &DenseShape { inputs, outputs }, n, rounded);
+            one_dense(backend, &s, n, rounded);
         }
     }
 }

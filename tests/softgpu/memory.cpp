@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -130,6 +131,24 @@ bool holds(uintptr_t from, uintptr_t to, unsigned char value) {
 
 }  // namespace
 
+// Exchanges launched by each rank of this process; -1 where it has no such rank.
+std::atomic<long> exchanges[2] = {-1, -1};
+
+void count_rank(int rank) { exchanges[rank] = 0; }
+
+void count_exchange(int rank) { ++exchanges[rank]; }
+
+void forget_ranks() { exchanges[0] = exchanges[1] = -1; }
+
+// Reports a call that must not come now.
+void check_exchanges(const char* call) {
+    const long first = exchanges[0], second = exchanges[1];
+    if (first >= 0 && second >= 0 && first != second) {
+        report("misuse: %s while rank %d waits in an exchange for rank %d of the same process", call, first < second,
+               first > second);
+    }
+}
+
 size_t total_bytes() { return static_cast<size_t>(setting("SOFTGPU_MEMORY_MB", 4096)) << 20; }
 
 size_t free_bytes(int device) {
@@ -138,6 +157,7 @@ size_t free_bytes(int device) {
 }
 
 uintptr_t allocate(int device, size_t bytes) {
+    check_exchanges("allocates memory");
     std::lock_guard lock(mutex);
     Arena& arena = arena_of(device);
     const size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -159,6 +179,7 @@ uintptr_t allocate(int device, size_t bytes) {
 }
 
 bool release(int device, uintptr_t address) {
+    check_exchanges("frees memory");
     std::lock_guard lock(mutex);
     Arena& arena = arena_of(device);
     auto found = arena.live.find(address);
@@ -187,6 +208,7 @@ bool is_allocated(uintptr_t address, size_t bytes, int* device) {
 }
 
 void* allocate_pinned(size_t bytes) {
+    check_exchanges("allocates page-locked memory");
     void* address = aligned_alloc(PAGE, (bytes + PAGE - 1) / PAGE * PAGE);
     std::lock_guard lock(mutex);
     pinned[reinterpret_cast<uintptr_t>(address)] = {bytes, 0};
@@ -195,6 +217,7 @@ void* allocate_pinned(size_t bytes) {
 }
 
 bool release_pinned(void* address) {
+    check_exchanges("frees page-locked memory");
     std::lock_guard lock(mutex);
     auto found = pinned.find(reinterpret_cast<uintptr_t>(address));
     if (found == pinned.end() || found->second.copies > 0) {

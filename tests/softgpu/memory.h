@@ -31,6 +31,13 @@ bool is_pinned(const void* address);
 // Counts the queued copies that use pinned memory: until they are done it cannot be released. Nothing for other memory.
 void count_copies(const void* address, int change);
 
+// A rank of this process has been told of, and has launched its next exchange. While one of two ranks here has launched
+// an exchange and the other has not, allocating and freeing is misuse: it may wait for the device, which waits for the
+// other rank's launch.
+void count_rank(int rank);
+void count_exchange(int rank);
+void forget_ranks();
+
 // From now on the calling thread's operations reach the memory of these devices (a bit each) and of no other.
 void set_access(unsigned devices);
 

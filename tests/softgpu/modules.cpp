@@ -81,20 +81,28 @@ struct Launch {
 
 extern "C" {
 
+Result cuDriverGetVersion(int* version);
+
 Result cuModuleLoadData(Module** handle, const void* image) {
     const Context* context = current_context();
     if (!context) {
         return INVALID_CONTEXT;
     }
-    // The size stands in front: nvrtc.cpp puts it there.
-    size_t bytes;
+    // Size and NVRTC's version stand in front: nvrtc.cpp puts them there.
+    size_t header[2];
     if (memcmp(image, "softgpu:", 8) != 0) {
         report("misuse: loads a module that was not compiled for this device");
         return INVALID_IMAGE;
     }
-    memcpy(&bytes, static_cast<const char*>(image) + 8, sizeof bytes);
+    memcpy(header, static_cast<const char*>(image) + 8, sizeof header);
+    int driver;
+    cuDriverGetVersion(&driver);
+    if (static_cast<int>(header[1]) > driver / 1000) {
+        report("misuse: loads code of a CUDA newer than the driver's");
+        return INVALID_IMAGE;
+    }
     publish_own_symbols();
-    void* library = load(static_cast<const char*>(image) + 16, bytes);
+    void* library = load(static_cast<const char*>(image) + 24, header[0]);
     if (!library) {
         return INVALID_IMAGE;
     }

@@ -303,6 +303,7 @@ NcclResult ncclCommInitRankConfig(Comm** handle, int count, UniqueId id, int ran
     auto comm = std::make_shared<Comm>();
     comm->rank = rank;
     comm->device = context->device;
+    count_rank(rank);
     *handle = comms.add(comm);
     std::thread(meet, comm, id).detach();
     return IN_PROGRESS;
@@ -324,6 +325,7 @@ NcclResult ncclCommAbort(Comm* handle) {
         std::this_thread::sleep_for(std::chrono::milliseconds(500));
     }
     auto comm = comms.find(handle);
+    forget_ranks();
     if (!comm || !comms.remove(handle)) {
         return INVALID_ARGUMENT;
     }
@@ -363,6 +365,7 @@ NcclResult ncclGroupEnd() {
         shutdown(comm->socket, SHUT_RDWR);
         return IN_PROGRESS;
     }
+    count_exchange(comm->rank);
     auto transfer = std::make_shared<Transfer>(group, fault_is_due("nccl-hang", rank));
     comm->state = IN_PROGRESS;
     std::thread([comm, transfer, stream = group.stream] {

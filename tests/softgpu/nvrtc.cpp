@@ -1,5 +1,6 @@
 // libnvrtc: compiles unmodified kernel sources by the machine's C++ compiler. What stands in for a cubin is "softgpu:",
-// the size of a shared object, and the shared object.
+// the size of a shared object, NVRTC's major version, and the shared object.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -92,6 +93,12 @@ bool plant(Program& program) {
     return fits;
 }
 
+// 13, or what SOFTGPU_NVRTC says.
+int major_version() {
+    const char* text = getenv("SOFTGPU_NVRTC");
+    return text ? atoi(text) : 13;
+}
+
 Result compile(Program& program, const std::vector<std::string>& options, const fs::path& folder) {
     const char* compiler = getenv("CXX");
     std::string command = compiler && *compiler ? compiler : "g++";
@@ -125,8 +132,8 @@ Result compile(Program& program, const std::vector<std::string>& options, const 
         return COMPILATION;
     }
     const std::string binary = read(object);
-    const size_t bytes = binary.size();
-    program.code = "softgpu:" + std::string(reinterpret_cast<const char*>(&bytes), sizeof bytes) + binary;
+    const size_t header[] = {binary.size(), static_cast<size_t>(major_version())};
+    program.code = "softgpu:" + std::string(reinterpret_cast<const char*>(header), sizeof header) + binary;
     return SUCCESS;
 }
 
@@ -135,8 +142,22 @@ Result compile(Program& program, const std::vector<std::string>& options, const 
 extern "C" {
 
 Result nvrtcVersion(int* major, int* minor) {
-    *major = 99;
-    *minor = 0;
+    *major = major_version();
+    *minor = 99;
+    return SUCCESS;
+}
+
+// The GPUs of CUDA 13; the newest are known from 13 on.
+Result nvrtcGetNumSupportedArchs(int* count) {
+    *count = major_version() >= 13 ? 4 : 3;
+    return SUCCESS;
+}
+
+Result nvrtcGetSupportedArchs(int* architectures) {
+    int count;
+    nvrtcGetNumSupportedArchs(&count);
+    const int all[] = {80, 86, 90, 103};
+    std::copy_n(all, count, architectures);
     return SUCCESS;
 }
 

@@ -1,6 +1,7 @@
-//! What the tests share: tiny networks, random values, the tolerance table.
+//! Helpers that the tests share: tiny networks, random values, the tolerance table.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod cases;
 pub mod forms;
 pub mod fuzzed;
 pub mod jpegs;
@@ -15,7 +16,7 @@ use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Precision};
 use alexnet_split::config::Recipe;
 use alexnet_split::data::{Batch, Images};
-use alexnet_split::engine::pair::{Pair, Seat};
+use alexnet_split::engine::pair::{Pair, StreamContext};
 use alexnet_split::net::init::{BiasInit, WeightInit};
 use alexnet_split::net::spec::{Layer, Net, NetOptions};
 use alexnet_split::rng::{Philox, Purpose};
@@ -48,11 +49,11 @@ pub fn pair(options: &NetOptions, capacity: usize, threads: usize) -> (Net, Pair
 /// The same with products of bf16; `None`, and a word, on a CPU that has none.
 pub fn pair_in_bf16(options: &NetOptions, capacity: usize, threads: usize) -> Option<(Net, Pair<CpuBackend>)> {
     let net = Net::from_options(options).unwrap();
-    let Ok(seats) = Seat::on_cpu(net.streams, threads, Precision::Bf16, false) else {
+    let Ok(contexts) = StreamContext::on_cpu(net.streams, threads, Precision::Bf16, false) else {
         eprintln!("skipped: this CPU has no AVX512_BF16");
         return None;
     };
-    let mut pair = Pair::new(&net, seats, None, capacity, 1, DropoutScaling::Test).unwrap();
+    let mut pair = Pair::new(&net, contexts, None, capacity, 1, DropoutScaling::Test).unwrap();
     pair.init(14, WeightInit::He, BiasInit::Zero).unwrap();
     Some((net, pair))
 }

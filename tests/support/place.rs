@@ -23,7 +23,7 @@ impl Place {
         std::fs::create_dir(place.path("data")).unwrap();
         for (prefix, count) in [("train", 80u32), ("t10k", 20)] {
             let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-            // A bright bar whose place tells the class, on a grey ground.
+            // A bright bar whose position gives the class, on a grey ground.
             let image = |i: u32| {
                 (0..784u32).map(move |p| if p / 28 / 3 == i % 10 { 230 } else { (40 + (p * 7 + i * 13) % 30) as u8 })
             };
@@ -144,7 +144,7 @@ pub fn output_within(command: &mut Command, patience: Duration) -> Output {
 }
 
 /// A checkpoint of the run `run`.
-pub fn generation(place: &Place, step: u32) -> PathBuf {
+pub fn checkpoint_folder(place: &Place, step: u32) -> PathBuf {
     place.path(&format!("run/checkpoints/step-{step:08}"))
 }
 

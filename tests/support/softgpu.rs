@@ -15,11 +15,11 @@ use alexnet_split::backend::cuda::kernels::Kernels;
 use alexnet_split::backend::cuda::libraries;
 use alexnet_split::backend::cuda::watch::Watch;
 
-/// What the build needs.
+/// The compiler's flags.
 const COMPILE: [&str; 8] = ["-std=c++20", "-O2", "-g1", "-march=native", "-fPIC", "-shared", "-pthread", "-Wall"];
 
-/// The folder with libcuda.so, libnvrtc.so and libnccl.so of the software device; `None`, said aloud, where there is no
-/// C++20 compiler to make them.
+/// The folder with libcuda.so, libnvrtc.so and libnccl.so of the software device; `None`, with a printed note, where
+/// there is no C++20 compiler to make them.
 pub fn folder() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let folder = FOLDER.get_or_init(build);
@@ -29,7 +29,7 @@ pub fn folder() -> Option<&'static Path> {
     folder.as_deref()
 }
 
-/// Where compiled kernels are kept between test programs and runs: with the device that they were compiled for.
+/// The folder that keeps compiled kernels between test programs and runs: with the device that they were compiled for.
 pub fn cache() -> Option<PathBuf> {
     Some(folder()?.join("kernels"))
 }

@@ -4,15 +4,15 @@ use std::arch::x86_64::*;
 
 use pulp::{Simd, WithSimd};
 
-use super::factors::Factors;
-use super::panels::{PANEL, first};
-use super::simd::{self, same};
+use super::operands::Operands;
+use super::panels::{PANEL, scratch_slice};
+use super::simd::{self, bitcast};
 
-/// Two values a number, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
+/// Two values in each word, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
 /// 1e-38 count as 0.
 pub struct Bf16;
 
-impl Factors for Bf16 {
+impl Operands for Bf16 {
     const DEPTHS: usize = 2;
 
     #[inline(always)]
@@ -23,7 +23,7 @@ impl Factors for Bf16 {
     #[inline(always)]
     fn multiply_add<S: Simd>(_: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s {
         // SAFETY: `dispatch` runs where these instructions exist, with vectors of their width.
-        unsafe { same(_mm512_dpbf16_ps(same(sum), same(a), same(b))) }
+        unsafe { bitcast(_mm512_dpbf16_ps(bitcast(sum), bitcast(a), bitcast(b))) }
     }
 
     #[inline(always)]
@@ -31,13 +31,13 @@ impl Factors for Bf16 {
         let to = &mut to[depth / 2 * width..][..PANEL];
         // SAFETY: as in `multiply_add`; the row is a vector long.
         unsafe {
-            let rounded = _mm512_cvtepu16_epi32(same(_mm512_cvtneps_pbh(same(value))));
-            let numbers = if depth.is_multiple_of(2) {
+            let rounded = _mm512_cvtepu16_epi32(bitcast(_mm512_cvtneps_pbh(bitcast(value))));
+            let words = if depth.is_multiple_of(2) {
                 rounded
             } else {
                 _mm512_or_si512(_mm512_slli_epi32::<16>(rounded), _mm512_loadu_si512(to.as_ptr().cast()))
             };
-            _mm512_storeu_si512(to.as_mut_ptr().cast(), numbers);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), words);
         }
     }
 
@@ -45,27 +45,27 @@ impl Factors for Bf16 {
     fn put_depths<S: Simd>(_: S, value: S::f32s, to: &mut [f32]) {
         let to = &mut to[..PANEL / 2];
         // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), same(_mm512_cvtneps_pbh(same(value)))) };
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bitcast(_mm512_cvtneps_pbh(bitcast(value)))) };
     }
 
     fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let numbers = first(memory, Self::numbers(values.len()));
-        Self::dispatch(Row { values, apart: None, numbers });
-        numbers
+        let words = scratch_slice(memory, Self::words(values.len()));
+        Self::dispatch(Row { values, apart: None, words });
+        words
     }
 
     fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let numbers = first(memory, values.len());
-        Self::dispatch(Row { values, apart: Some(apart), numbers });
-        numbers
+        let words = scratch_slice(memory, values.len());
+        Self::dispatch(Row { values, apart: Some(apart), words });
+        words
     }
 }
 
-/// A row of values to numbers for neighbouring depths, or for depths `apart` from each other.
+/// A row of values to words for neighbouring depths, or for depths `apart` from each other.
 struct Row<'a> {
     values: &'a [f32],
     apart: Option<usize>,
-    numbers: &'a mut [f32],
+    words: &'a mut [f32],
 }
 
 impl WithSimd for Row<'_> {
@@ -73,12 +73,12 @@ impl WithSimd for Row<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Row { values, apart, numbers } = self;
+        let Row { values, apart, words } = self;
         if let Some(apart) = apart {
-            Bf16::put_row(simd, values, 0, 0, numbers);
-            Bf16::put_row(simd, &values[apart.min(values.len())..], 1, 0, numbers);
+            Bf16::put_row(simd, values, 0, 0, words);
+            Bf16::put_row(simd, &values[apart.min(values.len())..], 1, 0, words);
         } else {
-            Bf16::put_row_of_depths(simd, values, numbers);
+            Bf16::put_row_of_depths(simd, values, words);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Dense layers as products of panels (see panels.rs). Weights are read or written once a pass, in square pieces that
-//! are copied side by side: their rows lie thousands of numbers apart, often so that they all fall into the same sets
+//! are copied side by side: their rows lie thousands of floats apart, often so that they all fall into the same sets
 //! of the caches.
 //!
 //! Loop nest of the forward pass and the input gradient: for each block of 128 units (or inputs), for each 128 deep:
@@ -14,10 +14,12 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{AcrossRows, AlongRows, Finish, Left, PANEL, ROWS, first, from_lines, multiply, to_factor_lines};
-use crate::factors::{Factors, in_precision};
+use super::panels::{
+    AcrossRows, AlongRows, Epilogue, Left, PANEL, ROWS, from_lines, multiply, scratch_slice, to_operand_lines,
+};
+use crate::operands::{Operands, in_precision};
 use crate::shapes::{DenseShape, Precision, Update};
-use crate::update::{Part, Prepared};
+use crate::update::{Prepared, WeightPart};
 
 /// Rows of a block of weights, and its depth.
 const BLOCK: usize = 128;
@@ -25,8 +27,8 @@ const BLOCK: usize = 128;
 /// Panels of inputs whose weight gradients are made before they are written.
 const INPUT_PANELS: usize = 16;
 
-/// Rows of a block that threads take: [`BLOCK`] at most, and so many that each thread gets as many blocks as the others.
-/// Each row is a sum of its own, so this changes no bits.
+/// Rows of a block that threads take: [`BLOCK`] at most, chosen so that all threads get the same number of blocks. Each
+/// row is a separate sum, so this changes no bits.
 fn block_height(rows: usize) -> usize {
     let threads = rayon::current_num_threads();
     let rounds = rows.div_ceil(BLOCK * threads).max(1);
@@ -36,7 +38,7 @@ fn block_height(rows: usize) -> usize {
 /// Memory that a thread keeps between calls.
 #[derive(Default)]
 struct Scratch {
-    /// The factor that all blocks share, in panels; another one; sums.
+    /// The operand that all blocks share, in panels; another one; sums.
     shared: Vec<f32>,
     piece: Vec<f32>,
     sums: Vec<f32>,
@@ -60,7 +62,7 @@ pub fn dense_forward(
     in_precision!(precision, forward(s, n, x, w, bias, y))
 }
 
-fn forward<F: Factors>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+fn forward<F: Operands>(s: &DenseShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let y = Rows::new(y, n, s.outputs);
     by_images::<F, false>(x, [n, s.inputs], w, [s.outputs, s.inputs], bias, bias.is_none(), y);
 }
@@ -70,7 +72,7 @@ pub fn dense_backward_input(precision: Precision, s: &DenseShape, n: usize, dy: 
     in_precision!(precision, backward_input(s, n, dy, w, dx))
 }
 
-fn backward_input<F: Factors>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+fn backward_input<F: Operands>(s: &DenseShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let dx = Rows::new(dx, n, s.inputs);
     by_images::<F, true>(dy, [n, s.outputs], w, [s.inputs, s.inputs], None, false, dx);
 }
@@ -108,7 +110,7 @@ impl Rows {
 
 /// to[n][row] = the sum over depth of from[n][depth] * w, where w is at `row * stride + depth` or, `ACROSS`, at
 /// `depth * stride + row`.
-fn by_images<F: Factors, const ACROSS: bool>(
+fn by_images<F: Operands, const ACROSS: bool>(
     from: &[f32],
     [n, depth]: [usize; 2],
     w: &[f32],
@@ -118,19 +120,19 @@ fn by_images<F: Factors, const ACROSS: bool>(
     to: Rows,
 ) {
     let mut outer = SCRATCH.take();
-    let panel_elems = F::numbers(depth) * PANEL;
-    let images = first(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
+    let panel_elems = F::words(depth) * PANEL;
+    let images = scratch_slice(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
     images.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
         let (from, images) = (&from[panel * PANEL * depth..], (n - panel * PANEL).min(PANEL));
-        F::dispatch(PanelOfImages::<F> { from, depth, images, lines, factors: PhantomData });
+        F::dispatch(PanelOfImages::<F> { from, depth, images, lines, operands: PhantomData });
     });
     let images = &*images;
     let height = block_height(rows);
     (0..rows.div_ceil(height)).into_par_iter().for_each(|block| {
         let mut kept = SCRATCH.take();
         let rows = block * height..rows.min((block + 1) * height);
-        let (scratch, factors) = (&mut kept, PhantomData);
-        F::dispatch(BlockOfRows::<F, ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch, factors });
+        let (scratch, operands) = (&mut kept, PhantomData);
+        F::dispatch(BlockOfRows::<F, ACROSS> { images, depth, w, stride, rows, bias, adds, to, scratch, operands });
         SCRATCH.set(kept);
     });
     SCRATCH.set(outer);
@@ -142,15 +144,15 @@ struct PanelOfImages<'a, F> {
     depth: usize,
     images: usize,
     lines: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for PanelOfImages<'_, F> {
+impl<F: Operands> WithSimd for PanelOfImages<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        to_factor_lines::<S, F>(simd, self.from, self.depth, self.images, self.depth, self.lines);
+        to_operand_lines::<S, F>(simd, self.from, self.depth, self.images, self.depth, self.lines);
     }
 }
 
@@ -165,23 +167,23 @@ struct BlockOfRows<'a, F, const ACROSS: bool> {
     adds: bool,
     to: Rows,
     scratch: &'a mut Scratch,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
+impl<F: Operands, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let BlockOfRows { images, depth, w, stride, rows, bias, adds, to, scratch, .. } = self;
         let panels = to.n.div_ceil(PANEL);
-        let sums = first(&mut scratch.sums, panels * BLOCK * PANEL);
+        let sums = scratch_slice(&mut scratch.sums, panels * BLOCK * PANEL);
         for sums in sums.chunks_exact_mut(BLOCK * PANEL) {
             for (row, line) in rows.clone().zip(sums.chunks_exact_mut(PANEL)) {
                 line.fill(bias.map_or(0., |bias| bias[row]));
             }
         }
-        let piece = first(&mut scratch.piece, BLOCK * BLOCK);
+        let piece = scratch_slice(&mut scratch.piece, BLOCK * BLOCK);
         let count = rows.len().next_multiple_of(ROWS);
         for from in (0..depth).step_by(BLOCK) {
             let deep = BLOCK.min(depth - from);
@@ -194,14 +196,14 @@ impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
                     F::put_row_of_depths(simd, &w[row * stride + from..][..deep], to);
                 }
             }
-            let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(deep) };
+            let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(deep) };
             for panel in (0..panels).step_by(2) {
                 let two = (panels - panel).min(2);
                 let (a, b, c) = (piece.as_ptr(), images.as_ptr(), sums.as_mut_ptr());
                 // SAFETY: the panels' lines from `from` on, the piece, and the panels' sums, whose number of rows is
                 // rounded up.
                 unsafe {
-                    let at = |i: usize| (panel + i.min(two - 1)) * F::numbers(depth) + from / F::DEPTHS;
+                    let at = |i: usize| (panel + i.min(two - 1)) * F::words(depth) + from / F::DEPTHS;
                     let b = [b.add(at(0) * PANEL), b.add(at(1) * PANEL)];
                     let c = [0, 1].map(|i| c.wrapping_add((panel + i.min(two - 1)) * BLOCK * PANEL));
                     let (b, c) = (&b[..two], &c[..two]);
@@ -216,8 +218,8 @@ impl<F: Factors, const ACROSS: bool> WithSimd for BlockOfRows<'_, F, ACROSS> {
         for (panel, sums) in sums.chunks_exact(BLOCK * PANEL).enumerate() {
             // SAFETY: these columns are this block's.
             let part = unsafe { to.part(panel * PANEL, rows.start, rows.len()) };
-            let finish = if adds { Finish::Add } else { Finish::Set };
-            from_lines(simd, sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, finish);
+            let epilogue = if adds { Epilogue::Add } else { Epilogue::Set };
+            from_lines(simd, sums, (to.n - panel * PANEL).min(PANEL), rows.len(), part, to.columns, epilogue);
         }
     }
 }
@@ -242,16 +244,16 @@ pub fn dense_backward_weight_update(
     state: &mut [Vec<f32>],
 ) {
     let (height, update) = (block_height(s.outputs), Prepared::new(update));
-    let parts = Part::cut(height * s.inputs, &mut w[..s.outputs * s.inputs], state);
+    let parts = WeightPart::cut(height * s.inputs, &mut w[..s.outputs * s.inputs], state);
     let blocks = parts.into_iter().map(|part| To::Weights(part, update)).collect();
     in_precision!(precision, backward_weight(s, n, x, dy, height, blocks))
 }
 
-/// Where the gradients of a block of units go: rows of inputs.
+/// The destination of the gradients of a block of units: rows of inputs.
 enum To<'a> {
     Gradient(&'a mut [f32]),
     /// Into the weights, at once.
-    Weights(Part<'a>, Prepared),
+    Weights(WeightPart<'a>, Prepared),
 }
 
 impl To<'_> {
@@ -264,11 +266,11 @@ impl To<'_> {
 }
 
 /// Each of `blocks` has `height` units, but for the last one.
-fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
+fn backward_weight<F: Operands>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
     let DenseShape { inputs, outputs } = *s;
-    let panel_elems = F::numbers(n) * PANEL;
+    let panel_elems = F::words(n) * PANEL;
     let mut outer = SCRATCH.take();
-    let shared = first(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);
+    let shared = scratch_slice(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);
     let (x_panels, dy_panels) = shared.split_at_mut(inputs.div_ceil(PANEL) * panel_elems);
     for (panels, values, width) in [(&mut *x_panels, x, inputs), (&mut *dy_panels, dy, outputs)] {
         panels.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
@@ -279,7 +281,7 @@ fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], 
                 columns,
                 lines,
                 n,
-                factors: PhantomData,
+                operands: PhantomData,
             });
         });
     }
@@ -288,7 +290,7 @@ fn backward_weight<F: Factors>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], 
         let mut scratch = SCRATCH.take();
         let dy_panels = &dy_panels[block * height / PANEL * panel_elems..];
         let sums = &mut scratch.sums;
-        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, to, sums, factors: PhantomData });
+        F::dispatch(BlockOfWeights::<F> { n, inputs, x_panels, dy_panels, to, sums, operands: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -301,10 +303,10 @@ struct PanelOfUnits<'a, F> {
     columns: usize,
     lines: &'a mut [f32],
     n: usize,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for PanelOfUnits<'_, F> {
+impl<F: Operands> WithSimd for PanelOfUnits<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -326,18 +328,18 @@ struct BlockOfWeights<'a, F> {
     dy_panels: &'a [f32],
     to: To<'a>,
     sums: &'a mut Vec<f32>,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for BlockOfWeights<'_, F> {
+impl<F: Operands> WithSimd for BlockOfWeights<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let BlockOfWeights { n, inputs, x_panels, dy_panels, mut to, sums, .. } = self;
-        let panel_elems = F::numbers(n) * PANEL;
-        let sums = first(sums, INPUT_PANELS * BLOCK * PANEL);
-        let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(n) };
+        let panel_elems = F::words(n) * PANEL;
+        let sums = scratch_slice(sums, INPUT_PANELS * BLOCK * PANEL);
+        let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(n) };
         let units = to.elems() / inputs;
         for (group, x_panels) in x_panels.chunks(INPUT_PANELS * panel_elems).enumerate() {
             let panels = x_panels.len() / panel_elems;

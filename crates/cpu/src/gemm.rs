@@ -1,16 +1,16 @@
 //! Matrix products of any shape, on one thread each: callers cut the work at fixed points, so that the sums' order is
 //! fixed too.
 //!
-//! Loop nest: the left factor is copied to blocks of 8 rows whose depths follow each other; for each two panels of
-//! columns the right factor is copied to lines, and each block of rows is multiplied with them while they stay in the
+//! Loop nest: the left operand is copied to blocks of 8 rows whose depths follow each other; for each two panels of
+//! columns the right operand is copied to lines, and each block of rows is multiplied with them while they stay in the
 //! caches.
 
 use std::cell::Cell;
 
 use pulp::{Simd, WithSimd};
 
-use crate::factors::Fp32;
-use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply, to_lines};
+use crate::operands::Fp32;
+use crate::panels::{AcrossRows, Left, PANEL, ROWS, multiply, scratch_slice, to_lines};
 use crate::simd::dispatch;
 
 /// A matrix in a slice: element (i, j) is `data[i * row_stride + j]`, or the other way round where it is `turned`.
@@ -35,7 +35,7 @@ impl<'a> Mat<'a> {
         Mat { turned: !self.turned, rows: self.cols, cols: self.rows, ..self }
     }
 
-    /// Columns from `from` on, 16 at most, as one line for each row; what is missing is 0.
+    /// Columns from `from` on, 16 at most, as one line for each row; missing values are 0.
     #[inline(always)]
     fn panel<S: Simd>(self, simd: S, from: usize, lines: &mut [f32]) {
         let cols = PANEL.min(self.cols - from);
@@ -85,12 +85,12 @@ impl WithSimd for Product<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Product { dst, a, b, accumulate, scratch } = self;
         let (depth, rows) = (a.cols, a.rows.next_multiple_of(PANEL));
-        let left = first(&mut scratch.left, rows * depth);
+        let left = scratch_slice(&mut scratch.left, rows * depth);
         for (row, lines) in (0..a.rows).step_by(PANEL).zip(left.chunks_exact_mut((PANEL * depth).max(1))) {
             a.t().panel(simd, row, lines);
         }
-        let lines = first(&mut scratch.lines, 2 * depth * PANEL);
-        let sums = first(&mut scratch.sums, 2 * rows * PANEL);
+        let lines = scratch_slice(&mut scratch.lines, 2 * depth * PANEL);
+        let sums = scratch_slice(&mut scratch.sums, 2 * rows * PANEL);
         for from in (0..b.cols).step_by(2 * PANEL) {
             let panels = (b.cols - from).div_ceil(PANEL).min(2);
             for panel in 0..panels {
@@ -98,7 +98,7 @@ impl WithSimd for Product<'_> {
             }
             for row in (0..a.rows).step_by(PANEL) {
                 let count = if a.rows - row > ROWS { PANEL } else { ROWS };
-                // SAFETY: 8 or 16 rows of the left factor, the panels' lines, and their sums.
+                // SAFETY: 8 or 16 rows of the left operand, the panels' lines, and their sums.
                 unsafe {
                     let (start, sums) = (lines.as_ptr(), sums.as_mut_ptr());
                     let b = [0, 1].map(|i| start.add(i * depth * PANEL));

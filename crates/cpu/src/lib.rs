@@ -1,7 +1,7 @@
 //! The operations of alexnet-split on a CPU, parallel over the rayon pool that they are called in. What each one
-//! computes is told by its method of `Backend` in the main crate; the files here tell how.
+//! computes is documented on its method of `Backend` in the main crate; the files here say how.
 //!
-//! Nothing public is generic: what is compiled for every width of vectors is compiled in this crate, once.
+//! Nothing public is generic: code for every vector width is compiled once, in this crate.
 //!
 //! Work is cut at points that depend on shapes alone and sums have a fixed order, so the same bits come out for any
 //! number of threads.
@@ -11,9 +11,9 @@ pub mod augment;
 mod bf16;
 pub mod conv;
 pub mod dense;
-mod factors;
 mod gemm;
 pub mod lrn;
+mod operands;
 mod panels;
 pub mod peak;
 pub mod pointwise;

@@ -190,7 +190,7 @@ pub fn backward<S: Simd>(simd: S, shape: &LrnShape, x: &[f32], dy: &[f32], dx: &
 /// Reads the pixels of a block, and asks for those that come some blocks later.
 ///
 /// # Safety
-/// There must be a block of numbers.
+/// There must be a block of values.
 #[inline(always)]
 unsafe fn load<S: Simd>(simd: S, from: *const f32) -> [S::f32s; VECTORS] {
     let mut values = [simd.splat_f32s(0.); VECTORS];
@@ -205,7 +205,7 @@ unsafe fn load<S: Simd>(simd: S, from: *const f32) -> [S::f32s; VECTORS] {
 /// Writes the pixels of a block.
 ///
 /// # Safety
-/// There must be room for a block of numbers.
+/// There must be room for a block of values.
 #[inline(always)]
 unsafe fn save<S: Simd>(_: S, to: *mut f32, values: [S::f32s; VECTORS]) {
     for v in 0..VECTORS {
@@ -289,7 +289,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// For so many channels.
+    /// For this number of channels.
     pub fn new(channels: usize) -> Self {
         Scratch { terms: vec![[0.; BLOCK]; channels], powers: vec![[0.; BLOCK]; channels] }
     }

@@ -7,31 +7,32 @@ use std::marker::PhantomData;
 
 use pulp::Simd;
 
-use super::factors::{Factors, Fp32};
+use super::operands::{Fp32, Operands};
 use super::simd::read;
 use super::transpose::transpose;
 
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
 
-/// Rows of a product are made in blocks of so many, a divisor of the map's width where that is 55, or a number that
+/// Rows of a product are made in blocks of this many, a divisor of the map's width where that is 55, or a number that
 /// divides tiles and channels.
 pub const ROWS: usize = 8;
 /// See [`ROWS`].
 pub const ROWS_OF_55: usize = 11;
 
-/// How the depth of a left factor lies in memory: `chunks` runs of `depth` numbers, the runs `chunk_stride` apart.
+/// The layout of a left operand's depth (its K dimension) in memory: `chunks` runs of `depth` words, the runs
+/// `chunk_stride` apart.
 #[derive(Clone, Copy)]
 pub struct Left {
     /// Numbers from one run of depths to the next.
     pub chunk_stride: usize,
     /// Runs of depths.
     pub chunks: usize,
-    /// Numbers a run: one a depth, or as [`Factors`] says.
+    /// Words per run: one for each depth, or as [`Operands`] says.
     pub depth: usize,
 }
 
-/// Where the numbers of a left factor's run lie: row i at number d of the run is at `i * ROW + d * DEPTH` from the
+/// The strides of a left operand's words: row i at word d of the run is at `i * ROW + d * DEPTH` from the
 /// run's start. Known when this is compiled, so that addresses need no arithmetic.
 pub trait Strides {
     /// Numbers from a row to the next.
@@ -43,12 +44,12 @@ pub trait Strides {
 /// Rows of `LENGTH` values, depths side by side.
 pub struct AlongRows<F, const LENGTH: usize>(PhantomData<F>);
 
-impl<F: Factors, const LENGTH: usize> Strides for AlongRows<F, LENGTH> {
+impl<F: Operands, const LENGTH: usize> Strides for AlongRows<F, LENGTH> {
     const ROW: usize = LENGTH / F::DEPTHS;
     const DEPTH: usize = 1;
 }
 
-/// Rows side by side, depths `LENGTH` numbers apart.
+/// Rows side by side, depths `LENGTH` words apart.
 pub struct AcrossRows<const LENGTH: usize>;
 
 impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
@@ -57,18 +58,18 @@ impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
 }
 
 /// c = a b, or c += a b, for `rows` rows (a multiple of BLOCK) and one or two panels of columns. b: a line for each
-/// number of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
+/// word of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
 ///
 /// Loop nest: a block of rows by one or two lines of columns stays in registers while the depth runs. With vectors of
-/// 16 numbers and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
-/// 8 or 11 broadcast numbers of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 numbers and 16 registers
-/// (AVX2) up to 12 sums, two vectors of b and one number of a; with 4 numbers and 32 registers (NEON) up to 24 sums. The
+/// 16 words and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
+/// 8 or 11 broadcast words of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 words and 16 registers
+/// (AVX2) up to 12 sums, two vectors of b and one word of a; with 4 words and 32 registers (NEON) up to 24 sums. The
 /// panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
 /// # Safety
 /// All addresses that sizes and strides reach must be valid, those of c for this thread alone.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
+pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -99,7 +100,7 @@ pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
                     few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate);
                 }
             }
-            // A number at a time: the compiler makes vectors of half a line.
+            // A float at a time: the compiler makes vectors of half a line.
             _ => {
                 for (&b, &c) in b.iter().zip(c) {
                     few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
@@ -112,7 +113,7 @@ pub unsafe fn multiply<S: Simd, F: Factors, L: Strides, const BLOCK: usize>(
 
 /// All rows, 4 to 6 at a time, by VECTORS vectors that lie side by side.
 #[inline(always)]
-unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VECTORS: usize>(
+unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const VECTORS: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -129,7 +130,7 @@ unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VE
     let (b, c) = (side_by_side_b, side_by_side_c);
     let mut row = 0;
     while row < rows {
-        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 what is left at last is 6, 8, 9 or 10.
+        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 the last block has 6, 8, 9 or 10.
         let rest = if BLOCK == ROWS_OF_55 { BLOCK - row % BLOCK } else { rows - row };
         // SAFETY: by the caller's contract.
         unsafe {
@@ -149,7 +150,7 @@ unsafe fn few_rows<S: Simd, F: Factors, L: Strides, const BLOCK: usize, const VE
 
 /// ROWS rows from `row` on by VECTORS vectors.
 #[inline(always)]
-unsafe fn block<S: Simd, F: Factors, L: Strides, const ROWS: usize, const VECTORS: usize>(
+unsafe fn block<S: Simd, F: Operands, L: Strides, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     row: usize,
     left: Left,
@@ -190,23 +191,23 @@ unsafe fn block<S: Simd, F: Factors, L: Strides, const ROWS: usize, const VECTOR
     }
 }
 
-/// The first `elems` of `memory`, made larger where needed.
-pub fn first(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
+/// The first `elems` floats of `memory`, which grows where it is too short.
+pub fn scratch_slice(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
     if memory.len() < elems {
         memory.resize(elems, 0.);
     }
     &mut memory[..elems]
 }
 
-/// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; what is missing is 0.
+/// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; missing values are 0.
 #[inline(always)]
 pub fn to_lines<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize, lines: &mut [f32]) {
-    to_factor_lines::<S, Fp32>(simd, values, stride, planes, count, lines);
+    to_operand_lines::<S, Fp32>(simd, values, stride, planes, count, lines);
 }
 
-/// As [`to_lines`], to a factor with a depth for each line.
+/// As [`to_lines`], to an operand with a depth for each line.
 #[inline(always)]
-pub fn to_factor_lines<S: Simd, F: Factors>(
+pub fn to_operand_lines<S: Simd, F: Operands>(
     simd: S,
     values: &[f32],
     stride: usize,
@@ -214,7 +215,7 @@ pub fn to_factor_lines<S: Simd, F: Factors>(
     count: usize,
     lines: &mut [f32],
 ) {
-    let lines = &mut lines[..F::numbers(count) * PANEL];
+    let lines = &mut lines[..F::words(count) * PANEL];
     for at in (0..count).step_by(PANEL) {
         let rows = PANEL.min(count - at);
         let mut block = [[0f32; PANEL]; PANEL];
@@ -234,9 +235,9 @@ pub fn to_factor_lines<S: Simd, F: Factors>(
     }
 }
 
-/// What becomes of sums.
+/// The epilogue of a matrix product: how its sums are written to y.
 #[derive(Clone, Copy)]
-pub enum Finish<'a> {
+pub enum Epilogue<'a> {
     /// y = sum + the channel's bias.
     Bias(&'a [f32]),
     /// y = y + sum.
@@ -245,11 +246,11 @@ pub enum Finish<'a> {
     Set,
 }
 
-impl Finish<'_> {
+impl Epilogue<'_> {
     /// The part for one panel's channels.
     pub fn of_panel(self, panel: usize) -> Self {
         match self {
-            Finish::Bias(bias) => Finish::Bias(&bias[panel * PANEL..][..PANEL]),
+            Epilogue::Bias(bias) => Epilogue::Bias(&bias[panel * PANEL..][..PANEL]),
             other => other,
         }
     }
@@ -265,7 +266,7 @@ pub fn from_lines<S: Simd>(
     count: usize,
     values: &mut [f32],
     stride: usize,
-    finish: Finish,
+    epilogue: Epilogue,
 ) {
     let lines = &lines.as_chunks::<PANEL>().0[..count];
     for (index, part) in lines.chunks(PANEL).enumerate() {
@@ -274,10 +275,10 @@ pub fn from_lines<S: Simd>(
         transpose(simd, &mut block);
         for (lane, row) in block.iter().enumerate().take(planes) {
             let to = &mut values[lane * stride + index * PANEL..][..part.len()];
-            match finish {
-                Finish::Set => to.copy_from_slice(&row[..part.len()]),
-                Finish::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),
-                Finish::Bias(bias) => to.iter_mut().zip(row).for_each(|(to, v)| *to = v + bias[lane]),
+            match epilogue {
+                Epilogue::Set => to.copy_from_slice(&row[..part.len()]),
+                Epilogue::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),
+                Epilogue::Bias(bias) => to.iter_mut().zip(row).for_each(|(to, v)| *to = v + bias[lane]),
             }
         }
     }

@@ -10,7 +10,7 @@ use pulp::{Simd, WithSimd};
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16::Bf16;
-use super::factors::{Factors, Fp32};
+use super::operands::{Fp32, Operands};
 use crate::shapes::Precision;
 use crate::simd;
 
@@ -55,7 +55,7 @@ pub fn measure_peak_gb_per_s(threads: usize) -> f64 {
 /// Twelve chains of dependent multiply-adds: enough to fill two pipes of four to six cycles' latency.
 struct Chains<F>(PhantomData<F>);
 
-impl<F: Factors> WithSimd for Chains<F> {
+impl<F: Operands> WithSimd for Chains<F> {
     type Output = f64;
 
     #[inline(always)]

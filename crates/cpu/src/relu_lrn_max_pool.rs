@@ -10,7 +10,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::lrn::{self, Scratch};
-use super::panels::first;
+use super::panels::scratch_slice;
 use super::pool::overlapping::{self, Band};
 use super::simd::dispatch;
 use crate::shapes::{LrnShape, PoolShape};
@@ -95,13 +95,13 @@ fn normalize<S: Simd>(
     memory: &mut Memory,
 ) {
     let pixels = band.shape.h * pool.w;
-    let inputs = first(&mut memory.x, pool.c * pixels);
+    let inputs = scratch_slice(&mut memory.x, pool.c * pixels);
     for (map, to) in inputs.chunks_exact_mut(pixels).enumerate() {
         let from = &x[(map * pool.h + rows.first) * pool.w..][..pixels];
         // NaN passes through: a diverged run must be seen in the loss.
         to.iter_mut().zip(from).for_each(|(to, x)| *to = if *x < 0. { 0. } else { *x });
     }
-    let normalized = first(&mut memory.normalized, pool.c * pixels);
+    let normalized = scratch_slice(&mut memory.normalized, pool.c * pixels);
     lrn::forward(simd, &LrnShape { pixels, ..*lrn }, inputs, normalized);
 }
 
@@ -146,7 +146,7 @@ impl WithSimd for Backward<'_> {
         let Backward { lrn, pool, rows, band, x, y, dy, memory } = self;
         normalize(simd, lrn, pool, rows, &band, x, memory);
         let pixels = band.shape.h * pool.w;
-        let gradients = first(&mut memory.gradients, pool.c * pixels);
+        let gradients = scratch_slice(&mut memory.gradients, pool.c * pixels);
         let outputs = rows.first_window * pool.q;
         let (y, dy) = (&y[outputs..], &dy[outputs..]);
         overlapping::backward(simd, &band, &memory.normalized, y, dy, gradients, &mut memory.shared_rows);

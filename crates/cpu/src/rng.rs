@@ -18,7 +18,7 @@ pub enum Purpose {
     Dropout = 4,
     /// Colour noise of an image: counters are (image, epoch).
     Colour = 6,
-    /// Which images of a class are held out.
+    /// The choice of a class's held-out images.
     Split = 7,
     /// Directions of the gradient check.
     Check = 5,

@@ -28,7 +28,7 @@ pub struct AugmentShape {
     pub channels: usize,
     /// Rows and columns of the input.
     pub size: usize,
-    /// What differences from the mean are multiplied by.
+    /// The factor of differences from the mean.
     pub scale: f32,
 }
 
@@ -39,7 +39,7 @@ impl AugmentShape {
     }
 }
 
-/// Which part of an image the network sees, and how it is changed.
+/// The part of an image that the network sees, and its changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// Its first row.
@@ -111,7 +111,7 @@ pub struct PoolShape {
 /// Dropout of one stream's units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DropoutShape {
-    /// Units an image in this stream.
+    /// Units per image in this stream.
     pub elems: usize,
     /// Number of the first of them in the whole layer: masks are drawn by that number.
     pub first_unit: usize,
@@ -121,7 +121,7 @@ pub struct DropoutShape {
     pub layer: u32,
 }
 
-/// The part of the softmax that lives in one stream.
+/// The part of the softmax on one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SoftmaxShape {
     /// Classes in this stream.
@@ -140,11 +140,11 @@ impl DropoutShape {
 }
 
 impl SoftmaxShape {
-    /// Values an image that streams tell each other: maximum, sum of exponentials, logit of the label.
+    /// Values per image that streams send each other: maximum, sum of exponentials, logit of the label.
     pub const STATS: usize = 3;
 }
 
-/// When dropout scales: the paper does it at test time, later practice in training.
+/// The pass in which dropout scales: the paper does it at test time, later practice in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DropoutScaling {
@@ -154,7 +154,7 @@ pub enum DropoutScaling {
     Train,
 }
 
-/// How dropout treats a batch.
+/// The dropout of a batch.
 ///
 /// The mask: unit u of sample i draws word u % 4 of the random block at counter (u / 4, i, step) and is kept where the
 /// word is below keep * 2^32.
@@ -162,12 +162,12 @@ pub enum DropoutScaling {
 pub struct DropoutDraw {
     /// In training, the generator keyed by seed, purpose and layer, and the step; `None` at test time.
     pub mask: Option<(Philox, u64)>,
-    /// Who scales.
+    /// The pass that scales.
     pub scaling: DropoutScaling,
 }
 
 impl DropoutDraw {
-    /// What kept units are multiplied by.
+    /// The factor of units that are kept.
     pub fn factor(&self, keep: f32) -> f32 {
         match (self.scaling, self.mask) {
             (DropoutScaling::Test, None) => keep,
@@ -220,15 +220,15 @@ impl Update {
     }
 }
 
-/// How matrix products are computed; everything else, and all that is stored, is fp32.
+/// The precision of matrix products. Everything else, and all that is stored, is fp32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Multiply-adds in fp32.
     #[default]
     Fp32 = 0,
-    /// Tensor cores: factors rounded to 10 bits of mantissa, sums in fp32.
+    /// Tensor cores: operands rounded to 10 bits of mantissa, sums in fp32.
     Tf32 = 1,
-    /// Tensor cores, or AVX512_BF16: factors rounded to 7 bits of mantissa, sums in fp32.
+    /// Tensor cores, or AVX512_BF16: operands rounded to 7 bits of mantissa, sums in fp32.
     Bf16 = 2,
 }

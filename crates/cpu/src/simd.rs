@@ -13,11 +13,11 @@ pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
 pub enum Level {
     /// The instructions that every processor of the architecture has, a number at a time.
     Plain,
-    /// 64-bit ARM: vectors of 4 numbers, fused multiply-add.
+    /// 64-bit ARM: vectors of 4 floats, fused multiply-add.
     Neon,
-    /// x86-64-v3: vectors of 8 numbers, fused multiply-add.
+    /// x86-64-v3: vectors of 8 floats, fused multiply-add.
     Avx2,
-    /// x86-64-v4: vectors of 16 numbers.
+    /// x86-64-v4: vectors of 16 floats.
     Avx512,
 }
 
@@ -57,7 +57,7 @@ impl Level {
         })
     }
 
-    /// The one in use: what [`LEVEL`] asks for, if the processor has it, or the widest.
+    /// The level in use: the one that [`LEVEL`] names, if the processor has it, or the widest.
     pub fn chosen() -> Level {
         static CHOSEN: OnceLock<Level> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -67,14 +67,14 @@ impl Level {
     }
 }
 
-/// What to tell of instructions that the processor has and the program was told not to use.
+/// A note for the user where the processor has instructions that [`LEVEL`] forbids.
 pub fn unused() -> Option<String> {
     let (chosen, widest) = (Level::chosen().name(), Level::widest().name());
     (chosen != widest)
         .then(|| format!("{LEVEL} asks for {chosen} instructions; this processor has {widest}, which are faster"))
 }
 
-/// What is wrong with the value of [`LEVEL`], if anything: a name that is none, or instructions that this processor does
+/// The problem with the value of [`LEVEL`], if there is one: an unknown name, or instructions that this processor does
 /// not have.
 pub fn problem() -> Option<String> {
     let asked = std::env::var_os(LEVEL).filter(|name| !name.is_empty())?;
@@ -177,13 +177,13 @@ pub fn prefetch(address: *const f32) {
     let _ = address;
 }
 
-/// Reads as many numbers as there are, one vector at most, and zeros after them.
+/// Reads as many floats as there are, one vector at most, and zeros after them.
 #[inline(always)]
 pub fn read_part<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
     if from.len() >= S::F32_LANES {
         return read(simd, from);
     }
-    // SAFETY: only as many lanes are read as there are numbers.
+    // SAFETY: only as many lanes are read as there are floats.
     unsafe { simd.mask_load_ptr_f32s(simd.mask_between_m32s(0, from.len() as u32), from.as_ptr()) }
 }
 
@@ -197,34 +197,34 @@ pub fn store_part<S: Simd>(simd: S, to: &mut [f32], value: S::f32s) {
     unsafe { simd.mask_store_ptr_f32s(simd.mask_between_m32s(0, to.len() as u32), to.as_mut_ptr(), value) };
 }
 
-/// Two vectors of numbers to those at even places and those at odd places.
+/// Two vectors of floats to those at even places and those at odd places.
 #[inline(always)]
 pub fn split_pairs<S: Simd>(_: S, [first, second]: [S::f32s; 2]) -> [S::f32s; 2] {
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 16 {
         // SAFETY: vectors of this width are those of AVX-512.
         return unsafe {
-            let (a, b) = (same(first), same(second));
-            [same(pick_avx512::<0, 2>(a, b)), same(pick_avx512::<1, 2>(a, b))]
+            let (a, b) = (bitcast(first), bitcast(second));
+            [bitcast(pick_avx512::<0, 2>(a, b)), bitcast(pick_avx512::<1, 2>(a, b))]
         };
     }
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 8 {
         // SAFETY: vectors of this width are those of AVX2.
-        return unsafe { split_pairs_avx2(same(first), same(second)).map(|vector| same(vector)) };
+        return unsafe { split_pairs_avx2(bitcast(first), bitcast(second)).map(|vector| bitcast(vector)) };
     }
     #[cfg(target_arch = "aarch64")]
     if S::F32_LANES == 4 {
         use std::arch::aarch64::{vuzp1q_f32, vuzp2q_f32};
         // SAFETY: vectors of this width are those of NEON.
         return unsafe {
-            let (a, b) = (same(first), same(second));
-            [same(vuzp1q_f32(a, b)), same(vuzp2q_f32(a, b))]
+            let (a, b) = (bitcast(first), bitcast(second));
+            [bitcast(vuzp1q_f32(a, b)), bitcast(vuzp2q_f32(a, b))]
         };
     }
-    let numbers = [first, second];
-    let mut pairs = numbers;
-    let (from, to) = (as_numbers::<S>(&numbers), pairs.as_mut_ptr().cast::<f32>());
+    let floats = [first, second];
+    let mut pairs = floats;
+    let (from, to) = (as_floats::<S>(&floats), pairs.as_mut_ptr().cast::<f32>());
     for lane in 0..S::F32_LANES {
         // SAFETY: both lanes are within the two vectors.
         unsafe {
@@ -242,27 +242,27 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
     if S::F32_LANES == 16 {
         // SAFETY: as above.
         return unsafe {
-            let (a, b) = (same(even), same(odd));
-            [same(zip_avx512::<0>(a, b)), same(zip_avx512::<8>(a, b))]
+            let (a, b) = (bitcast(even), bitcast(odd));
+            [bitcast(zip_avx512::<0>(a, b)), bitcast(zip_avx512::<8>(a, b))]
         };
     }
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 8 {
         // SAFETY: as above.
-        return unsafe { join_pairs_avx2(same(even), same(odd)).map(|vector| same(vector)) };
+        return unsafe { join_pairs_avx2(bitcast(even), bitcast(odd)).map(|vector| bitcast(vector)) };
     }
     #[cfg(target_arch = "aarch64")]
     if S::F32_LANES == 4 {
         use std::arch::aarch64::{vzip1q_f32, vzip2q_f32};
         // SAFETY: as above.
         return unsafe {
-            let (a, b) = (same(even), same(odd));
-            [same(vzip1q_f32(a, b)), same(vzip2q_f32(a, b))]
+            let (a, b) = (bitcast(even), bitcast(odd));
+            [bitcast(vzip1q_f32(a, b)), bitcast(vzip2q_f32(a, b))]
         };
     }
     let pairs = [even, odd];
-    let mut numbers = pairs;
-    let (from, to) = (as_numbers::<S>(&pairs), numbers.as_mut_ptr().cast::<f32>());
+    let mut floats = pairs;
+    let (from, to) = (as_floats::<S>(&pairs), floats.as_mut_ptr().cast::<f32>());
     for lane in 0..S::F32_LANES {
         // SAFETY: as above.
         unsafe {
@@ -270,12 +270,12 @@ pub fn join_pairs<S: Simd>(_: S, [even, odd]: [S::f32s; 2]) -> [S::f32s; 2] {
             *to.add(2 * lane + 1) = from[S::F32_LANES + lane];
         }
     }
-    numbers
+    floats
 }
 
 #[inline(always)]
-fn as_numbers<S: Simd>(vectors: &[S::f32s; 2]) -> &[f32] {
-    // SAFETY: a vector is as many numbers.
+fn as_floats<S: Simd>(vectors: &[S::f32s; 2]) -> &[f32] {
+    // SAFETY: both vectors together are that many floats.
     unsafe { std::slice::from_raw_parts(vectors.as_ptr().cast(), 2 * S::F32_LANES) }
 }
 
@@ -297,11 +297,11 @@ fn pick_avx512<const FIRST: usize, const STEP: usize>(
         }
         places
     };
-    // SAFETY: a vector is sixteen numbers.
+    // SAFETY: a vector is sixteen floats.
     _mm512_permutex2var_ps(a, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }, b)
 }
 
-/// Numbers FIRST, FIRST + 1 ... of two vectors, one of each in turn.
+/// Floats FIRST, FIRST + 1 ... of two vectors, alternating.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -351,7 +351,7 @@ pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
     if S::F32_LANES == 16 {
         // 14 bits, and a step of Newton's to twice as many: a third of the time that a root and a division take.
         // SAFETY: vectors of this width are those of AVX-512.
-        let y = unsafe { same(inverse_sqrt_14_bits(same(x))) };
+        let y = unsafe { bitcast(inverse_sqrt_14_bits(bitcast(x))) };
         let half = simd.mul_f32s(simd.mul_f32s(simd.splat_f32s(-0.5), x), y);
         return Some(simd.mul_f32s(y, simd.mul_add_e_f32s(half, y, simd.splat_f32s(1.5))));
     }
@@ -362,12 +362,12 @@ pub fn inverse_sqrt<S: Simd>(simd: S, x: S::f32s) -> Option<S::f32s> {
         // of their pipes only, and slowly.
         // SAFETY: vectors of this width are those of NEON.
         return Some(unsafe {
-            let x: float32x4_t = same(x);
+            let x: float32x4_t = bitcast(x);
             let mut y = vrsqrteq_f32(x);
             for _ in 0..2 {
                 y = vmulq_f32(y, vrsqrtsq_f32(vmulq_f32(x, y), y));
             }
-            same(y)
+            bitcast(y)
         });
     }
     let _ = (simd, x);
@@ -381,13 +381,13 @@ fn inverse_sqrt_14_bits(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m5
     std::arch::x86_64::_mm512_rsqrt14_ps(x)
 }
 
-/// A value of a type by its bits.
+/// The value of type B that has the bits of `value`.
 ///
 /// # Safety
 /// Both types must be vectors of one size.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
-pub unsafe fn same<A: Copy, B: Copy>(value: A) -> B {
+pub unsafe fn bitcast<A: Copy, B: Copy>(value: A) -> B {
     assert!(size_of::<A>() == size_of::<B>());
     // SAFETY: by this function's contract, and all bits make a vector.
     unsafe { std::mem::transmute_copy(&value) }

@@ -1,4 +1,4 @@
-//! Softmax and cross-entropy over classes that may live in two streams. Small: a batch of rows of logits.
+//! Softmax and cross-entropy over classes that may be on two streams. Small: a batch of rows of logits.
 
 use crate::shapes::SoftmaxShape;
 

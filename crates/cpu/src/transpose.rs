@@ -1,4 +1,4 @@
-//! Squares of 16 x 16 numbers, turned: what brings 16 maps side by side, and back.
+//! Squares of 16 x 16 floats, turned: what brings 16 maps side by side, and back.
 
 #![allow(clippy::needless_range_loop)] // plain loops in what must be compiled for wide instructions
 
@@ -22,7 +22,7 @@ pub fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
         // SAFETY: vectors of this width are those of NEON.
         return unsafe { transpose_neon(block) };
     }
-    // Rounds of exchanging halves, quarters, eighths and single numbers of pairs of rows.
+    // Rounds of exchanging halves, quarters, eighths and single floats of pairs of rows.
     let mut half = PANEL / 2;
     while half > 0 {
         for i in (0..PANEL).filter(|i| i & half == 0) {
@@ -36,7 +36,7 @@ pub fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
     }
 }
 
-/// Squares of 4 x 4, each by 8 shuffles: pairs of rows by single numbers, pairs of those by two. The squares off the
+/// Squares of 4 x 4, each by 8 shuffles: pairs of rows by single floats, pairs of those by two. The squares off the
 /// diagonal change places.
 #[cfg(target_arch = "aarch64")]
 #[inline]
@@ -70,7 +70,7 @@ fn transpose_neon(block: &mut [[f32; PANEL]; PANEL]) {
     }
 }
 
-/// Four squares of 8 x 8, each by 24 shuffles: pairs of rows by single numbers, pairs of those by two, and halves of
+/// Four squares of 8 x 8, each by 24 shuffles: pairs of rows by single floats, pairs of those by two, and halves of
 /// vectors. The squares off the diagonal change places.
 #[cfg(target_arch = "x86_64")]
 #[inline]
@@ -117,7 +117,7 @@ fn transpose_avx2(block: &mut [[f32; PANEL]; PANEL]) {
     put(0, SIDE, left, block);
 }
 
-/// 64 shuffles: pairs of rows by single numbers, pairs of those by two, and quarters of vectors.
+/// 64 shuffles: pairs of rows by single floats, pairs of those by two, and quarters of vectors.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -10,21 +10,22 @@ const BLOCK: usize = 1 << 15;
 
 /// See `Backend::update`.
 pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]) {
-    let mut blocks = Part::cut(BLOCK, w, state);
+    let mut blocks = WeightPart::cut(BLOCK, w, state);
     let update = Prepared::new(update);
     blocks.par_iter_mut().zip(dw.par_chunks(BLOCK)).for_each(|(part, dw)| dispatch(|| part.update(0, dw, &update)));
 }
 
 /// Some weights and their part of the optimizer's state.
-pub(crate) struct Part<'a> {
+pub(crate) struct WeightPart<'a> {
     w: &'a mut [f32],
     state: [&'a mut [f32]; 2],
 }
 
-impl<'a> Part<'a> {
+impl<'a> WeightPart<'a> {
     /// `w` and its state tensors (one or two) in parts of `elems` weights.
-    pub fn cut(elems: usize, w: &'a mut [f32], state: &'a mut [Vec<f32>]) -> Vec<Part<'a>> {
-        let mut parts: Vec<Part> = w.chunks_mut(elems).map(|w| Part { w, state: Default::default() }).collect();
+    pub fn cut(elems: usize, w: &'a mut [f32], state: &'a mut [Vec<f32>]) -> Vec<WeightPart<'a>> {
+        let mut parts: Vec<WeightPart> =
+            w.chunks_mut(elems).map(|w| WeightPart { w, state: Default::default() }).collect();
         for (index, state) in state.iter_mut().enumerate() {
             for (part, state) in parts.iter_mut().zip(state.chunks_mut(elems)) {
                 part.state[index] = state;
@@ -64,7 +65,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// An [`Update`] with what is the same for all weights.
+/// An [`Update`] with the values that are the same for all weights.
 #[derive(Clone, Copy)]
 pub(crate) enum Prepared {
     /// Its `decay` is weight_decay * lr.

@@ -1,4 +1,4 @@
-//! Kernels from source to machine code: NVRTC, and a cache on disk so that it runs once a GPU type.
+//! The compiler of kernels, from source to machine code: NVRTC, and a cache on disk so that it runs once per GPU type.
 
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
@@ -11,10 +11,10 @@ use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 
 use super::libraries;
 use crate::backend::Precision;
+use crate::disk;
 use crate::error::{Error, GpuTrouble, Result};
 
-/// Environment variable: the folder of the cache.
-pub const CACHE: &str = "ALEXNET_SPLIT_CACHE";
+pub use crate::disk::CACHE;
 
 /// Block tile of the matrix products: rows and columns of the result and depth of one step. The kernels are compiled
 /// with them (kernels/gemm.cuh) and the host computes grids from them.
@@ -24,18 +24,18 @@ pub const TILE_COLS: usize = 128;
 /// See [`TILE_ROWS`].
 pub const TILE_DEPTH: usize = 16;
 
-/// Threads a block of the matrix products; the kernels' `__launch_bounds__` are these constants, too.
+/// Threads per block of the matrix products; the kernels' `__launch_bounds__` are these constants, too.
 pub const GEMM_THREADS: u32 = 128;
-/// Threads a block of the softmax.
+/// Threads per block of the softmax.
 pub const SOFTMAX_THREADS: u32 = 128;
-/// Threads a block of local response normalization.
+/// Threads per block of local response normalization.
 pub const LRN_THREADS: u32 = 128;
-/// Threads a block of the kernels with a thread for each element, and of sums over one channel.
+/// Threads per block of the kernels with a thread for each element, and of sums over one channel.
 pub const ELEMENT_THREADS: u32 = 256;
 
-/// A kernel file.
+/// A file of `kernels/`.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub struct KernelFile {
     /// `conv.cu`
     pub name: &'static str,
     /// CUDA C++.
@@ -43,16 +43,16 @@ pub struct Source {
 }
 
 macro_rules! sources {
-    ($($name:literal),*) => { [$(Source { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
+    ($($name:literal),*) => { [$(KernelFile { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
 }
 
-/// All kernels, a file an operation.
-pub const SOURCES: [Source; 8] =
+/// All kernels, one file per operation.
+pub const SOURCES: [KernelFile; 8] =
     sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
-/// What they include.
-const HEADERS: [Source; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
+/// The headers that they include.
+const HEADERS: [KernelFile; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
 
-/// Which GPU code is made for: compute capability such as 9.0.
+/// The kind of GPU that code is made for: a compute capability such as 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// 9 of 9.0.
@@ -74,13 +74,13 @@ impl Target {
 }
 
 impl fmt::Display for Target {
-    /// As the compiler wants it; from 9.0 on with everything that this very GPU can do.
+    /// As an option of the compiler. Its code also runs on newer GPUs of the same major version.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sm_{}{}{}", self.major, self.minor, if self.major >= 9 { "a" } else { "" })
+        write!(f, "sm_{}{}", self.major, self.minor)
     }
 }
 
-/// Machine code of a file, and what the compiler said.
+/// Machine code of a file, and the compiler's log.
 pub struct Compiled {
     /// A cubin.
     pub code: Vec<u8>,
@@ -97,9 +97,46 @@ pub fn version() -> Result<(i32, i32)> {
     Ok((major, minor))
 }
 
-/// The machine code of `source` for `target`, from the cache if it is there.
-pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> Result<Vec<u8>> {
+/// NVRTC's version, which must be one whose machine code the driver takes.
+pub fn version_for_driver() -> Result<(i32, i32)> {
     let (major, minor) = version()?;
+    match libraries::driver_major() {
+        Some(driver) if major > driver => {
+            let text = format!(
+                "NVRTC {major}.{minor} makes code that a driver for CUDA {driver} does not take; install \
+                 NVRTC {driver} (`pip install {}`), or a driver for CUDA {major}",
+                libraries::nvrtc_package(driver)
+            );
+            Err(Error::gpu(GpuTrouble::NoCompiler, text))
+        }
+        _ => Ok((major, minor)),
+    }
+}
+
+/// The GPU to compile for that stands in for `target`: itself where this NVRTC knows it, else the newest that it knows of
+/// the same major version, whose code `target` runs too.
+fn known_target(target: Target) -> Result<Target> {
+    let nvrtc = libraries::nvrtc()?;
+    let mut count: c_int = 0;
+    // SAFETY: a place to write to.
+    check("its GPUs", unsafe { (nvrtc.nvrtcGetNumSupportedArchs)(&mut count) }, String::new)?;
+    let mut known: Vec<c_int> = vec![0; count.max(0) as usize];
+    // SAFETY: as many places as NVRTC says.
+    check("its GPUs", unsafe { (nvrtc.nvrtcGetSupportedArchs)(known.as_mut_ptr()) }, String::new)?;
+    Ok(stand_in(&known, target))
+}
+
+/// See [`known_target`]; `known` as NVRTC counts: 90 of 9.0.
+fn stand_in(known: &[c_int], target: Target) -> Target {
+    let known = known.iter().map(|&number| Target { major: number as u32 / 10, minor: number as u32 % 10 });
+    let older = known.filter(|known| known.major == target.major && known.minor <= target.minor);
+    // What it does not know at all it refuses itself.
+    older.max_by_key(|known| known.minor).unwrap_or(target)
+}
+
+/// The machine code of `source` for `target`, from the cache if it is there.
+pub fn load_or_compile(source: KernelFile, target: Target, precision: Precision) -> Result<Vec<u8>> {
+    let ((major, minor), target) = (version_for_driver()?, known_target(target)?);
     let mut key = format!("NVRTC {major}.{minor}\n{}\n", options(target, precision).join(" "));
     for part in HEADERS.iter().chain([&source]) {
         key += &format!("// {}\n{}\n", part.name, part.text);
@@ -117,7 +154,7 @@ pub fn load_or_compile(source: Source, target: Target, precision: Precision) -> 
 }
 
 /// Compiles `source`; with `verbose` the log lists registers, shared memory and spills of every kernel.
-pub fn compile(source: Source, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
+pub fn compile(source: KernelFile, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
     let nvrtc = libraries::nvrtc()?;
     let mut options = options(target, precision);
     if verbose {
@@ -199,13 +236,7 @@ pub fn keep_compiled_in(folder: &Path) {
 }
 
 fn cache_folder() -> Option<PathBuf> {
-    if let Some(folder) = OWN_CACHE.get() {
-        return Some(folder.clone());
-    }
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable(CACHE)
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("alexnet-split")))
-        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
+    OWN_CACHE.get().cloned().or_else(disk::cache_folder)
 }
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -248,7 +279,7 @@ mod tests {
 
     #[test]
     fn targets_are_read_and_written() {
-        for (text, expected) in [("sm_80", "sm_80"), ("sm_90a", "sm_90a"), ("9.0", "sm_90a"), ("sm_120", "sm_120a")] {
+        for (text, expected) in [("sm_80", "sm_80"), ("sm_90a", "sm_90"), ("9.0", "sm_90"), ("sm_120", "sm_120")] {
             assert_eq!(Target::parse(text).unwrap().to_string(), expected);
         }
         assert!(Target::parse("gfx90").is_none() && Target::parse("").is_none());
@@ -272,5 +303,12 @@ mod tests {
         }
         let no_folder = folder.path().join("made/conv.cubin/below/a-file");
         assert!(write_cached(&no_folder, "key", b"code").is_err(), "and no panic");
+    }
+
+    #[test]
+    fn a_gpu_newer_than_nvrtc_gets_the_code_of_the_one_before() {
+        let of = |target: &str| stand_in(&[80, 86, 89, 90, 100, 120], Target::parse(target).unwrap()).to_string();
+        let found = ["sm_80", "sm_87", "sm_90", "sm_103", "sm_121", "sm_130"].map(of);
+        assert_eq!(found, ["sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "sm_130"]);
     }
 }

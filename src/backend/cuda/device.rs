@@ -1,4 +1,4 @@
-//! GPUs: what is there, opening one, and its memory.
+//! GPUs: finding them, opening one, and its memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,8 @@ pub fn driver_version() -> Result<i32> {
     let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
     asked.map_err(|error| no_driver(&error))?;
     if version < OLDEST_DRIVER {
-        let text = format!("the NVIDIA driver is made for CUDA {}, this program needs 12.0; update it", show(version));
+        let text =
+            format!("the NVIDIA driver supports CUDA {}, this program needs 12.0; update the driver", show(version));
         return Err(Error::gpu(GpuTrouble::NoDriver, text));
     }
     Ok(version)
@@ -138,7 +139,7 @@ impl Gpu {
         Ok(Gpu { info: Arc::new(info), context })
     }
 
-    /// The facts known of it.
+    /// The facts about it.
     pub fn info(&self) -> &GpuInfo {
         &self.info
     }
@@ -215,7 +216,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Where it is on the device.
+    /// Its address on the device.
     pub fn address(&self) -> u64 {
         self.address
     }
@@ -265,13 +266,13 @@ impl Pinned {
         self.copied.as_ref()
     }
 
-    /// The memory. The caller makes sure that no copy to it is under way.
+    /// The memory. The caller makes sure that no copy to it is in progress.
     pub fn values(&self) -> &[f32] {
         // SAFETY: allocated with this size; any bits are an f32.
         unsafe { std::slice::from_raw_parts(self.address, self.elems) }
     }
 
-    /// The memory. The caller makes sure that no copy to or from it is under way.
+    /// The memory. The caller makes sure that no copy to or from it is in progress.
     pub fn values_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.address, self.elems) }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaFunction, CudaModule, DeviceRepr};
 use cudarc::nvrtc::Ptx;
 
-use super::compiler::{self, SOURCES, Source};
+use super::compiler::{self, KernelFile, SOURCES};
 use super::device::Gpu;
 use crate::backend::{self, Precision};
 use crate::error::Result;
@@ -19,7 +19,7 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            fn from(gpu: &Gpu, modules: &[(Source, Arc<CudaModule>)]) -> Result<Kernels> {
+            fn from(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)]) -> Result<Kernels> {
                 Ok(Kernels { $($($name: function(gpu, modules, $file, stringify!($name))?,)*)* })
             }
         }
@@ -42,7 +42,7 @@ impl Kernels {
     pub fn load(gpu: &Gpu, precision: Precision) -> Result<Kernels> {
         let _span = tracing::info_span!("load kernels", gpu = gpu.info().ordinal).entered();
         let target = gpu.info().target;
-        // NVRTC takes up to a second a file.
+        // NVRTC takes up to a second per file.
         let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
             let compile = |source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
             let running: Vec<_> = SOURCES.into_iter().map(compile).collect();
@@ -51,7 +51,7 @@ impl Kernels {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        let load = |(source, code): (Source, Result<Vec<u8>>)| {
+        let load = |(source, code): (KernelFile, Result<Vec<u8>>)| {
             let module = gpu.context().load_module(Ptx::from_binary(code?));
             Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
         };
@@ -60,7 +60,7 @@ impl Kernels {
     }
 }
 
-fn function(gpu: &Gpu, modules: &[(Source, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
+fn function(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
     let found = modules.iter().find(|(source, _)| source.name == file);
     let Some((_, module)) = found else { unreachable!("{file} is not among the sources") };
     gpu.check(&format!("finding kernel {name}"), module.load_function(name))
@@ -92,7 +92,7 @@ impl Divisor {
 pub struct AugmentShape {
     /// n, c, side, resize, channels, size.
     pub sizes: [u32; 6],
-    /// What differences from the mean are multiplied by.
+    /// The factor of differences from the mean.
     pub scale: f32,
 }
 
@@ -139,11 +139,11 @@ pub struct PoolShape(pub [u32; 8]);
 pub struct DropoutShape {
     /// Images.
     pub n: u32,
-    /// Units an image.
+    /// Units per image.
     pub elems: u32,
     /// Number of the first of them in the layer.
     pub first_unit: u32,
-    /// What kept units are multiplied by.
+    /// The factor of units that are kept.
     pub factor: f32,
     /// 0 at test time.
     pub masked: u32,
@@ -162,13 +162,13 @@ pub struct DropoutShape {
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxShape(pub [u32; 3]);
 
-/// How the summed dimension of a matrix product is cut: `count` parts of `depth`, summed later in their order.
+/// The split of a matrix product's K dimension: `count` parts of `depth`, summed later in their order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Split {
     /// Parts.
     pub count: u32,
-    /// Indices a part, a multiple of the tile's depth.
+    /// Indices per part, a multiple of the tile's depth.
     pub depth: u32,
 }
 

@@ -55,6 +55,8 @@ function_table! {
     /// The functions of NVRTC that this program uses.
     Nvrtc {
         nvrtcVersion(*mut c_int, *mut c_int) -> nvrtcResult;
+        nvrtcGetNumSupportedArchs(*mut c_int) -> nvrtcResult;
+        nvrtcGetSupportedArchs(*mut c_int) -> nvrtcResult;
         nvrtcCreateProgram(*mut nvrtcProgram, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> nvrtcResult;
         nvrtcCompileProgram(nvrtcProgram, c_int, *const *const c_char) -> nvrtcResult;
         nvrtcGetCUBINSize(nvrtcProgram, *mut usize) -> nvrtcResult;
@@ -87,7 +89,8 @@ pub fn driver() -> Result<()> {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     let present = PRESENT.get_or_init(|| {
         // One from the folders comes before the system's: once loaded it is found by its name.
-        let own = from_folders(&["libcuda.so", "libcuda.so.1"]).ok();
+        let own = ["libcuda.so", "libcuda.so.1"].map(str::to_owned);
+        let own = from_folders(&named_folders(), &own).find_map(Result::ok);
         std::mem::forget(own);
         // SAFETY: loading the driver's library runs only its own initialization.
         unsafe { cudarc::driver::sys::is_culib_present() }
@@ -99,15 +102,37 @@ pub fn driver() -> Result<()> {
     Err(Error::gpu(GpuTrouble::NoDriver, text))
 }
 
-/// NVRTC, the compiler of kernels.
+/// CUDA's newest major version that is known, and the oldest whose libraries are used.
+const CUDA: [i32; 2] = [13, 12];
+
+/// The major version of CUDA that the driver is made for; `None` where there is no driver.
+pub fn driver_major() -> Option<i32> {
+    driver().ok()?;
+    let mut version = 0;
+    // SAFETY: a place to write to.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result().ok()?;
+    Some(version / 1000)
+}
+
+/// Python's package of NVRTC for a major version of CUDA.
+pub fn nvrtc_package(cuda: i32) -> String {
+    if cuda < 13 { format!("nvidia-cuda-nvrtc-cu{cuda}") } else { format!("'nvidia-cuda-nvrtc=={cuda}.*'") }
+}
+
+/// NVRTC, the compiler of kernels: that of the driver's own major version of CUDA, else an older one. A driver does not
+/// take machine code of a newer one.
 pub fn nvrtc() -> Result<&'static Nvrtc> {
     static LOADED: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
-    let loaded =
-        LOADED.get_or_init(|| open(&["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]).and_then(Nvrtc::from));
+    let newest = driver_major().unwrap_or(CUDA[0]);
+    let loaded = LOADED.get_or_init(|| {
+        let versions = (CUDA[1]..=newest).rev().map(|major| format!("libnvrtc.so.{major}"));
+        open(&versions.chain(["libnvrtc.so".into()]).collect::<Vec<_>>()).and_then(Nvrtc::from)
+    });
     loaded.as_ref().map_err(|problem| {
         let text = format!(
-            "NVRTC, the compiler of the kernels, cannot be loaded: {problem}; install the CUDA toolkit or `pip install nvidia-cuda-nvrtc`, \
-             and name the folder of libnvrtc.so in LD_LIBRARY_PATH or {FOLDERS}"
+            "NVRTC, the compiler of the kernels, cannot be loaded: {problem}; install the CUDA toolkit or `pip install {}`, \
+             and name the folder of libnvrtc.so in LD_LIBRARY_PATH or {FOLDERS}",
+            nvrtc_package(newest)
         );
         Error::gpu(GpuTrouble::NoCompiler, text)
     })
@@ -116,11 +141,12 @@ pub fn nvrtc() -> Result<&'static Nvrtc> {
 /// NCCL, which carries activations between GPUs.
 pub fn nccl() -> Result<&'static Nccl> {
     static LOADED: OnceLock<Result<Nccl, String>> = OnceLock::new();
-    let loaded = LOADED.get_or_init(|| open(&["libnccl.so.2", "libnccl.so"]).and_then(Nccl::from));
+    let loaded = LOADED.get_or_init(|| open(&["libnccl.so.2".into(), "libnccl.so".into()]).and_then(Nccl::from));
     loaded.as_ref().map_err(|problem| {
         let text = format!(
-            "NCCL cannot be loaded: {problem}; install it (package libnccl2 or `pip install nvidia-nccl-cu13`), name the folder of libnccl.so.2 in \
-             LD_LIBRARY_PATH or {FOLDERS}, or use --exchange copy"
+            "NCCL cannot be loaded: {problem}; install it (package libnccl2 or `pip install nvidia-nccl-cu{}`), name the folder of libnccl.so.2 in \
+             LD_LIBRARY_PATH or {FOLDERS}, or use --exchange copy",
+            driver_major().unwrap_or(CUDA[0])
         );
         Error::gpu(GpuTrouble::NoNccl, text)
     })
@@ -139,14 +165,13 @@ pub unsafe fn c_text(text: *const c_char) -> String {
 }
 
 /// The first of `names` that loads: from the named folders, then from where the system looks, then from the toolkit.
-fn open(names: &[&str]) -> Result<Library, String> {
-    let mut problem = match from_folders(names) {
-        Ok(library) => return Ok(library),
-        Err(problem) => problem,
-    };
-    let toolkit = |name: &&str| format!("/usr/local/cuda/lib64/{name}");
-    for name in names.iter().map(|name| name.to_string()).chain(names.iter().map(toolkit)) {
-        match load(name.as_ref()) {
+fn open(names: &[String]) -> Result<Library, String> {
+    let folders = named_folders();
+    let mut problem = None;
+    let from_system = || names.iter().map(|name| load(name.as_ref()));
+    let toolkit = [PathBuf::from("/usr/local/cuda/lib64")];
+    for opened in from_folders(&folders, names).chain(from_system()).chain(from_folders(&toolkit, names)) {
+        match opened {
             Ok(library) => return Ok(library),
             Err(error) => problem.get_or_insert(error),
         };
@@ -154,26 +179,25 @@ fn open(names: &[&str]) -> Result<Library, String> {
     Err(problem.unwrap_or_default())
 }
 
-/// The first of `names` in the named folders; the error is the first file's that is there and does not load.
-fn from_folders(names: &[&str]) -> Result<Library, Option<String>> {
-    let mut problem = None;
+/// The folders that are named to be searched.
+fn named_folders() -> Vec<PathBuf> {
     let named = std::env::var_os(FOLDERS).unwrap_or_default();
-    for folder in OWN_FOLDER.get().cloned().into_iter().chain(std::env::split_paths(&named)) {
+    OWN_FOLDER.get().cloned().into_iter().chain(std::env::split_paths(&named)).collect()
+}
+
+/// Those of `names` that are in the folders, opened.
+fn from_folders(folders: &[PathBuf], names: &[String]) -> impl Iterator<Item = Result<Library, String>> {
+    let paths = folders.iter().flat_map(|folder| names.iter().map(move |name| (folder, folder.join(name))));
+    paths.filter(|(_, path)| path.exists()).map(|(folder, path)| {
         // NVRTC asks for its companion by name only, which is found if it is loaded already.
-        let companions = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let companions = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         for companion in companions.filter(|path: &PathBuf| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libnvrtc-builtins.so"))
         }) {
             std::mem::forget(load(&companion));
         }
-        for path in names.iter().map(|name| folder.join(name)).filter(|path| path.exists()) {
-            match load(&path) {
-                Ok(library) => return Ok(library),
-                Err(error) => problem.get_or_insert(error),
-            };
-        }
-    }
-    Err(problem)
+        load(&path)
+    })
 }
 
 /// Loads a library so that others see its names.
@@ -192,7 +216,7 @@ fn load(path: &Path) -> Result<Library, String> {
     }
 }
 
-/// What the loader says is the error's source; the error itself only says that loading failed.
+/// The loader's message, which is the error's source; the error itself only says that loading failed.
 fn explain(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), |source| source.to_string())
 }

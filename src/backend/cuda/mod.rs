@@ -37,7 +37,19 @@ const LEAST_DEPTH: usize = 8 * TILE_DEPTH;
 /// Blocks that a matrix product should have at least: more than any GPU has multiprocessors.
 const WANTED_BLOCKS: usize = 256;
 
-/// What operations take from the host: made at the first use of a size.
+/// Partial sums of the largest split product: each of so many blocks has a tile at most.
+const PARTIALS: usize = WANTED_BLOCKS * TILE_ROWS * TILE_COLS;
+
+/// Bytes of a [`Window`] as the kernel reads it.
+const WINDOW_BYTES: usize = 6 * size_of::<u32>();
+
+/// Scores of an image: its loss and its label's rank.
+const SCORES: usize = 2;
+
+/// Bytes of a batch's images, which kernels count in 32 bits.
+const MOST_BYTES: u64 = u32::MAX as u64;
+
+/// Device buffers for what operations take from the host; see [`Backend::reserve`].
 #[derive(Default)]
 struct BatchBuffers {
     labels: Option<Buffer>,
@@ -49,11 +61,11 @@ struct BatchBuffers {
 pub struct CudaBackend {
     gpu: Gpu,
     kernels: Arc<Kernels>,
-    /// Where the stream's operations are queued.
+    /// The queue of the stream's operations.
     queue: Arc<CudaStream>,
     staging: Mutex<Staging>,
-    /// Partial sums of split products, made at the first use of a size.
-    partials: Mutex<Option<Buffer>>,
+    /// Partial sums of split products.
+    partials: Mutex<Buffer>,
     /// The batch as it comes from the host.
     batch: Mutex<BatchBuffers>,
     watch: Arc<Watch>,
@@ -64,7 +76,8 @@ impl CudaBackend {
     pub fn new(gpu: Gpu, kernels: Arc<Kernels>, watch: Arc<Watch>) -> Result<CudaBackend> {
         let queue = gpu.queue()?;
         let staging = Mutex::new(Staging::new(&gpu)?);
-        Ok(CudaBackend { gpu, kernels, queue, staging, partials: Mutex::new(None), batch: Mutex::default(), watch })
+        let partials = Mutex::new(gpu.alloc(PARTIALS)?);
+        Ok(CudaBackend { gpu, kernels, queue, staging, partials, batch: Mutex::default(), watch })
     }
 
     /// The GPU.
@@ -77,7 +90,7 @@ impl CudaBackend {
         &self.queue
     }
 
-    /// What is looked at while the host waits.
+    /// The watch that is checked while the host waits.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
@@ -124,7 +137,7 @@ impl CudaBackend {
 
     /// Plans a matrix product of `rows` x `cols` sums over `depth` products each. Where its tiles are too few for a GPU
     /// the sums are cut into parts, to be added in their order by [`CudaBackend::add_parts`]. How they are cut depends
-    /// on the sizes alone, so that every GPU gives the same bits.
+    /// on the sizes alone, so that every GPU of one architecture gives the same bits.
     fn plan_product(&self, [rows, cols, depth]: [usize; 3]) -> Result<Product<'_>> {
         let (tile_rows, tile_cols) = (rows.div_ceil(TILE_ROWS), cols.div_ceil(TILE_COLS));
         let wanted = WANTED_BLOCKS / (tile_rows * tile_cols).max(1);
@@ -132,12 +145,8 @@ impl CudaBackend {
         let part = depth.div_ceil(count).next_multiple_of(TILE_DEPTH);
         let count = depth.div_ceil(part);
         let elems = rows * cols;
-        let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
-        let needed = if count > 1 { count * elems } else { 0 };
-        if needed > partials.as_ref().map_or(0, Buffer::elems) {
-            *partials = None; // frees the smaller one first
-            *partials = Some(self.gpu.alloc(needed)?);
-        }
+        let partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(count == 1 || count * elems <= PARTIALS, "{count} parts of {elems} sums");
         let grid = Grid { blocks: [tile_cols, tile_rows, count], threads: GEMM_THREADS };
         let split = Split { count: count as u32, depth: part as u32 };
         Ok(Product { grid, split, elems, partials })
@@ -162,7 +171,7 @@ impl CudaBackend {
     }
 }
 
-/// How many threads run a kernel.
+/// The threads that run a kernel.
 #[derive(Clone, Copy, Debug)]
 struct Grid {
     blocks: [usize; 3],
@@ -182,7 +191,7 @@ struct Product<'a> {
     grid: Grid,
     split: Split,
     elems: usize,
-    partials: MutexGuard<'a, Option<Buffer>>,
+    partials: MutexGuard<'a, Buffer>,
 }
 
 /// A kernel's argument: where its value lies. The driver reads it during the launch.
@@ -195,7 +204,7 @@ fn arg<T: DeviceRepr>(value: &T) -> Arg<'_> {
     Arg { value: std::ptr::from_ref(value).cast_mut().cast(), borrowed: PhantomData }
 }
 
-/// What a kernel takes for a value: a buffer's address, everything else as it is.
+/// An argument of a kernel: a buffer passes its address, everything else itself.
 trait Argument {
     type Value: DeviceRepr;
     fn value(&self) -> Self::Value;
@@ -220,7 +229,7 @@ impl Argument for Option<&Buffer> {
 impl Argument for Product<'_> {
     type Value = u64;
     fn value(&self) -> u64 {
-        self.partials.as_ref().value()
+        self.partials.value()
     }
 }
 
@@ -251,13 +260,19 @@ impl CudaBackend {
         self.staging().write(&self.gpu, &self.queue, host, address, &|event| self.block_until(event))
     }
 
-    /// Queues the upload of a part of the batch; it stays where the address says until the next one.
-    fn upload_to(&self, place: &mut Option<Buffer>, host: &[u8]) -> Result<u64> {
-        let elems = host.len().div_ceil(size_of::<f32>());
+    /// Makes `place` hold `bytes` at least.
+    fn grow(&self, place: &mut Option<Buffer>, bytes: usize) -> Result<()> {
+        let elems = bytes.div_ceil(size_of::<f32>());
         if place.as_ref().is_none_or(|place| place.elems() < elems) {
             *place = None; // frees the smaller one first
             *place = Some(self.gpu.alloc(elems)?);
         }
+        Ok(())
+    }
+
+    /// Queues the upload of a part of the batch; it stays where the address says until the next one.
+    fn upload_to(&self, place: &mut Option<Buffer>, host: &[u8]) -> Result<u64> {
+        self.grow(place, host.len())?;
         let to = place.as_ref().value();
         self.upload(host, to)?;
         Ok(to)

@@ -8,9 +8,9 @@ use cudarc::driver::{CudaEvent, result};
 use super::compiler::{ELEMENT_THREADS, LRN_THREADS, SOFTMAX_THREADS};
 use super::device::Buffer;
 use super::staging::Read;
-use super::{Argument, CudaBackend, Grid, arg, kernels, launch};
+use super::{Argument, CudaBackend, Grid, MOST_BYTES, SCORES, WINDOW_BYTES, arg, kernels, launch};
 use crate::backend::*;
-use crate::error::Result;
+use crate::error::{Error, GpuTrouble, Result};
 use crate::shapes::Activation;
 
 impl Backend for CudaBackend {
@@ -68,6 +68,21 @@ impl Backend for CudaBackend {
         Ok(Duration::from_secs_f64(f64::from(ms.max(0.)) / 1e3))
     }
 
+    fn reserve(&self, images: usize, bytes: usize) -> Result<()> {
+        if images as u64 * bytes as u64 > MOST_BYTES {
+            let text = format!(
+                "{images} images of {bytes} bytes are more than the {MOST_BYTES} that kernels count; use a smaller \
+                 --batch-size, or smaller images (prepare --size)"
+            );
+            return Err(Error::gpu(GpuTrouble::OutOfMemory, text));
+        }
+        let mut batch = self.batch();
+        self.grow(&mut batch.labels, images * size_of::<u32>())?;
+        self.grow(&mut batch.windows, images * WINDOW_BYTES)?;
+        self.grow(&mut batch.pixels, images * bytes)?;
+        self.staging().reserve(&self.gpu, images * SCORES)
+    }
+
     fn augment(
         &self,
         s: &AugmentShape,
@@ -81,7 +96,7 @@ impl Backend for CudaBackend {
             let [r, g, b] = w.shift.map(f32::to_bits);
             [w.row, w.col, w.mirrored.into(), r, g, b]
         });
-        let words: Vec<[u32; 6]> = words.collect();
+        let words: Vec<[u32; WINDOW_BYTES / size_of::<u32>()]> = words.collect();
         let mut batch = self.batch();
         let pixels = self.upload_to(&mut batch.pixels, pixels)?;
         let windows = self.upload_to(&mut batch.windows, bytemuck::cast_slice(&words))?;

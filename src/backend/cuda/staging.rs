@@ -26,7 +26,7 @@ pub struct Read {
 }
 
 impl Read {
-    /// When the values are there.
+    /// The event after which the values are there.
     pub fn done(&self) -> Option<&CudaEvent> {
         self.memory.copied()
     }
@@ -37,6 +37,14 @@ impl Staging {
     pub fn new(gpu: &Gpu) -> Result<Staging> {
         let piece = || gpu.alloc_pinned(PIECE_BYTES / size_of::<f32>());
         Ok(Staging { pieces: [piece()?, piece()?], next: 0, spare: Vec::new() })
+    }
+
+    /// Makes memory for a small read of `elems` values.
+    pub fn reserve(&mut self, gpu: &Gpu, elems: usize) -> Result<()> {
+        if self.spare.iter().all(|memory| memory.elems() < elems) {
+            self.spare.push(gpu.alloc_pinned(elems)?);
+        }
+        Ok(())
     }
 
     /// Queues the upload of `host` to the device's `address`; `host` may change when this returns. `block_until` waits

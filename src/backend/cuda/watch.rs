@@ -12,19 +12,19 @@ use cudarc::driver::CudaEvent;
 use crate::error::{Error, GpuTrouble, Result};
 use crate::net::swap::Swap;
 
-/// What the watching thread grants beyond the deadline before it ends the process.
+/// The time that the watching thread allows beyond the deadline before it ends the process.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The exchanges of one stream that are not known to be done, and how long they may take.
 pub struct Watch {
     stream: usize,
     deadline: Duration,
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
 }
 
 #[derive(Default)]
-struct State {
-    /// What was queued, when, and the event after it; oldest first.
+struct WatchState {
+    /// What was queued: its name, the time, and the event after it; oldest first.
     pending: VecDeque<(String, Instant, Arc<CudaEvent>)>,
     /// Asks the transport for an error.
     transport: Option<Box<dyn Fn() -> Result<(), String> + Send>>,
@@ -38,7 +38,7 @@ impl Watch {
         Arc::new(Watch { stream, deadline, state: Mutex::default() })
     }
 
-    /// How long an exchange may take.
+    /// The longest that an exchange may take.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -142,12 +142,12 @@ impl Watch {
         Error::gpu(GpuTrouble::Exchange, format!("stream {} (rank {0}): {what}: {problem}", self.stream))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What threads are doing that might hang, and until when that is no reason to worry.
+/// Calls in progress that might hang, each with its deadline.
 type Watched = Mutex<Vec<Call>>;
 
 struct Call {

@@ -1,5 +1,5 @@
-//! Every operation as its definition says, in f64, one loop an index. Slow and plain: this is what the fast ones are
-//! compared with.
+//! Every operation by its definition, in f64, one loop per index. Slow and plain: the fast operations are compared
+//! with.
 
 use crate::shapes::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, Window};
 
@@ -135,7 +135,7 @@ pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
     places
 }
 
-/// Loss of each image and the gradient of their mean by the logits, over all classes.
+/// Loss of each image and the gradient of their mean with respect to the logits, over all classes.
 pub fn softmax_cross_entropy(classes: usize, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let (mut losses, mut gradient) = (Vec::new(), Vec::new());
     for (row, &label) in logits.chunks_exact(classes).zip(labels) {

@@ -1,5 +1,5 @@
-//! The reference: every operation as simply as it can be written, in f64 on one core. What a reader reads first, and
-//! what the fast ones are compared with; `--backend reference` trains with it, for tiny networks.
+//! The reference: every operation as simply as it can be written, in f64 on one core. The code to read first, and the
+//! standard that the fast operations are compared with; `--backend reference` trains with it, for tiny networks.
 //!
 //! `definitions.rs` has the formulas; here they are given the buffers of [`Backend`], whose methods say
 //! what each one computes.

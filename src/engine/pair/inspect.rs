@@ -1,4 +1,5 @@
-//! Reading and setting parameters of either stream, wherever it is, and what one process tells the other.
+//! Reading and setting parameters of either stream, in whichever process it runs, and values that one process
+//! broadcasts to the other.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,18 +13,18 @@ use crate::error::Result;
 type Values = Vec<f32>;
 
 impl<B: Backend> Pair<B> {
-    /// What the process that leads finds, told to the other one, which waits for it.
-    pub fn told<T: Serialize + DeserializeOwned>(&mut self, find: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Broadcasts what `find` returns in the leading process: the other one waits for it. Both return it.
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&mut self, find: impl FnOnce() -> Result<T>) -> Result<T> {
         let found = self.leads().then(find).transpose()?;
         match (found, &mut self.link) {
-            (found, Some(link)) => link.told(found),
+            (found, Some(link)) => link.broadcast(found),
             (Some(found), None) => Ok(found),
             (None, None) => unreachable!("a process alone leads"),
         }
     }
 
-    /// As [`Pair::told`], for values to the bit.
-    pub fn told_values(&mut self, find: impl FnOnce() -> Result<Vec<f32>>) -> Result<Vec<f32>> {
+    /// As [`Pair::broadcast`], for values to the bit.
+    pub fn broadcast_values(&mut self, find: impl FnOnce() -> Result<Vec<f32>>) -> Result<Vec<f32>> {
         let found = self.leads().then(find).transpose()?;
         match (found, &mut self.link) {
             (Some(found), Some(link)) => link.send_values(&found).map(|()| found),

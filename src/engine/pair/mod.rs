@@ -1,9 +1,9 @@
 //! The two streams together (or the one, where the network has one): each runs in its own thread with its own share
 //! of the cores, exactly as it would on a GPU of its own, and they meet only in the exchange.
 
+mod context;
 mod inspect;
 mod result;
-mod seat;
 mod step;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +12,8 @@ use std::time::Instant;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use context::StreamContext;
 pub use result::BatchResult;
-pub use seat::Seat;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{AugmentShape, Backend, DropoutScaling, Precision};
@@ -33,11 +33,11 @@ struct Worker<B: Backend> {
     stream: Stream<B>,
 }
 
-/// The whole network: its streams in this process, and the way to the one in the other process if there is one.
+/// The whole network: its streams in this process, and the link to the other process if there is one.
 ///
 /// With two processes each calls the same methods in the same order.
 pub struct Pair<B: Backend> {
-    /// Of all streams, wherever they are; and as the devices run them.
+    /// The plans of all streams, in whichever process they are; and as the devices run them.
     plans: Vec<Plan>,
     running: Vec<Plan>,
     workers: Vec<Worker<B>>,
@@ -53,16 +53,23 @@ pub struct Pair<B: Backend> {
 impl Pair<CpuBackend> {
     /// The network on this machine's CPU in fp32; see [`Pair::new`].
     pub fn on_cpu(net: &Net, capacity: usize, states: usize, threads: usize, scaling: DropoutScaling) -> Result<Self> {
-        Pair::new(net, Seat::on_cpu(net.streams, threads, Precision::Fp32, false)?, None, capacity, states, scaling)
+        Pair::new(
+            net,
+            StreamContext::on_cpu(net.streams, threads, Precision::Fp32, false)?,
+            None,
+            capacity,
+            states,
+            scaling,
+        )
     }
 }
 
 impl<B: Backend> Pair<B> {
-    /// The network on `seats`: one a stream, or the one of this process where `link` leads to the other's.
-    /// `capacity` is the largest batch and `states` the number of state tensors a parameter that the optimizer keeps.
+    /// The network on `contexts`: one per stream, or the one of this process where `link` leads to the other's.
+    /// `capacity` is the largest batch and `states` the number of state tensors per parameter that the optimizer keeps.
     pub fn new(
         net: &Net,
-        seats: Vec<Seat<B>>,
+        contexts: Vec<StreamContext<B>>,
         link: Option<Link>,
         capacity: usize,
         states: usize,
@@ -70,11 +77,11 @@ impl<B: Backend> Pair<B> {
     ) -> Result<Self> {
         let plans = Plan::all(net)?;
         let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(B::fuses)).collect();
-        // Streams on one device that look at the same images need them once.
-        let shares_input = !B::QUEUES && seats.len() > 1 && running.iter().all(Plan::only_reads_image);
+        // Streams on one device that read the same images need them once.
+        let shares_input = !B::QUEUES && contexts.len() > 1 && running.iter().all(Plan::only_reads_image);
         let mut workers: Vec<Worker<B>> = Vec::new();
         let mut input = None;
-        for Seat { stream, backend, exchange, threads } in seats {
+        for StreamContext { stream, backend, exchange, threads } in contexts {
             let cores = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .thread_name(move |i| format!("stream {stream} thread {i}"));
@@ -116,7 +123,8 @@ impl<B: Backend> Pair<B> {
         Ok(())
     }
 
-    /// The logits of all classes of the newest batch of `n` images, a row an image; all streams must be in this process.
+    /// The logits of all classes of the newest batch of `n` images, one row per image; all streams must be in this
+    /// process.
     pub fn logits(&mut self, n: usize) -> Result<Vec<Vec<f32>>> {
         let parts = self.each(|stream| stream.read_logits(n))?;
         let row = |image: usize| {
@@ -138,19 +146,19 @@ impl<B: Backend> Pair<B> {
         self.of_all_streams(times)
     }
 
-    /// The next training step is to be remembered in detail; waits for those before it.
+    /// Records the next training step in detail; waits for those before it.
     pub fn start_timeline(&mut self) -> Result<()> {
         self.each(Stream::start_timeline)?;
         Ok(())
     }
 
-    /// What each stream did in the newest training step, which began at `began`; waits for its end.
+    /// The events of each stream in the newest training step, which began at `began`; waits for its end.
     pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Vec<Event>>> {
         let events = self.each(|stream| stream.take_timeline(began))?;
         self.of_all_streams(events)
     }
 
-    /// How far the values of the newest batch of `n` images reach, by stream.
+    /// The extreme values of the newest batch of `n` images, by stream.
     pub fn extremes(&mut self, n: usize) -> Result<Vec<Vec<Extremes>>> {
         let extremes = self.each(|stream| stream.extremes(n))?;
         self.of_all_streams(extremes)
@@ -170,7 +178,7 @@ impl<B: Backend> Pair<B> {
         self.wants_stop = wants;
     }
 
-    /// Whether a process wanted to end at the newest batch: all processes are told the same.
+    /// Whether a process wanted to end at the newest batch: all processes get the same answer.
     pub fn stops(&self) -> bool {
         self.stops
     }
@@ -190,7 +198,7 @@ impl<B: Backend> Pair<B> {
         &self.running
     }
 
-    /// Whether this process keeps the run directory and talks to the user.
+    /// Whether this process keeps the run directory and prints to the user.
     pub fn leads(&self) -> bool {
         self.link.as_ref().is_none_or(|link| link.rank() == 0)
     }
@@ -201,7 +209,7 @@ impl<B: Backend> Pair<B> {
         Self::all(&mut self.workers, work)
     }
 
-    /// As [`Pair::each`], beside what else the pair owns.
+    /// As [`Pair::each`], while the pair's other fields are in use.
     fn all<T: Send>(workers: &mut Vec<Worker<B>>, work: impl Fn(&mut Stream<B>) -> Result<T> + Sync) -> Result<Vec<T>> {
         let (step, work) = (tracing::Span::current(), &work);
         let step = &step;

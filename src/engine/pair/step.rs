@@ -1,4 +1,4 @@
-//! What a pair does with a batch: training steps, and the forward pass alone.
+//! A batch through both streams: training steps, and the forward pass alone.
 
 use super::{BatchResult, Pair, Worker};
 use crate::backend::{Backend, Update};

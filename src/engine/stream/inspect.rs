@@ -1,6 +1,6 @@
 //! Looking into a stream, and setting its parameters.
 
-use super::{Record, Stream, Tensor, activations};
+use super::{ParamBuffers, Record, Stream, Tensor, buffers};
 use crate::backend::Backend;
 use crate::engine::extremes::Extremes;
 use crate::error::Result;
@@ -11,7 +11,7 @@ const NOT_KEPT: &str = "the gradient of the newest batch was kept";
 impl<B: Backend> Stream<B> {
     /// The network's input of the newest batch of `n` images: N C H W; `shared` as in [`Stream::forward`].
     pub fn read_input(&self, n: usize, shared: Option<&B::Buffer>) -> Result<Vec<f32>> {
-        self.backend.read(shared.unwrap_or(&self.activations[0]), n * self.plan.slots[0])
+        self.backend.read(shared.unwrap_or(&self.buffers[0]), n * self.plan.slots[0])
     }
 
     /// From now on keeps a copy of every activation and gradient of the newest batch, for which no layers are fused:
@@ -23,15 +23,14 @@ impl<B: Backend> Stream<B> {
 
     /// Takes another plan, with the same parameters.
     fn replan(&mut self, plan: Plan) -> Result<()> {
-        let images = |elems: usize| self.backend.alloc(elems * self.capacity);
-        self.activations = activations(&self.backend, &plan, self.capacity, self.shares_input)?;
-        self.gradients = [images(plan.largest_gradient())?, images(plan.largest_gradient())?];
+        self.buffers = buffers(&self.backend, &plan, self.capacity, self.shares_input)?;
+        self.gradients = plan.gradient_slots();
         self.plan = plan;
         self.reset_times();
         Ok(())
     }
 
-    /// The newest batch's tensors: `conv1` is a layer's output, `conv1.dx` the gradient by its input.
+    /// The newest batch's tensors: `conv1` is a layer's output, `conv1.dx` the gradient with respect to its input.
     pub fn recorded(&self) -> &[Record] {
         self.record.as_deref().unwrap_or_default()
     }
@@ -39,7 +38,7 @@ impl<B: Backend> Stream<B> {
     /// Waits for the batch and reads this stream's logits: n rows of its classes (none where fc8 is elsewhere).
     pub fn read_logits(&mut self, n: usize) -> Result<Vec<f32>> {
         let Some(last) = self.plan.layers.last() else { return Ok(Vec::new()) };
-        self.backend.read(&self.activations[last.x], n * self.plan.slots[last.x])
+        self.backend.read(&self.buffers[last.x], n * self.plan.slots[last.x])
     }
 
     /// Reads one of a parameter's tensors. The gradient must have been kept: see [`Stream::backward`].
@@ -65,26 +64,26 @@ impl<B: Backend> Stream<B> {
         self.backend.write(values, to)
     }
 
-    /// Number of state tensors a parameter.
+    /// Number of state tensors per parameter.
     pub fn states(&self) -> usize {
         self.params.first().map_or(0, |param| param.state.len())
     }
 
-    /// How far the values of the newest batch of `n` images reach: activations by layer, parameters, gradients.
+    /// The extreme values of the newest batch of `n` images: activations by layer, parameters, gradients.
     pub fn extremes(&self, n: usize) -> Result<Vec<Extremes>> {
-        let Stream { plan, backend, activations, params, .. } = self;
+        let Stream { plan, backend, buffers, params, .. } = self;
         let mut found = Vec::new();
         for (index, layer) in plan.layers.iter().enumerate() {
             // A layer that works in place leaves nothing of the one before.
             let is_last = plan.layers[index + 1..].iter().all(|later| later.y != layer.y);
             if is_last && !matches!(layer.op, Op::SoftmaxCrossEntropy(_) | Op::Absent) {
                 let elems = n * layer.out_shape.iter().product::<usize>();
-                found.push(Extremes::of(layer.name.to_string(), &backend.read(&activations[layer.y], elems)?));
+                found.push(Extremes::of(layer.name.to_string(), &backend.read(&buffers[layer.y], elems)?));
             }
         }
-        for (param, buffers) in plan.params.iter().zip(params) {
-            found.push(Extremes::of(param.name.clone(), &backend.read(&buffers.value, param.elems())?));
-            if let Some(gradient) = &buffers.gradient {
+        for (param, ParamBuffers { value, gradient, .. }) in plan.params.iter().zip(params) {
+            found.push(Extremes::of(param.name.clone(), &backend.read(value, param.elems())?));
+            if let Some(gradient) = gradient {
                 let gradient = backend.read(gradient, param.elems())?;
                 found.push(Extremes::of(format!("{}.gradient", param.name), &gradient));
             }

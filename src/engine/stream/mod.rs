@@ -1,21 +1,29 @@
-//! One stream: its half of the network on one device. What it does with a batch is in `passes.rs`.
+//! One stream: its half of the network on one device.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `passes` | a batch forward and backward, layer by layer |
+//! | `weighted` | layers with weights, and the exchange |
+//! | `timing` | when a stream does what |
+//! | `inspect` | looking into a stream, and setting its parameters |
 
 mod inspect;
 mod passes;
 mod timing;
+mod weighted;
 
 use self::timing::{Marked, Recording, Timer};
 use crate::backend::{AugmentShape, Backend, DropoutScaling, SoftmaxShape, Update};
 use crate::engine::times::StreamTimes;
 use crate::error::Result;
 use crate::exchange::Exchange;
-use crate::net::plan::{Op, Param, Plan};
+use crate::net::plan::{Op, Param, Plan, Slot};
 use crate::net::swap::Pass;
 
-/// How a batch is run.
+/// The mode that a batch runs in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mode {
-    /// When dropout scales.
+    /// The pass in which dropout scales.
     pub scaling: DropoutScaling,
     /// In training, the seed and the step, which choose the dropout masks; `None` at test time.
     pub training: Option<(u64, u64)>,
@@ -42,7 +50,7 @@ pub type Hyper<'a> = dyn Fn(&Param) -> Update + Sync + 'a;
 /// A named tensor seen on the way through a recorded batch.
 pub type Record = (String, Vec<f32>);
 
-/// Which of a parameter's tensors.
+/// The kind of a parameter's tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tensor {
     /// The weights.
@@ -60,15 +68,15 @@ pub struct Stream<B: Backend> {
     /// `None` where there is only one stream.
     exchange: Option<Box<dyn Exchange<B>>>,
     capacity: usize,
-    /// What is done with the bytes of images, and the mean that is subtracted.
+    /// The conversion of image bytes to the network's input, and the mean that is subtracted.
     input: Option<(AugmentShape, B::Buffer)>,
     params: Vec<ParamBuffers<B>>,
-    /// By slot; slot 0 is empty where streams share their input.
-    activations: Vec<B::Buffer>,
+    /// By slot: activations (slot 0 is empty where streams share their input), then two for gradients.
+    buffers: Vec<B::Buffer>,
     shares_input: bool,
-    /// Those gradients that the backward pass gives no other place.
-    gradients: [B::Buffer; 2],
-    /// Gradients by the other stream's activations, and by ours from the other stream.
+    /// See [`Plan::gradient_slots`].
+    gradients: Vec<Slot>,
+    /// Gradients with respect to the other stream's activations, and with respect to ours from the other stream.
     outgoing: B::Buffer,
     incoming: B::Buffer,
     stats: [B::Buffer; 2],
@@ -77,7 +85,7 @@ pub struct Stream<B: Backend> {
     /// Of the newest pass, and of training passes before it whose work may not be done yet.
     marks: Vec<Marked<B::Mark>>,
     older_marks: Vec<Marked<B::Mark>>,
-    /// Where wanted, what was done in the newest training step.
+    /// The events of the newest training step, where they are recorded.
     timeline: Option<Recording<B::Mark>>,
     record: Option<Vec<Record>>,
 }
@@ -103,13 +111,14 @@ impl<B: Backend> Stream<B> {
         });
         let params = params.collect::<Result<_>>()?;
         let images = |elems: usize| backend.alloc(elems * capacity);
+        backend.reserve(capacity, 0)?;
         Ok(Stream {
             params,
-            activations: activations(&backend, &plan, capacity, shares_input)?,
+            buffers: buffers(&backend, &plan, capacity, shares_input)?,
             shares_input,
-            gradients: [images(plan.largest_gradient())?, images(plan.largest_gradient())?],
-            outgoing: images(plan.largest_crossing())?,
-            incoming: images(plan.largest_crossing())?,
+            gradients: plan.gradient_slots(),
+            outgoing: images(plan.largest_exchange())?,
+            incoming: images(plan.largest_exchange())?,
             stats: [images(SoftmaxShape::STATS)?, images(SoftmaxShape::STATS)?],
             scores: images(2)?,
             times: StreamTimes::new(plan.layers.len()),
@@ -132,6 +141,7 @@ impl<B: Backend> Stream<B> {
 
     /// From now on batches may hold images as bytes; `mean` is C x resize x resize.
     pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
+        self.backend.reserve(self.capacity, shape.c * shape.h * shape.w)?;
         let mut buffer = self.backend.alloc(mean.len())?;
         self.backend.write(mean, &mut buffer)?;
         self.input = Some((*shape, buffer));
@@ -164,7 +174,7 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// Starts to read the newest batch's scores; `None` where the loss lives on the other stream.
+    /// Starts to read the newest batch's scores; `None` where the loss is on the other stream.
     pub fn start_scores(&mut self, n: usize) -> Result<Option<B::Read>> {
         let has_loss = self.plan.layers.iter().any(|layer| matches!(layer.op, Op::SoftmaxCrossEntropy(_)));
         has_loss.then(|| self.backend.start_read(&self.scores, 2 * n)).transpose()
@@ -180,7 +190,16 @@ impl<B: Backend> Stream<B> {
 }
 
 /// A buffer for each slot.
-fn activations<B: Backend>(backend: &B, plan: &Plan, capacity: usize, shares_input: bool) -> Result<Vec<B::Buffer>> {
-    let elems = |slot: usize| if shares_input && slot == 0 { 0 } else { plan.slots[slot] * capacity };
-    (0..plan.slots.len()).map(|slot| backend.alloc(elems(slot))).collect()
+fn buffers<B: Backend>(backend: &B, plan: &Plan, capacity: usize, shares_input: bool) -> Result<Vec<B::Buffer>> {
+    let first = if shares_input { 0 } else { plan.slots[0] };
+    let activations = [first].into_iter().chain(plan.slots[1..].iter().copied());
+    activations.chain([plan.largest_gradient(); 2]).map(|elems| backend.alloc(elems * capacity)).collect()
+}
+
+/// The buffers of some slots at once; the plan never makes those equal where this is used.
+fn disjoint<T, const K: usize>(buffers: &mut [T], slots: [Slot; K]) -> [&mut T; K] {
+    match buffers.get_disjoint_mut(slots) {
+        Ok(buffers) => buffers,
+        Err(error) => unreachable!("slots {slots:?}: {error}"),
+    }
 }

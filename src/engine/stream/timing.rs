@@ -1,4 +1,4 @@
-//! When a stream does what.
+//! The timing of a stream's work.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(super) struct Marked<M> {
     to: M,
 }
 
-/// What is done in a step, while that is wanted.
+/// A recording of the events of a step.
 pub(super) struct Recording<M> {
     /// A moment before the step, on the host's clock and on the device's, with nothing queued in between.
     host: Instant,
@@ -75,14 +75,14 @@ impl<B: Backend> Stream<B> {
         Ok(())
     }
 
-    /// From now on remembers what is done when, until [`Stream::take_timeline`].
+    /// Records events with their times from now on, until [`Stream::take_timeline`].
     pub fn start_timeline(&mut self) -> Result<()> {
         self.settle_times()?;
         self.timeline = Some(Recording { host: Instant::now(), device: self.backend.mark()?, events: Vec::new() });
         Ok(())
     }
 
-    /// What was done in the newest training step, which began at `began`; waits for its end.
+    /// The events of the newest training step, which began at `began`; waits for its end.
     pub fn take_timeline(&mut self, began: Instant) -> Result<Vec<Event>> {
         self.settle_times()?;
         let Some(Recording { host, events, .. }) = self.timeline.take() else { return Ok(Vec::new()) };
@@ -124,7 +124,7 @@ impl<B: Backend> Timer<'_, B> {
         Ok(done)
     }
 
-    /// Finishes a swap: the time that this stream waits for it, and the time that it was on its way.
+    /// Finishes a swap: the time that this stream waits for it, and the time that it was in flight.
     pub fn finish_swap(
         &mut self,
         exchange: &mut dyn Exchange<B>,

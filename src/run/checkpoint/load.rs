@@ -1,8 +1,8 @@
-//! Reading a generation into a network.
+//! Reading a checkpoint into a network.
 
 use std::path::Path;
 
-use super::{State, file_name};
+use super::{TrainState, file_name};
 use crate::backend::Backend;
 use crate::disk::tensors::{TensorFile, max_bytes};
 use crate::engine::pair::Pair;
@@ -19,7 +19,7 @@ const MAX_MEAN_VALUES: usize = 3 * 4096 * 4096;
 /// Fails, naming the tensor, where the checkpoint is of another network.
 pub fn load<B: Backend>(
     checkpoint: &Path,
-    state: &State,
+    state: &TrainState,
     pair: &mut Pair<B>,
     state_names: &[&str],
 ) -> Result<Vec<f32>> {
@@ -46,7 +46,7 @@ pub fn load<B: Backend>(
             }
         }
         if stream == 0 {
-            mean = pair.told_values(|| read("input.mean", None))?;
+            mean = pair.broadcast_values(|| read("input.mean", None))?;
         }
     }
     Ok(mean)

@@ -1,45 +1,47 @@
-//! Writing generations: a copy of the tensors is taken between two steps, and a thread writes it while training goes on.
+//! Writing checkpoints: a copy of the tensors is taken between two steps, and a thread writes it while training goes
+//! on.
 
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use super::{Generation, MARKER, Marker, State, UNFINISHED, file_name, folder, list, load_state, ours};
+use super::retain::{Candidate, Keep, kept};
+use super::{Checkpoint, DAMAGED, MARKER, Marker, TrainState, UNFINISHED, file_name, folder, list, load_state, ours};
 use crate::backend::Backend;
 use crate::disk::tensors::{self, NamedTensor};
-use crate::disk::{self, Draft};
+use crate::disk::{self, FileWriter};
 use crate::engine::pair::Pair;
 use crate::engine::stream::Tensor;
 use crate::error::{Error, NO_SPACE, Result};
 use crate::net::plan::Plan;
 
-/// Room for metrics, pictures and logs, at least.
+/// Least space for metrics, pictures and logs.
 const OTHER_FILES: u64 = 1_000_000;
 
-/// A generation that is to be written.
+/// A checkpoint that is to be written.
 pub struct Snapshot {
-    state: State,
+    state: TrainState,
     /// By stream.
     tensors: Vec<Vec<NamedTensor>>,
 }
 
-/// Bytes of one generation, without headers.
-pub fn generation_bytes(plans: &[Plan], states: usize, mean_values: usize) -> u64 {
+/// Bytes of one checkpoint, without headers.
+pub fn checkpoint_bytes(plans: &[Plan], states: usize, mean_values: usize) -> u64 {
     let values: usize = plans.iter().flat_map(|plan| &plan.params).map(|param| (1 + states) * param.elems()).sum();
     4 * (values + mean_values) as u64
 }
 
-/// Fails where a run that keeps `keep` generations, the best one and the one being written will not find room in its
-/// folder, beside those that are there already.
-pub fn check_space(run: &Path, keep: usize, generation: u64) -> Result<()> {
+/// Fails where a run that keeps `keep` checkpoints, the best one and the one being written do not fit on the disk of
+/// its folder, beside those that are there already.
+pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
     let there = list(run)?.len() as u64;
     // The new one is written before an old one goes.
     let count = (keep as u64).saturating_add(2).saturating_sub(there).max(1);
-    let needed = generation.saturating_mul(count).saturating_add(OTHER_FILES);
+    let needed = bytes.saturating_mul(count).saturating_add(OTHER_FILES);
     match disk::free_bytes(run) {
         Some(free) if free < needed => {
-            let [free, each, needed] = [free, generation, needed].map(disk::show_bytes);
-            let advice = if keep > 1 { "make room, or keep fewer with --keep 1" } else { "make room" };
+            let [free, each, needed] = [free, bytes, needed].map(disk::show_bytes);
+            let advice = if keep > 1 { "free some space, or keep fewer with --keep 1" } else { "free some space" };
             let problem = format!("{free} are free, {count} checkpoints of {each} and metrics need {needed}; {advice}");
             Err(Error::NoSpace { path: run.to_owned(), problem })
         }
@@ -49,7 +51,7 @@ pub fn check_space(run: &Path, keep: usize, generation: u64) -> Result<()> {
 
 /// Copies all parameters, the optimizer's state and the mean image; `None` on a process that does not lead.
 pub fn snapshot<B: Backend>(
-    state: State,
+    state: TrainState,
     pair: &mut Pair<B>,
     state_names: &[&str],
     mean: &[f32],
@@ -79,32 +81,32 @@ pub fn snapshot<B: Backend>(
 }
 
 impl Snapshot {
-    /// Writes the generation and removes older ones, but for those to be kept.
+    /// Writes the checkpoint and removes older ones, but for those to be kept.
     ///
-    /// Where it fails, those that were there are there still.
+    /// A failure leaves the older ones as they are.
     pub fn write(self, run: &Path, keep: Keep) -> Result<PathBuf> {
         let _span = tracing::info_span!("write checkpoint", step = self.state.step).entered();
         let whole = folder(run).join(format!("step-{:08}", self.state.step));
         let there = load_state(&whole).ok();
-        // Unless steps were left out: the run may have gone back and come here again.
+        // Unless steps were skipped: the run may have gone back and reached this step again.
         if let Some(there) = there.filter(|there| there.skipped_steps == self.state.skipped_steps) {
             // The same step of the same run, and so the same weights; an evaluation may have come since.
             let on_signal = there.on_signal && self.state.on_signal;
-            let state = State { files: there.files, on_signal, ..self.state };
+            let state = TrainState { files: there.files, on_signal, ..self.state };
             disk::write_whole(&whole.join(MARKER), &Marker::of(&state).to_json())?;
             return clean_up(run, keep).map(|()| whole);
         }
         let mut unfinished = whole.clone().into_os_string();
         unfinished.push(UNFINISHED);
         let unfinished = PathBuf::from(unfinished);
-        // What processes that died have left.
+        // Files of processes that died.
         disk::remove_folder(&unfinished, MARKER)?;
         let written = self
             .write_into(&unfinished)
             .and_then(|()| disk::remove_folder(&whole, MARKER))
             .and_then(|()| disk::rename(&unfinished, &whole));
         if written.is_err() {
-            // What room there is, the run's owner needs now.
+            // The run's owner needs the free space now.
             let _ = std::fs::remove_dir_all(&unfinished);
         }
         written?;
@@ -118,66 +120,53 @@ impl Snapshot {
             let seal = tensors::write(&unfinished.join(&name), tensors, None)?;
             self.state.files.insert(name, seal);
         }
-        let mut marker = Draft::create(&unfinished.join(MARKER))?;
+        let mut marker = FileWriter::create(&unfinished.join(MARKER))?;
         marker.write(&Marker::of(&self.state).to_json())?;
         marker.finish()?;
         disk::sync_folder(unfinished)
     }
 }
 
-/// Which generations are kept, besides the one of the least held-out error.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep {
-    /// The newest so many; those that are there because of a signal do not count, and go with the next one.
-    pub newest: usize,
-    /// The newest one from which a good step was made, as long as no kept one is known to be good.
-    pub good: Option<u64>,
-}
-
-/// [`prune`], whose failures are no reason to end: the new generation is whole, whatever lies about.
+/// [`prune`], whose failures do not end the run: the new checkpoint is complete.
 fn clean_up(run: &Path, keep: Keep) -> Result<()> {
     match prune(run, keep) {
         Err(error) if error.exit_code() != NO_SPACE => {
-            tracing::warn!("old checkpoints are left: {error}");
+            tracing::warn!("old checkpoints could not be removed: {error}");
             Ok(())
         }
         pruned => pruned,
     }
 }
 
-/// Removes what is not to be kept, and what processes that died have left.
+/// Removes checkpoints that are not kept, and files of processes that died.
 fn prune(run: &Path, keep: Keep) -> Result<()> {
-    let states = list(run)?.into_iter().map(|generation| (load_state(&generation.path).ok(), generation));
-    let (signalled, regular): (Vec<_>, Vec<_>) =
-        states.partition(|(state, _)| state.as_ref().is_some_and(|state| state.on_signal));
-    let error = |state: &Option<State>| state.as_ref()?.heldout_error;
-    // Of equals the earliest.
-    let errors = regular.iter().filter_map(|(state, generation)| Some((error(state)?, generation.step)));
-    let best = errors.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step);
-    let (old, kept) = regular.split_at(regular.len().saturating_sub(keep.newest.max(1)));
-    let is_good = |(state, generation): &(Option<State>, Generation)| {
-        error(state).is_some() || keep.good.is_some_and(|good| generation.step == good)
+    let all = list(run)?;
+    let candidate = |checkpoint: &Checkpoint| {
+        let (on_signal, heldout_error) =
+            load_state(&checkpoint.path).map_or((false, None), |state| (state.on_signal, state.heldout_error));
+        Candidate { step: checkpoint.step, on_signal, heldout_error }
     };
-    let good = keep.good.filter(|_| !kept.iter().any(is_good));
-    for (_, generation) in old.iter().filter(|(_, old)| Some(old.step) != best && Some(old.step) != good) {
-        disk::remove_folder(&generation.path, MARKER)?;
-    }
-    let newest = kept.last().map(|(_, generation)| generation.step);
-    let last = signalled.last().map(|(_, generation)| generation.step);
-    for (_, old) in signalled.iter().filter(|(_, old)| Some(old.step) < newest || Some(old.step) < last) {
+    let kept = kept(&all.iter().map(candidate).collect::<Vec<_>>(), keep);
+    for old in all.iter().filter(|checkpoint| !kept.contains(&checkpoint.step)) {
         disk::remove_folder(&old.path, MARKER)?;
     }
-    let folder = folder(run);
+    let (folder, newest) = (folder(run), kept.last().copied());
     for entry in std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?.flatten() {
         let path = entry.path();
-        if ours(&path).is_some_and(|(_, ending)| !ending.is_empty() || !path.join(MARKER).exists()) {
+        let is_left = |(step, ending): (u64, &str)| match ending {
+            // A damaged one until its step is made again.
+            DAMAGED => Some(step) <= newest,
+            "" => !path.join(MARKER).exists(),
+            _ => true,
+        };
+        if ours(&path).is_some_and(is_left) {
             disk::remove_folder(&path, MARKER)?;
         }
     }
     Ok(())
 }
 
-/// Writes generations one after the other on a thread of its own.
+/// Writes checkpoints one after the other on a thread of its own.
 pub struct Writer {
     run: PathBuf,
     keep: usize,
@@ -185,12 +174,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// For a run that keeps the newest `keep` generations, and the best.
+    /// For a run that keeps the newest `keep` checkpoints, and the best.
     pub fn new(run: &Path, keep: usize) -> Writer {
         Writer { run: run.to_owned(), keep, writing: None }
     }
 
-    /// Starts to write; waits first for the one that is being written, and returns where it is. From the generation of
+    /// Starts to write; waits first for the one that is being written, and returns its path. From the checkpoint of
     /// step `good` a good step was made.
     pub fn start(&mut self, snapshot: Snapshot, good: Option<u64>) -> Result<Option<PathBuf>> {
         let earlier = self.finish()?;
@@ -201,7 +190,7 @@ impl Writer {
         Ok(earlier)
     }
 
-    /// The generation that has been written since the last call, if one has.
+    /// The checkpoint that has been written since the last call, if one has.
     pub fn poll(&mut self) -> Result<Option<PathBuf>> {
         if self.writing.as_ref().is_some_and(JoinHandle::is_finished) { self.finish() } else { Ok(None) }
     }
@@ -222,9 +211,9 @@ mod tests {
     fn there_is_room_for_the_one_that_is_written_before_an_old_one_goes() {
         let run = tempfile::tempdir().unwrap();
         for step in 1..=9 {
-            let generation = folder(run.path()).join(format!("step-{step:08}"));
-            std::fs::create_dir_all(&generation).unwrap();
-            std::fs::write(generation.join(MARKER), "").unwrap();
+            let checkpoint = folder(run.path()).join(format!("step-{step:08}"));
+            std::fs::create_dir_all(&checkpoint).unwrap();
+            std::fs::write(checkpoint.join(MARKER), "").unwrap();
         }
         check_space(run.path(), 2, 1).unwrap();
         let error = check_space(run.path(), 1, u64::MAX / 4).unwrap_err().to_string();

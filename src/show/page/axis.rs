@@ -1,6 +1,6 @@
 //! Axes of charts: their ends, ticks and labels.
 
-use crate::net::describe::grouped;
+use crate::text::grouped;
 
 /// An axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,16 +9,27 @@ pub struct Axis {
     pub low: f64,
     /// Value at its upper end; above `low`.
     pub high: f64,
-    /// Whether equal distances are equal factors.
-    pub log: bool,
-    /// Whether values are shares of 0 to 1, labelled as percent.
-    pub percent: bool,
+    /// What lies between.
+    pub scale: Scale,
+}
+
+/// The kind of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Equal distances are equal differences.
+    Plain,
+    /// The same for steps and counts: only whole numbers are labelled.
+    Whole,
+    /// The same for shares of 0 to 1, labelled as percent.
+    Percent,
+    /// Equal distances are equal factors.
+    Logarithmic,
 }
 
 impl Axis {
     /// From `low` to `high`, both at the ends.
     pub fn exact(low: f64, high: f64) -> Axis {
-        Axis { low, high: if high > low { high } else { low + 1. }, log: false, percent: false }
+        Axis { low, high: if high > low { high } else { low + 1. }, scale: Scale::Plain }
     }
 
     /// From 0 to a round number over `values`. One value in a hundred may lie beyond it, so that a few wild ones do not
@@ -62,7 +73,7 @@ impl Axis {
             .fold((f64::INFINITY, 0f64), |(low, high), v| (low.min(v), high.max(v)));
         let (low, high) = if low <= high { (low, high) } else { (0.1, 1.) };
         let room = if high / low < 10. { 2.5 } else { 1.6 };
-        Axis { log: true, ..Axis::exact(low / room, high * room) }
+        Axis { scale: Scale::Logarithmic, ..Axis::exact(low / room, high * room) }
     }
 
     /// The same for shares, which end at 1.
@@ -72,42 +83,46 @@ impl Axis {
 
     /// The same for shares, labelled as percent.
     pub fn in_percent(self) -> Axis {
-        Axis { percent: true, ..self.of_shares() }
+        Axis { scale: Scale::Percent, ..self.of_shares() }
+    }
+
+    /// The same, labelled at whole numbers alone.
+    pub fn of_whole(self) -> Axis {
+        Axis { scale: Scale::Whole, ..self }
     }
 
     /// Where a value lies: 0 at the lower end, 1 at the upper one.
     pub fn place(&self, value: f64) -> f64 {
-        match self.log {
-            true => (value / self.low).ln() / (self.high / self.low).ln(),
-            false => (value - self.low) / (self.high - self.low),
+        match self.scale {
+            Scale::Logarithmic => (value / self.low).ln() / (self.high / self.low).ln(),
+            _ => (value - self.low) / (self.high - self.low),
         }
     }
 
     /// Values to label, about `wanted` of them, and their labels.
     pub fn ticks(&self, wanted: usize) -> Vec<(f64, String)> {
         let inside = |value: &f64| (-1e-9..1. + 1e-9).contains(&self.place(*value));
-        if self.log {
+        if self.scale == Scale::Logarithmic {
             let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
             let decades = self.high.log10() - self.low.log10();
             let mantissas: &[i32] = if decades < 2.5 { &[1, 2, 5] } else { &[1] };
             let every = ((decades / wanted.max(1) as f64).ceil() as i32).max(1);
             let powers = (first..=last).filter(|power| power.rem_euclid(every) == 0);
             let ticks = powers.flat_map(|power| mantissas.iter().map(move |&mantissa| (mantissa, power)));
-            let ticks = ticks.map(|(mantissa, power)| (f64::from(mantissa) * 10f64.powi(power), mantissa, power));
-            let ticks = ticks.filter(|(value, ..)| inside(value));
-            return ticks.map(|(value, mantissa, power)| (value, power_label(mantissa, power))).collect();
+            let labelled =
+                ticks.map(|(mantissa, power)| (f64::from(mantissa) * 10f64.powi(power), power_label(mantissa, power)));
+            return labelled.filter(|(value, _)| inside(value)).collect();
         }
-        let scale = if self.percent { 100. } else { 1. };
         let step = nice_step((self.high - self.low) / wanted.max(1) as f64);
         let first = (self.low / step).ceil() as i64;
         let values = (first..).map(|i| i as f64 * step).take(50).take_while(inside);
-        values.map(|value| (value, label(value * scale, step * scale) + if self.percent { "%" } else { "" })).collect()
-    }
-
-    /// Whole numbers to label, for steps and epochs.
-    pub fn whole_ticks(&self, wanted: usize) -> Vec<(f64, String)> {
-        let whole = self.ticks(wanted).into_iter().filter(|(value, _)| (value - value.round()).abs() < 1e-6);
-        whole.map(|(value, _)| (value, grouped(value.round().max(0.) as u64))).collect()
+        let labelled = values.filter_map(|value| match self.scale {
+            Scale::Percent => Some((value, label(100. * value, 100. * step) + "%")),
+            Scale::Whole if (value - value.round()).abs() >= 1e-6 => None,
+            Scale::Whole => Some((value, grouped(value.round().max(0.) as u64))),
+            _ => Some((value, label(value, step))),
+        });
+        labelled.collect()
     }
 }
 
@@ -179,7 +194,7 @@ mod tests {
         assert_eq!(labels(Axis::exact(0., 450_000.).ticks(3)), ["0", "200,000", "400,000"]);
         assert_eq!(labels(Axis::exact(0., 0.8).in_percent().ticks(4)), ["0%", "20%", "40%", "60%", "80%"]);
         assert_eq!(labels(Axis::exact(-1., 1.).ticks(4)), ["−1.0", "−0.5", "0.0", "0.5", "1.0"]);
-        assert_eq!(labels(Axis::exact(0., 2.).whole_ticks(5)), ["0", "1", "2"]);
+        assert_eq!(labels(Axis::exact(0., 2.).of_whole().ticks(5)), ["0", "1", "2"]);
     }
 
     #[test]

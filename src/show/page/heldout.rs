@@ -1,12 +1,13 @@
 //! What a network makes of held-out images: which classes it takes for which, its worst and its best images.
 
-use std::fmt::Write;
+use maud::{Markup, html};
 
-use super::html::{escape, percent, png_address, short, shortened, table};
+use super::{png, table};
 use crate::backend::Backend;
 use crate::data::bitmap::Bitmap;
 use crate::data::{DataSet, ImageSet};
 use crate::error::{Error, Result};
+use crate::text::{percent, short, shortened};
 use crate::train::session::{Session, softmax};
 
 /// Images shown of the worst and of the best.
@@ -121,60 +122,54 @@ impl HeldOut {
     }
 
     /// The part of the page.
-    pub fn section(&self) -> String {
+    pub fn section(&self) -> Markup {
         let count = self.verdicts.len();
         if count == 0 {
-            return "<p class=\"none\">The set has no held-out images.</p>".into();
+            return html! { p.none { "The set has no held-out images." } };
         }
-        let share = |errors: usize| percent(errors as f64 / count as f64);
-        let errors = |rank: usize| self.verdicts.iter().filter(|verdict| verdict.above >= rank).count();
-        let which = if count == self.of { format!("All {count}") } else { format!("{count} of {}", self.of) };
-        let mut out = format!(
-            "<p>{which} held-out images by the checkpoint of step {}, on the CPU: top-1 error {}, top-5 error {}.</p>",
-            self.step,
-            share(errors(1)),
-            share(errors(5))
-        );
-        out += &match self.classes.len() <= MATRIX {
-            true => format!(
-                "<div class=\"beside\"><div>{}</div><div>{}</div></div>",
-                self.matrix(),
-                self.largest_confusions(MATRIX / 2)
-            ),
-            false => self.largest_confusions(MATRIX),
+        let error = |rank: usize| {
+            percent(self.verdicts.iter().filter(|verdict| verdict.above >= rank).count() as f64 / count as f64)
         };
-        let gallery = |title: &str, about: &str, shown: &[Shown]| match shown {
-            [] => String::new(),
-            shown => {
-                let figures: String = shown.iter().map(|shown| self.figure(shown)).collect();
-                format!("<h3>{title}</h3><p>{about}</p><div class=\"gallery\">{figures}</div>")
+        html! {
+            p {
+                @if count == self.of { "All " (count) } @else { (count) " of " (self.of) }
+                " held-out images by the checkpoint of step " (self.step) ", on the CPU: top-1 error " (error(1))
+                ", top-5 error " (error(5)) "."
             }
-        };
-        out += &gallery("The worst", "Wrong, and the label the least probable.", &self.worst);
-        out += &gallery("The best", "Right, and the label the most probable.", &self.best);
-        out
+            @if self.classes.len() <= MATRIX {
+                div.beside { div { (self.matrix()) } div { (self.largest_confusions(MATRIX / 2)) } }
+            } @else {
+                (self.largest_confusions(MATRIX))
+            }
+            (self.gallery("The worst", "Wrong, and the label the least probable.", &self.worst))
+            (self.gallery("The best", "Right, and the label the most probable.", &self.best))
+        }
     }
 
-    fn figure(&self, shown: &Shown) -> String {
-        let verdict = &shown.verdict;
-        let smooth = if shown.size > PIXELS { " class=\"smooth\"" } else { "" };
+    fn gallery(&self, title: &str, about: &str, shown: &[Shown]) -> Markup {
+        html! {
+            @if !shown.is_empty() {
+                h3 { (title) }
+                p { (about) }
+                div.gallery { @for shown in shown { (self.figure(shown)) } }
+            }
+        }
+    }
+
+    fn figure(&self, Shown { verdict, png, size }: &Shown) -> Markup {
+        let smooth = (*size > PIXELS).then_some("smooth");
         let (label, predicted) = (self.class(verdict.label), self.class(verdict.predicted));
-        let words = match verdict.above {
-            0 => format!("<b>{}</b> {}", escape(&shortened(&label, 40)), probability(verdict.of_label)),
-            _ => format!(
-                "<b>{}</b> {}<br>taken for {} {}",
-                escape(&shortened(&label, 40)),
-                probability(verdict.of_label),
-                escape(&shortened(&predicted, 40)),
-                probability(verdict.probability)
-            ),
-        };
-        format!(
-            "<figure title=\"held-out image {}\"><img{smooth} src=\"{}\" alt=\"{}\"><figcaption>{words}</figcaption></figure>",
-            verdict.image,
-            png_address(&shown.png),
-            escape(&label)
-        )
+        html! {
+            figure title={ "held-out image " (verdict.image) } {
+                img class=[smooth] src=(png::address(png)) alt=(label);
+                figcaption {
+                    b { (shortened(&label, 40)) } " " (probability(verdict.of_label))
+                    @if verdict.above > 0 {
+                        br; "taken for " (shortened(&predicted, 40)) " " (probability(verdict.probability))
+                    }
+                }
+            }
+        }
     }
 
     /// How many images of each class were taken for each.
@@ -186,46 +181,45 @@ impl HeldOut {
         counts
     }
 
-    fn matrix(&self) -> String {
+    fn matrix(&self) -> Markup {
         let counts = self.counts();
-        let name = |class: usize| escape(&shortened(&self.class(class), 18));
-        let mut out = String::from(
-            "<h3>Confusion matrix</h3><p>Rows are labels, columns are what the network said; \
-             shades are shares of the row.</p><div class=\"scroll\"><table class=\"matrix\"><thead><tr><th></th>",
-        );
-        (0..counts.len()).for_each(|class| {
-            let _ = write!(out, "<th><span>{}</span></th>", name(class));
-        });
-        out += "<th><span>error</span></th></tr></thead><tbody>";
-        for (label, row) in counts.iter().enumerate() {
-            let _ = write!(out, "<tr><th>{}</th>", name(label));
-            let all: usize = row.iter().sum();
-            for (class, &count) in row.iter().enumerate() {
-                let share = count as f64 / all.max(1) as f64;
-                let kind = match (class == label, share > 0.55) {
-                    (true, true) => "right strong",
-                    (true, false) => "right",
-                    (false, true) => "wrong strong",
-                    (false, false) => "wrong",
-                };
-                let (label_name, class_name) = (escape(&self.class(label)), escape(&self.class(class)));
-                let _ = match count {
-                    0 => write!(out, "<td></td>"),
-                    _ => write!(
-                        out,
-                        "<td class=\"{kind}\" style=\"--s:{:.0}%\" title=\"{count} of {all} {label_name}: {class_name}\">{count}</td>",
-                        (100. * share).max(4.)
-                    ),
-                };
+        html! {
+            h3 { "Confusion matrix" }
+            p { "Rows are labels, columns are what the network said; shades are shares of the row." }
+            div.scroll {
+                table.matrix {
+                    thead {
+                        tr {
+                            th {}
+                            @for class in 0..counts.len() { th { span { (shortened(&self.class(class), 18)) } } }
+                            th { span { "error" } }
+                        }
+                    }
+                    tbody { @for (label, row) in counts.iter().enumerate() { (self.matrix_row(label, row)) } }
+                }
             }
-            let error = 1. - row[label] as f64 / all.max(1) as f64;
-            let error = if all == 0 { "–".into() } else { format!("{:.0}%", 100. * error) };
-            let _ = write!(out, "<td class=\"sum\">{error}</td></tr>");
         }
-        out + "</tbody></table></div>"
     }
 
-    fn largest_confusions(&self, most: usize) -> String {
+    fn matrix_row(&self, label: usize, row: &[usize]) -> Markup {
+        let all: usize = row.iter().sum();
+        let share = |count: usize| count as f64 / all.max(1) as f64;
+        let shade = |count: usize| format!("--s:{:.0}%", (100. * share(count)).max(4.));
+        html! {
+            tr {
+                th { (shortened(&self.class(label), 18)) }
+                @for (class, &count) in row.iter().enumerate() {
+                    @if count == 0 { td {} } @else {
+                        td.right[class == label].wrong[class != label].strong[share(count) > 0.55] style=(shade(count))
+                            title={ (count) " of " (all) " " (self.class(label)) ": " (self.class(class)) } { (count) }
+                    }
+                }
+                td.sum { @if all == 0 { "–" } @else { (format_args!("{:.0}%", 100. * (1. - share(row[label])))) } }
+            }
+        }
+    }
+
+    fn largest_confusions(&self, most: usize) -> Markup {
         let counts = self.counts();
         let mut pairs: Vec<(usize, usize, usize)> = Vec::new();
         for (label, row) in counts.iter().enumerate() {
@@ -233,18 +227,17 @@ impl HeldOut {
             pairs.extend(wrong.map(|(class, &count)| (count, label, class)));
         }
         pairs.sort_by_key(|&(count, label, class)| (usize::MAX - count, label, class));
+        if pairs.is_empty() {
+            return html! { p { "No image was taken for another class." } };
+        }
         let row = |&(count, label, class): &(usize, usize, usize)| {
             let all: usize = counts[label].iter().sum();
-            let name = |class| escape(&shortened(&self.class(class), 40));
-            vec![name(label), name(class), format!("{count} of {all}")]
+            let name = |class| shortened(&self.class(class), 40);
+            [html! { (name(label)) }, html! { (name(class)) }, html! { (count) " of " (all) }]
         };
-        let rows: Vec<_> = pairs.iter().take(most).map(row).collect();
-        match rows.is_empty() {
-            true => "<p>No image was taken for another class.</p>".into(),
-            false => {
-                let heads = ["label", "taken for", "images"];
-                format!("<h3>The largest confusions</h3>{}", table(&heads, &rows, false))
-            }
+        html! {
+            h3 { "The largest confusions" }
+            (table("", &["label", "taken for", "images"], pairs.iter().take(most).map(row)))
         }
     }
 }
@@ -285,10 +278,10 @@ mod tests {
 
     #[test]
     fn few_classes_give_a_matrix_and_many_a_table() {
-        let few = held_out(3).section();
+        let few = held_out(3).section().into_string();
         assert!(few.contains("<p>5 of 9") && few.contains("top-1 error 60.0%"), "{few}");
         assert!(few.contains("2 of 3 &lt;0&gt;: &lt;1&gt;\">2</td>") && few.contains("67%"), "{few}");
-        let many = held_out(30).section();
+        let many = held_out(30).section().into_string();
         assert!(many.contains("<td>&lt;0&gt;</td><td>&lt;1&gt;</td><td>2 of 3</td>"), "{many}");
     }
 }

@@ -5,20 +5,20 @@ mod chart;
 mod curves;
 mod filters;
 pub mod heldout;
-pub mod html;
 mod journal;
+mod png;
 mod several;
 mod smooth;
 mod specialization;
 mod timeline;
 
-use std::fmt::Write;
+pub use self::several::page as of_several;
 
-pub use self::journal::quoted;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::heldout::HeldOut;
-use self::html::{duration, escape, percent, short, time};
 use crate::run::reader::{Run, State};
+use crate::text::{duration, percent, short, utc};
 
 /// The page's part about held-out images.
 pub enum HeldOutPart {
@@ -30,111 +30,111 @@ pub enum HeldOutPart {
     Seen(Box<HeldOut>),
 }
 
+/// A part of a page: its id, its title and what it says.
+type Section = (&'static str, &'static str, Markup);
+
 /// The page about one run.
 pub fn of_one(run: &Run, held_out: &HeldOutPart) -> String {
-    let mut page = Page::new(&run.name);
-    page.header(&header(run));
-    page.section("curves", "Course of training", &curves::of_one(run));
-    page.section("timeline", "One step in time", &timeline::section(run.timeline.as_ref(), &run.times));
-    page.section("filters", "First layer", &filters::section(run));
-    page.section("specialization", "Specialization", &specialization::section(&run.filters, run.step()));
+    let mut sections = vec![
+        ("curves", "Course of training", curves::of_one(run)),
+        ("timeline", "One step in time", timeline::section(run.timeline.as_ref(), &run.times)),
+        ("filters", "First layer", filters::section(run)),
+        ("specialization", "Specialization", specialization::section(&run.filters, run.step())),
+    ];
     match held_out {
         HeldOutPart::LeftOut => {}
-        HeldOutPart::Missing(why) => {
-            page.section("held-out", "Held-out images", &format!("<p class=\"none\">{}</p>", escape(why)));
-        }
-        HeldOutPart::Seen(seen) => page.section("held-out", "Held-out images", &seen.section()),
+        HeldOutPart::Missing(why) => sections.push(("held-out", "Held-out images", html! { p.none { (why) } })),
+        HeldOutPart::Seen(seen) => sections.push(("held-out", "Held-out images", seen.section())),
     }
-    page.section("recipe", "Recipe", &journal::recipe(run));
-    page.section("environment", "Environment", &journal::environment(run));
-    page.section("warnings", "Warnings", &journal::warnings(run));
-    page.section("journal", "Journal", &journal::journal(run));
-    page.finish()
+    sections.extend([
+        ("recipe", "Recipe", journal::recipe(run)),
+        ("environment", "Environment", journal::environment(run)),
+        ("warnings", "Warnings", journal::warnings(run)),
+        ("journal", "Journal", journal::journal(run)),
+    ]);
+    page(&run.name, &header(run), &sections)
 }
 
-/// The page about several runs.
-pub fn of_several(runs: &[Run]) -> String {
-    several::page(runs)
-}
-
-fn header(run: &Run) -> String {
-    let words = match run.last_words() {
-        "" => String::new(),
-        words => format!("<p class=\"words\">{}</p>", escape(words)),
+fn header(run: &Run) -> Markup {
+    let of = |done: u64, total: Option<u64>| {
+        html! { (done) @if let Some(total) = total { small { " of " (total) } } }
     };
-    let began = run.starts().next().map_or_else(String::new, |start| format!("started {}, ", time(start.unix_s)));
-    let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!("<small> of {total}</small>"));
-    let mut facts = vec![
-        ("epoch", format!("{}{}", run.epoch(), of(run.epochs()))),
-        ("step", format!("{}{}", run.step(), of(run.total_steps()))),
-    ];
+    let value = |text: String| html! { (text) };
+    let mut facts = vec![("epoch", of(run.epoch(), run.epochs())), ("step", of(run.step(), run.total_steps()))];
     if let Some(eval) = run.evals.last() {
-        facts.push(("held-out error", percent(eval.top1_error)));
-        facts.push(("held-out top-5", percent(eval.top5_error)));
-        facts.push(("held-out loss", short(eval.loss)));
+        facts.push(("held-out error", value(percent(eval.top1_error))));
+        facts.push(("held-out top-5", value(percent(eval.top5_error))));
+        facts.push(("held-out loss", value(short(eval.loss))));
     } else if let Some(loss) = run.training_loss() {
-        facts.push(("training loss", short(loss)));
+        facts.push(("training loss", value(short(loss))));
     }
-    facts.extend(run.images_per_s().map(|speed| ("images/s", short(speed))));
-    facts.extend(
-        run.took_s().map(|seconds| (if run.state == State::Running { "so far" } else { "took" }, duration(seconds))),
-    );
-    let facts: String =
-        facts.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>")).collect();
-    let progress = run.progress().map_or_else(String::new, |share| {
-        format!(
-            "<div class=\"progress\" role=\"progressbar\" aria-valuenow=\"{0:.0}\" aria-valuemin=\"0\" \
-             aria-valuemax=\"100\"><i style=\"width:{0:.1}%\"></i></div>",
-            100. * share
-        )
-    });
-    format!(
-        "<h1>{} {}</h1><p class=\"sub\">{began}read {}</p>{words}{progress}<dl class=\"numbers\">{facts}</dl>",
-        escape(&run.name),
-        state_chip(run.state),
-        time(run.read_unix_s)
-    )
+    facts.extend(run.images_per_s().map(|speed| ("images/s", value(short(speed)))));
+    let took = if run.state == State::Running { "so far" } else { "took" };
+    facts.extend(run.took_s().map(|seconds| (took, value(duration(seconds)))));
+    html! {
+        h1 { (run.name) " " (state_chip(run.state)) }
+        p.sub {
+            @if let Some(start) = run.starts().next() { "started " (time(start.unix_s)) ", " }
+            "read " (time(run.read_unix_s))
+        }
+        @if !run.last_words().is_empty() { p.words { (run.last_words()) } }
+        @if let Some(done) = run.progress().map(|share| 100. * share) {
+            div.progress role="progressbar" aria-valuenow=(format_args!("{done:.0}")) aria-valuemin="0"
+                aria-valuemax="100" { i style=(format_args!("width:{done:.1}%")) {} }
+        }
+        dl.numbers { @for (name, value) in &facts { div { dt { (name) } dd { (value) } } } }
+    }
 }
 
-fn state_chip(state: State) -> String {
-    let class = state.name().replace(' ', "-");
-    format!("<span class=\"state {class}\">{}</span>", state.name())
+fn state_chip(state: State) -> Markup {
+    html! { span class={ "state " (state.name().replace(' ', "-")) } { (state.name()) } }
 }
 
-/// A page in the making.
-struct Page {
-    html: String,
-    contents: String,
-    body: String,
+/// A moment that the reader's browser shows in their own time zone, and UTC where it runs no scripts.
+fn time(unix_s: f64) -> Markup {
+    let text = utc(unix_s);
+    html! { time datetime={ (text.replace(' ', "T")) "Z" } { (text) " UTC" } }
 }
 
-impl Page {
-    fn new(title: &str) -> Page {
-        let html = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <meta name=\"color-scheme\" content=\"light dark\"><title>{} – alexnet-split</title>\n<style>\n{}</style></head>\n<body><main>\n",
-            escape(title),
-            include_str!("style.css")
-        );
-        Page { html, contents: String::new(), body: String::new() }
+/// A table; `class` is "numbers" where its columns are, but for the first one.
+fn table<Row: IntoIterator<Item = Markup>>(class: &str, heads: &[&str], rows: impl IntoIterator<Item = Row>) -> Markup {
+    html! {
+        div.scroll {
+            table class=(class) {
+                thead { tr { @for head in heads { th { (head) } } } }
+                tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
+            }
+        }
     }
+}
 
-    fn header(&mut self, html: &str) {
-        let _ = writeln!(self.html, "<header>{html}</header>");
-    }
+/// A coordinate in a drawing: a tenth of its unit is finer than a screen shows.
+fn tenths(value: f64) -> String {
+    format!("{value:.1}")
+}
 
-    fn section(&mut self, id: &str, title: &str, html: &str) {
-        let _ = write!(self.contents, "<a href=\"#{id}\">{title}</a> ");
-        let _ = writeln!(self.body, "<section id=\"{id}\"><h2>{title}</h2>{html}</section>");
-    }
-
-    fn finish(self) -> String {
-        let Page { html, contents, body } = self;
-        let version = env!("CARGO_PKG_VERSION");
-        format!(
-            "{html}<nav>{contents}</nav>\n{body}<footer>alexnet-split {version}</footer>\n</main>\n<script>\n{}</script>\n</body></html>\n",
-            include_str!("script.js")
-        )
-    }
+fn page(title: &str, header: &Markup, sections: &[Section]) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " – alexnet-split" }
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                main {
+                    header { (header) }
+                    nav { @for (id, title, _) in sections { a href={ "#" (id) } { (title) } " " } }
+                    @for (id, title, section) in sections { section id=(id) { h2 { (title) } (section) } }
+                    footer { "alexnet-split " (env!("CARGO_PKG_VERSION")) }
+                }
+                script { (PreEscaped(include_str!("script.js"))) }
+            }
+        }
+    };
+    // HTML has no way to write control characters.
+    page.into_string().replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
 }

@@ -2,105 +2,74 @@
 
 use std::collections::BTreeMap;
 
-use super::curves;
-use super::html::{duration, escape, percent, short, table};
-use super::{Page, filters, state_chip};
+use maud::{Markup, html};
+
+use super::{curves, filters, state_chip, table};
+use crate::config;
 use crate::run::reader::Run;
+use crate::text::{duration, percent, short};
 
-/// The page.
+/// The page about several runs.
 pub fn page(runs: &[Run]) -> String {
-    let mut page = Page::new(&format!("{} runs", runs.len()));
-    let names: Vec<String> = runs.iter().map(|run| escape(&run.name)).collect();
-    page.header(&format!("<h1>{} runs</h1><p class=\"sub\">{}</p>", runs.len(), names.join(" · ")));
-    page.section("numbers", "Numbers", &numbers(runs));
-    page.section("curves", "Curves", &curves::of_several(runs));
-    page.section("recipes", "Where the recipes differ", &differences(runs));
-    page.section("filters", "First layer", &filters::of_several(runs));
-    page.finish()
-}
-
-fn swatch(number: usize, run: &Run) -> String {
-    format!("<i class=\"swatch {}\"></i>{}", curves::run_class(number), escape(&run.name))
-}
-
-fn numbers(runs: &[Run]) -> String {
-    let number = |value: Option<f64>| value.filter(|v| v.is_finite()).map_or_else(|| "–".into(), short);
-    let rows: Vec<Vec<String>> = runs
-        .iter()
-        .enumerate()
-        .map(|(position, run)| {
-            let eval = run.evals.last();
-            let least = run.evals.iter().map(|eval| eval.top1_error).fold(f64::NAN, f64::min);
-            let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!(" of {total}"));
-            vec![
-                swatch(position, run),
-                state_chip(run.state),
-                eval.map_or_else(|| "–".into(), |eval| percent(eval.top1_error)),
-                percent(least),
-                eval.map_or_else(|| "–".into(), |eval| percent(eval.top5_error)),
-                number(eval.map(|eval| eval.loss)),
-                number(run.training_loss()),
-                number(run.images_per_s()),
-                format!("{}{}", run.epoch(), of(run.epochs())),
-                format!("{}{}", run.step(), of(run.total_steps())),
-                run.took_s().map_or_else(|| "–".into(), duration),
-            ]
-        })
-        .collect();
-    let heads = [
-        "run",
-        "state",
-        "held-out error",
-        "its least",
-        "top-5",
-        "held-out loss",
-        "training loss",
-        "images/s",
-        "epoch",
-        "step",
-        "took",
+    let title = format!("{} runs", runs.len());
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    let header = html! { h1 { (title) } p.sub { (names.join(" · ")) } };
+    let sections = [
+        ("numbers", "Numbers", numbers(runs)),
+        ("curves", "Curves", curves::of_several(runs)),
+        ("recipes", "Where the recipes differ", differences(runs)),
+        ("filters", "First layer", filters::of_several(runs)),
     ];
-    table(&heads, &rows, true)
+    super::page(&title, &header, &sections)
+}
+
+fn numbers(runs: &[Run]) -> Markup {
+    let number = |value: Option<f64>| value.filter(|v| v.is_finite()).map_or_else(|| "–".into(), short);
+    let of =
+        |done: u64, total: Option<u64>| total.map_or_else(|| done.to_string(), |total| format!("{done} of {total}"));
+    let values = |run: &Run| {
+        let eval = run.evals.last();
+        let least = run.evals.iter().map(|eval| eval.top1_error).fold(f64::NAN, f64::min);
+        [
+            ("held-out error", percent(eval.map_or(f64::NAN, |eval| eval.top1_error))),
+            ("its least", percent(least)),
+            ("top-5", percent(eval.map_or(f64::NAN, |eval| eval.top5_error))),
+            ("held-out loss", number(eval.map(|eval| eval.loss))),
+            ("training loss", number(run.training_loss())),
+            ("images/s", number(run.images_per_s())),
+            ("epoch", of(run.epoch(), run.epochs())),
+            ("step", of(run.step(), run.total_steps())),
+            ("took", run.took_s().map_or_else(|| "–".into(), duration)),
+        ]
+    };
+    let heads = runs.first().into_iter().flat_map(|run| values(run).map(|(head, _)| head));
+    let heads: Vec<&str> = ["run", "state"].into_iter().chain(heads).collect();
+    let row = |(position, run): (usize, &Run)| {
+        let name = html! { i class={ "swatch " (curves::run_class(position)) } {} (run.name) };
+        [name, state_chip(run.state)].into_iter().chain(values(run).map(|(_, value)| html! { (value) }))
+    };
+    table("numbers", &heads, runs.iter().enumerate().map(row))
 }
 
 /// The recipes' values that are not the same in all runs.
-fn differences(runs: &[Run]) -> String {
+fn differences(runs: &[Run]) -> Markup {
     let recipes: Vec<BTreeMap<String, String>> = runs.iter().map(|run| flattened(&run.recipe)).collect();
     let mut keys: Vec<&String> = recipes.iter().flat_map(BTreeMap::keys).collect();
     keys.sort();
     keys.dedup();
-    let differs = |key: &&&String| recipes.iter().any(|recipe| recipe.get(**key) != recipes[0].get(**key));
-    let cell = |recipe: &BTreeMap<String, String>, key: &String| {
-        recipe.get(key).map_or_else(|| "–".into(), |value| format!("<code>{}</code>", escape(value)))
-    };
-    let row = |key: &&String| {
-        let cells = recipes.iter().map(|recipe| cell(recipe, key));
-        [format!("<code>{}</code>", escape(key))].into_iter().chain(cells).collect()
-    };
-    let rows: Vec<Vec<String>> = keys.iter().filter(differs).map(row).collect();
-    if rows.is_empty() {
-        return "<p>Nowhere: all values are the same.</p>".into();
+    keys.retain(|key| recipes.iter().any(|recipe| recipe.get(*key) != recipes[0].get(*key)));
+    if keys.is_empty() {
+        return html! { p { "Nowhere: all values are the same." } };
     }
+    let code = |value: Option<&String>| html! { @if let Some(value) = value { code { (value) } } @else { "–" } };
+    let row = |key| [code(Some(key))].into_iter().chain(recipes.iter().map(move |recipe| code(recipe.get(key))));
     let heads: Vec<&str> = ["value"].into_iter().chain(runs.iter().map(|run| run.name.as_str())).collect();
-    table(&heads, &rows, false)
+    table("", &heads, keys.into_iter().map(row))
 }
 
 /// A recipe's values by dotted key; none where it cannot be read.
 fn flattened(recipe: &str) -> BTreeMap<String, String> {
-    fn add(prefix: &str, table: &toml::Table, to: &mut BTreeMap<String, String>) {
-        for (key, value) in table {
-            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            match value {
-                toml::Value::Table(table) => add(&key, table, to),
-                value => drop(to.insert(key, value.to_string())),
-            }
-        }
-    }
-    let mut values = BTreeMap::new();
-    if let Ok(table) = recipe.parse::<toml::Table>() {
-        add("", &table, &mut values);
-    }
-    values
+    recipe.parse().map(|table| config::flattened(&table)).unwrap_or_default()
 }
 
 #[cfg(test)]

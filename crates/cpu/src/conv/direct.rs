@@ -1,5 +1,5 @@
-//! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left factor
-//! where it lies in the image, so no patches are unrolled: along a row of outputs the same tap lies 4 numbers apart,
+//! The first layer's convolution: 11x11 windows, 4 apart, over few channels. The matrix product reads its left operand
+//! where it lies in the image, so im2col is not needed: along a row of outputs the same tap lies 4 floats apart,
 //! along a row of a window the taps lie side by side.
 //!
 //! Loop nest, forward: for each row of outputs, for two panels of filters: 11 outputs by 32 filters stay in registers
@@ -14,9 +14,10 @@ use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{PARTS, part_of};
-use crate::factors::Factors;
+use crate::operands::Operands;
 use crate::panels::{
-    AlongRows, Finish, Left, PANEL, ROWS_OF_55, Strides, first, from_lines, multiply, to_factor_lines, to_lines,
+    AlongRows, Epilogue, Left, PANEL, ROWS_OF_55, Strides, from_lines, multiply, scratch_slice, to_lines,
+    to_operand_lines,
 };
 use crate::shapes::ConvShape;
 
@@ -36,17 +37,18 @@ pub fn applies(s: &ConvShape) -> bool {
 #[derive(Default)]
 struct Scratch {
     padded: Vec<f32>,
-    factor: Vec<f32>,
+    operand: Vec<f32>,
     lines: Vec<f32>,
     filters: Vec<f32>,
 }
 
 thread_local! {
-    static SCRATCH: Cell<Scratch> =
-        const { Cell::new(Scratch { padded: Vec::new(), factor: Vec::new(), lines: Vec::new(), filters: Vec::new() }) };
+    static SCRATCH: Cell<Scratch> = const {
+        Cell::new(Scratch { padded: Vec::new(), operand: Vec::new(), lines: Vec::new(), filters: Vec::new() })
+    };
 }
 
-/// Values of a row of the padded image: all that a row of outputs reads, the numbers of outputs and of taps rounded up.
+/// Values of a row of the padded image: all that a row of outputs reads, the counts of outputs and of taps rounded up.
 fn width(s: &ConvShape) -> usize {
     (s.q.next_multiple_of(ROWS_OF_55) - 1) * STRIDE + WINDOW + 1
 }
@@ -54,7 +56,7 @@ fn width(s: &ConvShape) -> usize {
 /// An image as rows of all channels, with zeros around: H' C W'.
 fn pad<'a>(s: &ConvShape, x: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     let (rows, width) = ((s.p - 1) * STRIDE + WINDOW, width(s));
-    let padded = first(padded, rows * s.c * width);
+    let padded = scratch_slice(padded, rows * s.c * width);
     for (index, to) in padded.chunks_exact_mut(width).enumerate() {
         let (row, c) = (index / s.c, index % s.c);
         match row.checked_sub(s.pad).filter(|&row| row < s.h) {
@@ -70,27 +72,27 @@ fn pad<'a>(s: &ConvShape, x: &[f32], padded: &'a mut Vec<f32>) -> &'a [f32] {
     padded
 }
 
-/// Where the taps of each row and channel of the windows begin in a filter C R S, in the order that the padded image
-/// gives them (row, channel, column).
+/// The offsets, in a filter C R S, of the taps of each row and channel of the windows, in the order that the padded
+/// image gives them (row, channel, column).
 fn window_rows(s: &ConvShape) -> impl Iterator<Item = usize> {
     (0..WINDOW * s.c).map(|row| (row % s.c * WINDOW + row / s.c) * WINDOW)
 }
 
 /// See `Backend::conv_forward`.
-pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::numbers(WINDOW));
+pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let (taps, lines) = (s.c * WINDOW * WINDOW, s.c * WINDOW * F::words(WINDOW));
     let mut outer = SCRATCH.take();
-    let filters = first(&mut outer.filters, s.k / PANEL * lines * PANEL);
+    let filters = scratch_slice(&mut outer.filters, s.k / PANEL * lines * PANEL);
     let panels = filters.par_chunks_exact_mut(lines * PANEL).zip(w.par_chunks_exact(taps * PANEL));
-    panels.for_each(|(lines, w)| F::dispatch(FilterLines::<F> { s, w, lines, factors: PhantomData }));
+    panels.for_each(|(lines, w)| F::dispatch(FilterLines::<F> { s, w, lines, operands: PhantomData }));
     let filters = &*filters;
     let images =
         y[..n * s.k * s.p * s.q].par_chunks_exact_mut(s.k * s.p * s.q).zip(x.par_chunks_exact(s.c * s.h * s.w));
     images.for_each(|(y, x)| {
         let mut scratch = SCRATCH.take();
-        let image = F::one_after_another(pad(s, x, &mut scratch.padded), &mut scratch.factor);
+        let image = F::one_after_another(pad(s, x, &mut scratch.padded), &mut scratch.operand);
         let lines = &mut scratch.lines;
-        F::dispatch(Forward::<F> { s, image, filters, bias, lines, y, factors: PhantomData });
+        F::dispatch(Forward::<F> { s, image, filters, bias, lines, y, operands: PhantomData });
         SCRATCH.set(scratch);
     });
     SCRATCH.set(outer);
@@ -101,17 +103,17 @@ struct FilterLines<'a, F> {
     s: &'a ConvShape,
     w: &'a [f32],
     lines: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for FilterLines<'_, F> {
+impl<F: Operands> WithSimd for FilterLines<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let FilterLines { s, w, lines, .. } = self;
-        for (tap, lines) in window_rows(s).zip(lines.chunks_exact_mut(F::numbers(WINDOW) * PANEL)) {
-            to_factor_lines::<S, F>(simd, &w[tap..], s.c * WINDOW * WINDOW, PANEL, WINDOW, lines);
+        for (tap, lines) in window_rows(s).zip(lines.chunks_exact_mut(F::words(WINDOW) * PANEL)) {
+            to_operand_lines::<S, F>(simd, &w[tap..], s.c * WINDOW * WINDOW, PANEL, WINDOW, lines);
         }
     }
 }
@@ -123,16 +125,16 @@ struct Forward<'a, F> {
     bias: Option<&'a [f32]>,
     lines: &'a mut Vec<f32>,
     y: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for Forward<'_, F> {
+impl<F: Operands> WithSimd for Forward<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { s, image, filters, bias, lines, y, .. } = self;
-        let (width, panels, mut depth) = (F::numbers(width(s)), s.k / PANEL, F::numbers(WINDOW));
+        let (width, panels, mut depth) = (F::words(width(s)), s.k / PANEL, F::words(WINDOW));
         if F::DEPTHS > 1 || S::F32_LANES < PANEL {
             // Hidden from the compiler: it would unroll all of them, and keep on the stack what neighbouring depths share.
             depth = std::hint::black_box(depth);
@@ -141,7 +143,7 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
         let outputs = s.q.next_multiple_of(ROWS_OF_55);
         // What the last row of outputs has too much finds room after it; that of others is overwritten by the next.
         let panel_lines = (OUTPUT_ROWS - 1) * s.q + outputs;
-        let lines = first(lines, panels * panel_lines * PANEL);
+        let lines = scratch_slice(lines, panels * panel_lines * PANEL);
         let left = Left { chunk_stride: width, chunks: WINDOW * s.c, depth };
         assert!(filters.len() == panels * filter_panel && image.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
         for top in (0..s.p).step_by(OUTPUT_ROWS) {
@@ -164,29 +166,29 @@ impl<F: Factors> WithSimd for Forward<'_, F> {
             }
             for panel in 0..panels {
                 let y = &mut y[panel * PANEL * s.p * s.q + top * s.q..];
-                let finish = bias.map_or(Finish::Add, Finish::Bias).of_panel(panel);
-                from_lines(simd, &lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, finish);
+                let epilogue = bias.map_or(Epilogue::Add, Epilogue::Bias).of_panel(panel);
+                from_lines(simd, &lines[panel * panel_lines * PANEL..], PANEL, rows * s.q, y, s.p * s.q, epilogue);
             }
         }
     }
 }
 
 /// See `Backend::conv_backward_weight`. Sums are made over fixed parts of the batch first.
-pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let taps = s.c * WINDOW * WINDOW;
     let parts = PARTS.min(n);
     let mut outer = SCRATCH.take();
-    let sums = first(&mut outer.filters, parts * s.k * taps);
+    let sums = scratch_slice(&mut outer.filters, parts * s.k * taps);
     sums.par_chunks_exact_mut(s.k * taps).enumerate().for_each(|(part, sums)| {
         let mut scratch = SCRATCH.take();
         sums.fill(0.);
         for image in part_of(n, part, parts) {
             let padded = pad(s, &x[image * s.c * s.h * s.w..][..s.c * s.h * s.w], &mut scratch.padded);
             // The depth of this product is a row of outputs.
-            let taps = F::overlapping(padded, STRIDE, &mut scratch.factor);
+            let taps = F::overlapping(padded, STRIDE, &mut scratch.operand);
             let dy = &dy[image * s.k * s.p * s.q..][..s.k * s.p * s.q];
             let lines = &mut scratch.lines;
-            F::dispatch(BackwardWeight::<F> { s, taps, dy, lines, sums, factors: PhantomData });
+            F::dispatch(BackwardWeight::<F> { s, taps, dy, lines, sums, operands: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -198,17 +200,17 @@ pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: 
                 whole.iter_mut().zip(other).for_each(|(sum, v)| *sum += v);
             }
             for (tap, lines) in window_rows(s).zip(whole.chunks_exact(WINDOW * PANEL)) {
-                from_lines(Scalar, lines, PANEL, WINDOW, &mut dw[tap..], taps, Finish::Set);
+                from_lines(Scalar, lines, PANEL, WINDOW, &mut dw[tap..], taps, Epilogue::Set);
             }
         },
     );
     SCRATCH.set(outer);
 }
 
-/// The taps of windows along a row of outputs, from numbers that overlap.
+/// The taps of windows along a row of outputs, from words that overlap.
 struct Taps<F>(PhantomData<F>);
 
-impl<F: Factors> Strides for Taps<F> {
+impl<F: Operands> Strides for Taps<F> {
     const ROW: usize = 1;
     const DEPTH: usize = STRIDE * F::DEPTHS;
 }
@@ -220,30 +222,30 @@ struct BackwardWeight<'a, F> {
     lines: &'a mut Vec<f32>,
     /// A line for each tap, panel by panel.
     sums: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for BackwardWeight<'_, F> {
+impl<F: Operands> WithSimd for BackwardWeight<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let BackwardWeight { s, taps, dy, lines, sums, .. } = self;
-        let (width, panels, pixels, depth) = (width(s), s.k / PANEL, s.p * s.q, F::numbers(s.q));
+        let (width, panels, pixels, depth) = (width(s), s.k / PANEL, s.p * s.q, F::words(s.q));
         let (window, dy_panel) = (s.c * WINDOW * WINDOW, s.p * depth * PANEL);
-        let lines = first(lines, panels * dy_panel);
+        let lines = scratch_slice(lines, panels * dy_panel);
         for (dy, lines) in dy.chunks_exact(PANEL * pixels).zip(lines.chunks_exact_mut(dy_panel)) {
             if F::DEPTHS == 1 {
                 to_lines(simd, dy, pixels, PANEL, pixels, lines);
                 continue;
             }
             for (row, lines) in lines.chunks_exact_mut(depth * PANEL).enumerate() {
-                to_factor_lines::<S, F>(simd, &dy[row * s.q..], pixels, PANEL, s.q, lines);
+                to_operand_lines::<S, F>(simd, &dy[row * s.q..], pixels, PANEL, s.q, lines);
             }
         }
         let left = Left { chunk_stride: STRIDE * s.c * width, chunks: s.p, depth };
         assert!(sums.len() == panels * window * PANEL && taps.len() >= ((s.p - 1) * STRIDE + WINDOW) * s.c * width);
-        // The last number of an odd row reads past the window, within the row.
+        // The last word of an odd row reads past the window, within the row.
         assert!((depth - 1) * STRIDE * F::DEPTHS + WINDOW <= width);
         for panel in (0..panels).step_by(2) {
             let count = (panels - panel).min(2);

@@ -1,20 +1,20 @@
-//! Convolution: the way to compute each, picked here by its shape alone.
+//! Convolution: the method for each is chosen here by its shape alone.
 //!
 //! | windows | way |
 //! |---|---|
 //! | 3x3 and 5x5, 1 apart, channels in sixteens | `winograd`, few multiplications |
 //! | 11x11, 4 apart, filters in sixteens | `direct`, patches read where they lie |
-//! | all others | `patches`, unrolled patches and a matrix product, in fp32 whatever is asked |
+//! | all others | `im2col`, patches as columns and a matrix product, in fp32 whatever is asked |
 
 mod direct;
-mod patches;
+mod im2col;
 mod winograd;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::factors::{Factors, in_precision};
+use crate::operands::{Operands, in_precision};
 use crate::shapes::{ConvShape, Precision};
 
 /// The weight gradient sums over images: over each of at most this many fixed parts of the batch first, then over the
@@ -34,13 +34,13 @@ pub fn conv_forward(
     in_precision!(precision, forward(s, n, x, w, bias, y))
 }
 
-fn forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+fn forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_forward::<F>(s, n, x, w, bias, y);
     } else if direct::applies(s) {
         direct::conv_forward::<F>(s, n, x, w, bias, y);
     } else {
-        patches::conv_forward(s, n, x, w, bias, y);
+        im2col::conv_forward(s, n, x, w, bias, y);
     }
 }
 
@@ -49,12 +49,12 @@ pub fn conv_backward_input(precision: Precision, s: &ConvShape, n: usize, dy: &[
     in_precision!(precision, backward_input(s, n, dy, w, dx))
 }
 
-fn backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+fn backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_input::<F>(s, n, dy, w, dx);
     } else {
         // Nobody asks for the gradient by the image, so `direct` does not have it.
-        patches::conv_backward_input(s, n, dy, w, dx);
+        im2col::conv_backward_input(s, n, dy, w, dx);
     }
 }
 
@@ -63,13 +63,13 @@ pub fn conv_backward_weight(precision: Precision, s: &ConvShape, n: usize, x: &[
     in_precision!(precision, backward_weight(s, n, x, dy, dw))
 }
 
-fn backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+fn backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_weight::<F>(s, n, x, dy, dw);
     } else if direct::applies(s) {
         direct::conv_backward_weight::<F>(s, n, x, dy, dw);
     } else {
-        patches::conv_backward_weight(s, n, x, dy, dw);
+        im2col::conv_backward_weight(s, n, x, dy, dw);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Max pooling: the paper's overlapping windows have a way of their own.
+//! Max pooling: the paper's overlapping windows have their own method.
 
 pub mod overlapping;
 
@@ -22,7 +22,7 @@ pub fn max_pool_forward(s: &PoolShape, n: usize, x: &[f32], y: &mut [f32]) {
         |row_max, (y, x)| {
             for (y, x) in y.chunks_exact_mut(s.p * s.q).zip(x.chunks_exact(s.h * s.w)) {
                 for (row, y) in y.chunks_exact_mut(s.q).enumerate() {
-                    // First down the columns, then along the one row that is left.
+                    // First down the columns, then along the remaining row.
                     let mut lines = x[row * s.stride * s.w..].chunks_exact(s.w).take(s.window);
                     row_max.copy_from_slice(lines.next().unwrap_or_default());
                     for line in lines {

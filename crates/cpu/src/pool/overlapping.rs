@@ -6,7 +6,7 @@
 
 use pulp::Simd;
 
-use crate::panels::first;
+use crate::panels::scratch_slice;
 use crate::shapes::PoolShape;
 use crate::simd::{join_pairs, read, read_part, split_pairs, store, store_part};
 
@@ -100,7 +100,7 @@ pub fn backward<S: Simd>(
     // The last window's right column is one more.
     let vectors = (q + 1).div_ceil(S::F32_LANES);
     let shared_row = 2 * vectors * S::F32_LANES;
-    let shared_rows = first(shared_rows, c * shared_row);
+    let shared_rows = scratch_slice(shared_rows, c * shared_row);
     if band.first {
         shared_rows.fill(0.);
     }
@@ -118,12 +118,7 @@ pub fn backward<S: Simd>(
                 let (max, mut left) = (read_part(simd, &y[at.min(q)..]), read_part(simd, &dy[at.min(q)..]));
                 for r in 0..WINDOW {
                     let taps = taps(simd, &x[r * w..][..2 * q + 1], 2 * at);
-                    let mut taken = [zero; WINDOW];
-                    for tap in 0..WINDOW {
-                        let found = simd.equal_f32s(taps[tap], max);
-                        taken[tap] = simd.select_f32s(found, left, zero);
-                        left = simd.select_f32s(found, zero, left);
-                    }
+                    let taken = taps.map(|tap| take(simd, tap, max, &mut left));
                     let shifted = shift(simd, right_before[r], taken[2]);
                     right_before[r] = taken[2];
                     let (mut even, mut odd) = (simd.add_f32s(taken[0], shifted), taken[1]);
@@ -145,12 +140,25 @@ pub fn backward<S: Simd>(
                 }
             }
         }
-        // What no window reads.
-        for row in dx.chunks_exact_mut(w).take(2 * p + 1) {
-            row[2 * q + 1..].fill(0.);
-        }
-        dx[(2 * p + 1) * w..].fill(0.);
+        clear_unread(&band.shape, dx);
     }
+}
+
+/// A tap's share of its window's gradient: all of it for the first maximum, after which none is left.
+#[inline(always)]
+fn take<S: Simd>(simd: S, tap: S::f32s, max: S::f32s, left: &mut S::f32s) -> S::f32s {
+    let (found, zero) = (simd.equal_f32s(tap, max), simd.splat_f32s(0.));
+    let taken = simd.select_f32s(found, *left, zero);
+    *left = simd.select_f32s(found, zero, *left);
+    taken
+}
+
+/// Nothing flows back to inputs of a map that no window reads.
+fn clear_unread(&PoolShape { w, p, q, .. }: &PoolShape, dx: &mut [f32]) {
+    for row in dx.chunks_exact_mut(w).take(2 * p + 1) {
+        row[2 * q + 1..].fill(0.);
+    }
+    dx[(2 * p + 1) * w..].fill(0.);
 }
 
 /// The lanes of `value` one place to the right, after the last lane of `before`.

@@ -22,7 +22,7 @@
 //! products with the transformed filters U give M (tiles x filters), which is transformed back. V (1 MB with 192
 //! channels) and M (0.3 MB) fill the second cache, U passes through it once a group.
 
-mod filters;
+mod filter_transforms;
 mod points;
 mod tiles;
 mod weights;
@@ -33,12 +33,12 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::filters::{Filters, TransformFilters};
+use self::filter_transforms::{Filters, TransformFilters};
 use self::points::Inputs;
-use self::tiles::{Source, transform_outputs, transform_tiles};
+use self::tiles::{TileSource, transform_outputs, transform_tiles};
 use self::weights::weight_gradient;
-use crate::factors::Factors;
-use crate::panels::{AlongRows, Finish, Left, PANEL, ROWS, first, multiply};
+use crate::operands::Operands;
+use crate::panels::{AlongRows, Epilogue, Left, PANEL, ROWS, multiply, scratch_slice};
 use crate::shapes::ConvShape;
 
 /// Tiles worked on together, about.
@@ -64,34 +64,34 @@ pub fn applies(s: &ConvShape) -> bool {
 }
 
 /// See `Backend::conv_forward`.
-pub fn conv_forward<F: Factors>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let finish = bias.map_or(Finish::Add, Finish::Bias);
+pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let epilogue = bias.map_or(Epilogue::Add, Epilogue::Bias);
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.c, outputs: s.k, lane_stride: s.c * taps, row_stride: taps, turned: false };
     match F::DEPTHS {
-        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, x, filters, finish, y),
-        1 => convolve::<F, 7, 3, 5>(&maps, n, x, filters, finish, y),
-        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, x, filters, finish, y),
-        _ => convolve::<F, 6, 2, 5>(&maps, n, x, filters, finish, y),
+        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, x, filters, epilogue, y),
+        1 => convolve::<F, 7, 3, 5>(&maps, n, x, filters, epilogue, y),
+        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, x, filters, epilogue, y),
+        _ => convolve::<F, 6, 2, 5>(&maps, n, x, filters, epilogue, y),
     }
 }
 
 /// See `Backend::conv_backward_input`: the convolution of dy with the filters turned by half a turn.
-pub fn conv_backward_input<F: Factors>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv_backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.k, outputs: s.c, lane_stride: taps, row_stride: s.c * taps, turned: true };
     match F::DEPTHS {
-        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, dy, filters, Finish::Set, dx),
-        1 => convolve::<F, 7, 3, 5>(&maps, n, dy, filters, Finish::Set, dx),
-        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, dy, filters, Finish::Set, dx),
-        _ => convolve::<F, 6, 2, 5>(&maps, n, dy, filters, Finish::Set, dx),
+        1 if s.r == 3 => convolve::<F, 7, 5, 3>(&maps, n, dy, filters, Epilogue::Set, dx),
+        1 => convolve::<F, 7, 3, 5>(&maps, n, dy, filters, Epilogue::Set, dx),
+        _ if s.r == 3 => convolve::<F, 6, 4, 3>(&maps, n, dy, filters, Epilogue::Set, dx),
+        _ => convolve::<F, 6, 2, 5>(&maps, n, dy, filters, Epilogue::Set, dx),
     }
 }
 
 /// See `Backend::conv_backward_weight`.
-pub fn conv_backward_weight<F: Factors>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
     match F::DEPTHS {
         1 if s.r == 3 => weight_gradient::<F, 7, 5, 3>(&maps, n, x, dy, dw),
@@ -129,8 +129,8 @@ impl Group {
     }
 
     /// Room for a matrix whose depth is the tiles of all images.
-    fn matrix<F: Factors>(&self) -> usize {
-        room(F::numbers(self.images * self.tiles()) * PANEL)
+    fn matrix<F: Operands>(&self) -> usize {
+        room(F::words(self.images * self.tiles()) * PANEL)
     }
 
     /// Tiles of all images, rounded up to `block`.
@@ -139,13 +139,13 @@ impl Group {
     }
 }
 
-/// Room for a matrix of so many numbers: an odd number of lines, so that the 36 matrices do not all begin in the same
+/// Space for a matrix of `words` words: an odd number of lines, so that the 36 matrices do not all begin in the same
 /// set of the cache.
-fn room(numbers: usize) -> usize {
-    (numbers.div_ceil(PANEL) | 1) * PANEL
+fn room(words: usize) -> usize {
+    (words.div_ceil(PANEL) | 1) * PANEL
 }
 
-/// How the outputs of an image are cut: images and rows of tiles a group.
+/// The cut of the outputs into groups: images and rows of tiles in each.
 fn grouping<const M: usize>(maps: &Maps, group: usize) -> (usize, usize, usize, usize) {
     let (down, across) = (maps.p.div_ceil(M), maps.q.div_ceil(M));
     let images = (group / (down * across)).max(1);
@@ -168,20 +168,20 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
+fn convolve<F: Operands, const N: usize, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
     filters: Filters,
-    finish: Finish,
+    epilogue: Epilogue,
     y: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
-    let u_panel = N * N * F::numbers(filters.inputs) * PANEL;
-    let u = first(&mut outer.u, filters.outputs / PANEL * u_panel);
+    let u_panel = N * N * F::words(filters.inputs) * PANEL;
+    let u = scratch_slice(&mut outer.u, filters.outputs / PANEL * u_panel);
     u.par_chunks_exact_mut(u_panel)
         .enumerate()
-        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, factors: PhantomData }));
+        .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, operands: PhantomData }));
     let u = &*u;
     let (images, rows, down, across) = grouping::<M>(maps, GROUP);
     // Smaller groups where there are more threads than groups: each tile is for itself, so this changes no bits.
@@ -193,7 +193,7 @@ fn convolve<F: Factors, const N: usize, const M: usize, const R: usize>(
         for first_row in (0..down).step_by(rows) {
             let group = Group { images: y.len() / y_image, first_row, rows: rows.min(down - first_row), across };
             let scratch = &mut scratch;
-            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, finish, y, scratch, factors: PhantomData });
+            F::dispatch(ConvolveGroup::<F, N, M, R> { maps, group, x, u, epilogue, y, scratch, operands: PhantomData });
         }
         SCRATCH.set(scratch);
     });
@@ -206,32 +206,32 @@ struct ConvolveGroup<'a, F, const N: usize, const M: usize, const R: usize> {
     group: Group,
     x: &'a [f32],
     u: &'a [f32],
-    finish: Finish<'a>,
+    epilogue: Epilogue<'a>,
     y: &'a mut [f32],
     scratch: &'a mut Scratch,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, N, M, R> {
+impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for ConvolveGroup<'_, F, N, M, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let ConvolveGroup { maps, group, x, u, finish, y, scratch, .. } = self;
+        let ConvolveGroup { maps, group, x, u, epilogue, y, scratch, .. } = self;
         let Scratch { v, m, lines, padded, .. } = scratch;
         let rows = group.rows_of_all(block_of_tiles(N));
-        let (v_matrix, m_matrix) = (room(rows * F::numbers(PANEL)), room(rows * PANEL));
+        let (v_matrix, m_matrix) = (room(rows * F::words(PANEL)), room(rows * PANEL));
         let (v_panel, m_panel) = (N * N * v_matrix, N * N * m_matrix);
-        let v = first(v, maps.c / PANEL * v_panel);
-        let inputs = Source { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+        let v = scratch_slice(v, maps.c / PANEL * v_panel);
+        let inputs = TileSource { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
             transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
         }
         let chunks = maps.c / PANEL;
-        let u_pair = F::numbers(maps.c) * PANEL;
+        let u_pair = F::words(maps.c) * PANEL;
         let u_panel = N * N * u_pair;
         for panels in (0..maps.k / PANEL).collect::<Vec<_>>().chunks(FILTER_PANELS) {
-            let m = first(m, panels.len() * m_panel);
+            let m = scratch_slice(m, panels.len() * m_panel);
             for pair in 0..N * N {
                 for (two, m) in panels.chunks(2).zip(m.chunks_mut(2 * m_panel)) {
                     let b: [*const f32; 2] =
@@ -245,10 +245,10 @@ impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for Co
                             let left = Left {
                                 chunk_stride: v_panel,
                                 chunks: (SUMMED / PANEL).min(chunks - chunk),
-                                depth: F::numbers(PANEL),
+                                depth: F::words(PANEL),
                             };
                             let a = v.as_ptr().add(chunk * v_panel + pair * v_matrix);
-                            let b = b.map(|b| b.add(chunk * F::numbers(PANEL) * PANEL));
+                            let b = b.map(|b| b.add(chunk * F::words(PANEL) * PANEL));
                             let (b, c, adds) = (&b[..two.len()], &c[..two.len()], chunk > 0);
                             if N == 7 {
                                 multiply::<S, F, AlongRows<F, PANEL>, { block_of_tiles(7) }>(
@@ -264,7 +264,7 @@ impl<F: Factors, const N: usize, const M: usize, const R: usize> WithSimd for Co
                 }
             }
             for (&panel, m) in panels.iter().zip(m.chunks_exact(m_panel)) {
-                transform_outputs::<S, N, M>(simd, maps, group, panel, m, m_matrix, lines, finish, y);
+                transform_outputs::<S, N, M>(simd, maps, group, panel, m, m_matrix, lines, epilogue, y);
             }
         }
     }

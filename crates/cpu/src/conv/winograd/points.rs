@@ -1,5 +1,5 @@
 //! The polynomials behind the transformations: along one axis of a tile, and along both. Their numbers are asked for in
-//! `const` blocks: a call that is left for the program to make moves all vectors to memory and back.
+//! `const` blocks: a call at run time moves all vectors to memory and back.
 
 #![allow(clippy::needless_range_loop)] // plain loops in what must be compiled for wide instructions
 
@@ -8,7 +8,7 @@ use pulp::Simd;
 /// Pairs of points plus and minus a number that are used at most.
 const MOST: usize = 3;
 
-/// How many points are such pairs, of `n` along an axis: the others are infinity and, where `n` is even, 0.
+/// The number of such pairs among `n` points of an axis: the others are infinity and, where `n` is even, 0.
 const fn pairs(n: usize) -> usize {
     (n - 1) / 2
 }
@@ -72,7 +72,7 @@ const fn scales(n: usize, scaled: bool) -> [f32; MOST + 1] {
     scales
 }
 
-/// What is done along one axis of a tile. A trait and not closures: they are not always compiled for the wide
+/// A transformation along one axis of a tile. It is a trait because closures are not always compiled for the wide
 /// instructions.
 pub trait Axis<S: Simd, const I: usize, const O: usize> {
     /// Along one row or column.
@@ -190,7 +190,7 @@ pub struct Tile {
 /// # Safety
 /// The tile's I x I vectors must be valid to read.
 #[inline(always)]
-pub unsafe fn both<S: Simd, X: Axis<S, I, O>, const I: usize, const O: usize>(
+pub unsafe fn transform_2d<S: Simd, X: Axis<S, I, O>, const I: usize, const O: usize>(
     simd: S,
     tile: Tile,
 ) -> [[S::f32s; O]; O] {

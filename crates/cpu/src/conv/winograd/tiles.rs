@@ -2,14 +2,14 @@
 
 use pulp::Simd;
 
-use super::points::{Axis, Interpolate, Tile, both};
+use super::points::{Axis, Interpolate, Tile, transform_2d};
 use super::{Group, Maps};
-use crate::factors::Factors;
-use crate::panels::{Finish, PANEL, first, from_lines, to_lines};
+use crate::operands::Operands;
+use crate::panels::{Epilogue, PANEL, from_lines, scratch_slice, to_lines};
 use crate::simd::store;
 
 /// Maps that tiles are cut from: N x channels x h x w, with `pad` zeros around.
-pub struct Source<'a> {
+pub struct TileSource<'a> {
     pub data: &'a [f32],
     pub channels: usize,
     pub h: usize,
@@ -17,7 +17,7 @@ pub struct Source<'a> {
     pub pad: usize,
 }
 
-impl Source<'_> {
+impl TileSource<'_> {
     /// Rows `first_row - pad` and on of 16 channels of one image as `height` x `width` lines, with zeros outside the
     /// image.
     #[inline(always)]
@@ -37,11 +37,11 @@ impl Source<'_> {
         let from = first_row.saturating_sub(self.pad);
         let end = (first_row + height).saturating_sub(self.pad).min(self.h);
         let count = end.saturating_sub(from) * self.w;
-        let lines = first(lines, count * PANEL);
+        let lines = scratch_slice(lines, count * PANEL);
         if count > 0 {
             to_lines(simd, &planes[from * self.w..], plane, PANEL, count, lines);
         }
-        let padded = first(padded, height * width * PANEL);
+        let padded = scratch_slice(padded, height * width * PANEL);
         for (row, to) in padded.chunks_exact_mut(width * PANEL).enumerate() {
             match (first_row + row).checked_sub(self.pad).filter(|row| (from..end).contains(row)) {
                 None => to.fill(0.),
@@ -60,20 +60,20 @@ impl Source<'_> {
 }
 
 /// Cuts tiles of SIDE x SIDE lines, `step` apart, from the maps of 16 channels, and writes what `X` makes of each to
-/// its place in the N x N matrices, `matrix` numbers each: V = B^T x B from inputs, D = A dy A^T from output gradients. The
-/// products' depth is the channels, or else the tiles.
+/// its place in the N x N matrices, `matrix` words each: V = B^T x B from inputs, D = A dy A^T from output gradients.
+/// The products' depth is the channels, or else the tiles.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub fn transform_tiles<
     S: Simd,
-    F: Factors,
+    F: Operands,
     X: Axis<S, SIDE, N>,
     const N: usize,
     const SIDE: usize,
     const DEPTH_IS_CHANNELS: bool,
 >(
     simd: S,
-    source: &Source,
+    source: &TileSource,
     group: Group,
     step: usize,
     panel: usize,
@@ -94,12 +94,12 @@ pub fn transform_tiles<
                     let (rows, columns) = ((size[1] * PANEL) as isize, PANEL as isize);
                     // SAFETY: the last tile ends where the maps end.
                     let values = unsafe {
-                        both::<S, X, SIDE, N>(simd, Tile { start: maps.as_ptr().add(corner), rows, columns })
+                        transform_2d::<S, X, SIDE, N>(simd, Tile { start: maps.as_ptr().add(corner), rows, columns })
                     };
                     for (pair, value) in values.as_flattened().iter().enumerate() {
                         let to = &mut to[pair * matrix..];
                         if DEPTH_IS_CHANNELS {
-                            F::put_depths(simd, *value, &mut to[tile * F::numbers(PANEL) + lane..]);
+                            F::put_depths(simd, *value, &mut to[tile * F::words(PANEL) + lane..]);
                         } else {
                             F::put(simd, *value, tile, PANEL, &mut to[lane..]);
                         }
@@ -122,13 +122,13 @@ pub fn transform_outputs<S: Simd, const N: usize, const M: usize>(
     m: &[f32],
     matrix: usize,
     lines: &mut Vec<f32>,
-    finish: Finish,
+    epilogue: Epilogue,
     y: &mut [f32],
 ) {
     let plane = maps.p * maps.q;
     let (top, bottom) = (group.first_row * M, ((group.first_row + group.rows) * M).min(maps.p));
     let count = (bottom - top) * maps.q;
-    let lines = first(lines, count * PANEL);
+    let lines = scratch_slice(lines, count * PANEL);
     assert!(m.len() >= N * N * matrix);
     let mut tile = 0;
     for image in 0..group.images {
@@ -138,7 +138,8 @@ pub fn transform_outputs<S: Simd, const N: usize, const M: usize>(
                     let start = m[tile * PANEL + lane..].as_ptr();
                     let (rows, columns) = ((N * matrix) as isize, matrix as isize);
                     // SAFETY: every matrix has the tile's line, as asserted.
-                    let values = unsafe { both::<S, Interpolate<false>, N, M>(simd, Tile { start, rows, columns }) };
+                    let values =
+                        unsafe { transform_2d::<S, Interpolate<false>, N, M>(simd, Tile { start, rows, columns }) };
                     let (inside_rows, inside_columns) = ((bottom - top - row * M).min(M), (maps.q - column * M).min(M));
                     for (i, values) in values.iter().enumerate().take(inside_rows) {
                         for (j, value) in values.iter().enumerate().take(inside_columns) {
@@ -151,6 +152,6 @@ pub fn transform_outputs<S: Simd, const N: usize, const M: usize>(
             }
         }
         let y = &mut y[(image * maps.k + panel * PANEL) * plane..][..PANEL * plane];
-        from_lines(simd, lines, PANEL, count, &mut y[top * maps.q..], plane, finish.of_panel(panel));
+        from_lines(simd, lines, PANEL, count, &mut y[top * maps.q..], plane, epilogue.of_panel(panel));
     }
 }

@@ -5,17 +5,17 @@ use std::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::filters::FilterGradients;
+use super::filter_transforms::FilterGradients;
 use super::points::{Evaluate, Inputs};
-use super::tiles::{Source, transform_tiles};
+use super::tiles::{TileSource, transform_tiles};
 use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
-use crate::factors::Factors;
-use crate::panels::{AcrossRows, Left, PANEL, ROWS, first, multiply};
+use crate::operands::Operands;
+use crate::panels::{AcrossRows, Left, PANEL, ROWS, multiply, scratch_slice};
 
 /// dw, by rounds of some groups of tiles: all their panels of inputs and of output gradients are transformed, then at
 /// each pair of points dU += V^T D, group after group. How many groups make a round depends on the number of threads; the
 /// order of the sums does not.
-pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usize>(
+pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usize>(
     maps: &Maps,
     n: usize,
     x: &[f32],
@@ -24,33 +24,27 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
 ) {
     let mut outer = SCRATCH.take();
     let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
-    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
     let (c_panels, k_panels) = (maps.c / PANEL, maps.k / PANEL);
-    let mut groups = Vec::new();
-    for first_image in (0..n).step_by(images) {
-        for first_row in (0..down).step_by(rows) {
-            let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
-            groups.push((first_image, Group { images, first_row, rows, across }));
-        }
-    }
+    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
+    let groups = groups(n, images, rows, down, across);
     let du_pair = k_panels * maps.c * PANEL;
-    let du = first(&mut outer.u, N * N * du_pair);
-    let panel_elems = N * N * room(F::numbers(images * rows * across) * PANEL);
+    let du = scratch_slice(&mut outer.u, N * N * du_pair);
+    let panel_elems = N * N * room(F::words(images * rows * across) * PANEL);
     let group_elems = (c_panels + k_panels) * panel_elems;
     for (round, groups) in groups.chunks(rayon::current_num_threads().max(2)).enumerate() {
-        let transformed = first(&mut outer.v, groups.len() * group_elems);
+        let transformed = scratch_slice(&mut outer.v, groups.len() * group_elems);
         transformed.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(index, to)| {
             let (first_image, group) = groups[index / (c_panels + k_panels)];
-            let (panel, factors) = (index % (c_panels + k_panels), PhantomData);
+            let (panel, operands) = (index % (c_panels + k_panels), PhantomData);
             let matrix = group.matrix::<F>();
             if panel < c_panels {
                 let data = &x[first_image * x_image..][..group.images * x_image];
-                let source = &Source { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
-                F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, factors });
+                let source = &TileSource { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+                F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, operands });
             } else {
                 let (data, panel) = (&dy[first_image * y_image..][..group.images * y_image], panel - c_panels);
-                let source = &Source { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
-                F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, factors });
+                let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
+                F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, operands });
             }
         });
         let transformed = &*transformed;
@@ -60,8 +54,8 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
                 let panels = &transformed[index * group_elems..][..group_elems];
                 let (v, d) = panels.split_at(c_panels * panel_elems);
                 let (v, d) = (&v[pair * matrix..], &d[pair * matrix..]);
-                let (accumulate, factors) = (round + index > 0, PhantomData);
-                F::dispatch(WeightProducts::<F> { panel_elems, tiles, v, d, du, accumulate, factors });
+                let (accumulate, operands) = (round + index > 0, PhantomData);
+                F::dispatch(WeightProducts::<F> { panel_elems, tiles, v, d, du, accumulate, operands });
             }
         });
     }
@@ -69,7 +63,7 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
     let elems = PANEL * maps.c * R * R;
     dw[..maps.k * maps.c * R * R].par_chunks_exact_mut(elems).enumerate().for_each(|(panel, dw)| {
         let mut scratch = SCRATCH.take();
-        let lines = first(&mut scratch.lines, elems);
+        let lines = scratch_slice(&mut scratch.lines, elems);
         let du = &du[panel * maps.c * PANEL..];
         F::dispatch(FilterGradients::<N, R> { du, du_pair, channels: maps.c, lines, dw });
         SCRATCH.set(scratch);
@@ -77,17 +71,29 @@ pub fn weight_gradient<F: Factors, const N: usize, const M: usize, const R: usiz
     SCRATCH.set(outer);
 }
 
+/// All groups, each with its first image.
+fn groups(n: usize, images: usize, rows: usize, down: usize, across: usize) -> Vec<(usize, Group)> {
+    let mut groups = Vec::new();
+    for first_image in (0..n).step_by(images) {
+        for first_row in (0..down).step_by(rows) {
+            let (images, rows) = (images.min(n - first_image), rows.min(down - first_row));
+            groups.push((first_image, Group { images, first_row, rows, across }));
+        }
+    }
+    groups
+}
+
 /// One panel of inputs, or of output gradients, to matrices.
 struct TransformPanel<'a, F, const N: usize, const M: usize, const INPUTS: bool> {
-    source: &'a Source<'a>,
+    source: &'a TileSource<'a>,
     group: Group,
     panel: usize,
     matrix: usize,
     to: &'a mut [f32],
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors, const N: usize, const M: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, N, M, INPUTS> {
+impl<F: Operands, const N: usize, const M: usize, const INPUTS: bool> WithSimd for TransformPanel<'_, F, N, M, INPUTS> {
     type Output = ();
 
     #[inline(always)]
@@ -115,25 +121,25 @@ struct WeightProducts<'a, F> {
     d: &'a [f32],
     du: &'a mut [f32],
     accumulate: bool,
-    factors: PhantomData<F>,
+    operands: PhantomData<F>,
 }
 
-impl<F: Factors> WithSimd for WeightProducts<'_, F> {
+impl<F: Operands> WithSimd for WeightProducts<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let WeightProducts { panel_elems, tiles, v, d, du, accumulate, .. } = self;
         let (c_panels, k_panels) = (v.len().div_ceil(panel_elems), d.len().div_ceil(panel_elems));
-        let depth = F::numbers(tiles) * PANEL;
+        let depth = F::words(tiles) * PANEL;
         assert!(du.len() == k_panels * c_panels * PANEL * PANEL);
         assert!(v.len() >= (c_panels - 1) * panel_elems + depth && d.len() >= (k_panels - 1) * panel_elems + depth);
         for panel in (0..k_panels).step_by(2) {
             let count = (k_panels - panel).min(2);
             for c_panel in 0..c_panels {
                 for from in (0..tiles).step_by(SUMMED) {
-                    let line = F::numbers(from) * PANEL;
-                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::numbers(SUMMED.min(tiles - from)) };
+                    let line = F::words(from) * PANEL;
+                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(SUMMED.min(tiles - from)) };
                     // SAFETY: the lines of one panel of v and of one or two of d, and 16 lines of as many panels of du, as
                     // asserted.
                     unsafe {

@@ -4,9 +4,9 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::points::{Evaluate, Interpolate, Tile, both};
-use crate::factors::Factors;
-use crate::panels::{Finish, PANEL, from_lines, to_lines};
+use super::points::{Evaluate, Interpolate, Tile, transform_2d};
+use crate::operands::Operands;
+use crate::panels::{Epilogue, PANEL, from_lines, to_lines};
 use crate::simd::store;
 
 /// Filters as a matrix of outputs and inputs, each R x R, wherever they lie.
@@ -27,16 +27,16 @@ pub struct TransformFilters<'a, F, const N: usize, const R: usize> {
     pub filters: Filters<'a>,
     pub panel: usize,
     pub u: &'a mut [f32],
-    pub factors: PhantomData<F>,
+    pub operands: PhantomData<F>,
 }
 
-impl<F: Factors, const N: usize, const R: usize> WithSimd for TransformFilters<'_, F, N, R> {
+impl<F: Operands, const N: usize, const R: usize> WithSimd for TransformFilters<'_, F, N, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let TransformFilters { filters: f, panel, u, .. } = self;
-        let matrix = F::numbers(f.inputs) * PANEL;
+        let matrix = F::words(f.inputs) * PANEL;
         let mut lines = [0f32; 25 * PANEL];
         for input in 0..f.inputs {
             to_lines(
@@ -55,7 +55,7 @@ impl<F: Factors, const N: usize, const R: usize> WithSimd for TransformFilters<'
                     true => Tile { start: tap(R * R - 1), rows: -rows, columns: -columns },
                 };
                 // SAFETY: there are lines of R x R taps.
-                let values = unsafe { both::<S, Evaluate<true>, R, N>(simd, taps) };
+                let values = unsafe { transform_2d::<S, Evaluate<true>, R, N>(simd, taps) };
                 for (pair, value) in values.as_flattened().iter().enumerate() {
                     F::put(simd, *value, input, PANEL, &mut u[pair * matrix + lane..]);
                 }
@@ -87,13 +87,13 @@ impl<const N: usize, const R: usize> WithSimd for FilterGradients<'_, N, R> {
                 assert!(du.len() >= (N * N - 1) * du_pair + channels * PANEL);
                 let start = du[channel * PANEL + lane..].as_ptr();
                 // SAFETY: every one of the matrices has the channel's line.
-                let taps = unsafe { both::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };
+                let taps = unsafe { transform_2d::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };
                 for (tap, value) in taps.as_flattened().iter().enumerate() {
                     store(simd, &mut lines[(channel * R * R + tap) * PANEL + lane..], *value);
                 }
             }
         }
         let plane = channels * R * R;
-        from_lines(simd, lines, PANEL, plane, dw, plane, Finish::Set);
+        from_lines(simd, lines, PANEL, plane, dw, plane, Epilogue::Set);
     }
 }

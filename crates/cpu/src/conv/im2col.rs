@@ -1,4 +1,4 @@
-//! Any convolution, as a matrix product over unrolled patches, one image at a time: the patches of one image (`columns`,
+//! Any convolution as a matrix product after im2col, one image at a time: the patches of one image (`columns`,
 //! C*R*S rows of P*Q values) stay in the cache between being written and being read.
 
 use std::cell::{Cell, RefCell};
@@ -26,7 +26,7 @@ pub fn conv_forward(shape: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Opt
             y.chunks_exact_mut(pixels).zip(bias).for_each(|(row, &b)| row.fill(b));
         }
         with_columns(taps * pixels, |columns| {
-            unroll(shape, x, columns);
+            im2col(shape, x, columns);
             gemm(y, Mat::new(w, shape.k, taps), Mat::new(columns, taps, pixels), true);
         });
     });
@@ -40,7 +40,7 @@ pub fn conv_backward_input(shape: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
         |(dx, dy)| {
             with_columns(taps * pixels, |columns| {
                 gemm(columns, Mat::new(w, shape.k, taps).t(), Mat::new(dy, shape.k, pixels), false);
-                roll_up(shape, columns, dx);
+                col2im(shape, columns, dx);
             });
         },
     );
@@ -58,7 +58,7 @@ pub fn conv_backward_weight(shape: &ConvShape, n: usize, x: &[f32], dy: &[f32], 
         for image in part_of(n, part, parts) {
             let (x, dy) = (&x[image * x_elems..][..x_elems], &dy[image * y_elems..][..y_elems]);
             with_columns(taps * pixels, |columns| {
-                unroll(shape, x, columns);
+                im2col(shape, x, columns);
                 gemm(sum, Mat::new(dy, shape.k, pixels), Mat::new(columns, taps, pixels).t(), true);
             });
         }
@@ -91,7 +91,7 @@ fn inside(tap: usize, size: usize, out: usize, stride: usize, pad: usize) -> Ran
 }
 
 /// columns\[c r s\]\[p q\] = x\[c\]\[p stride + r - pad\]\[q stride + s - pad\], 0 outside the image.
-fn unroll(shape: &ConvShape, x: &[f32], columns: &mut [f32]) {
+fn im2col(shape: &ConvShape, x: &[f32], columns: &mut [f32]) {
     let ConvShape { h, w, r, s, p, q, stride, pad, .. } = *shape;
     for (row, column) in columns.chunks_exact_mut(p * q).enumerate() {
         let (c, tap_r, tap_s) = (row / (r * s), row / s % r, row % s);
@@ -116,8 +116,8 @@ fn unroll(shape: &ConvShape, x: &[f32], columns: &mut [f32]) {
     }
 }
 
-/// The transpose of [`unroll`]: dx = the sum of all the patches' values at their places.
-fn roll_up(shape: &ConvShape, columns: &[f32], dx: &mut [f32]) {
+/// The transpose of [`im2col`]: dx = the sum of all the patches' values at their places.
+fn col2im(shape: &ConvShape, columns: &[f32], dx: &mut [f32]) {
     let ConvShape { h, w, r, s, p, q, stride, pad, .. } = *shape;
     dx.fill(0.);
     for (row, column) in columns.chunks_exact(p * q).enumerate() {

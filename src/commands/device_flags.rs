@@ -1,4 +1,4 @@
-//! Where a command runs its network: the flags turned into seats.
+//! The devices that a command runs its network on, as its flags say, and the stream contexts on them.
 
 use std::time::Duration;
 
@@ -14,44 +14,44 @@ use crate::cli::{BackendArg, DeviceArgs, PrecisionArg, TransportArg};
 /// The fastest that learns as fp32 does (tests/gpus.rs): half the tensor cores' time of tf32.
 const DEFAULT_PRECISION: Precision = Precision::Bf16;
 
-/// A kind of device.
+/// The devices that a command uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// This machine's CPU, and why not a GPU if nobody said so.
+pub enum Devices {
+    /// This machine's CPU, and the reason where the user did not ask for it.
     Cpu { threads: usize, precision: Precision, is_reference: bool, why: String },
-    /// So many GPUs.
+    /// This number of GPUs.
     Gpus(usize),
 }
 
-/// What the flags ask for; without `--gpus` the best that is there. `precision` as in [`gpu_options`].
-pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Place {
+/// The devices that the flags ask for; without `--gpus` the best of this machine. `precision` as in [`gpu_options`].
+pub fn choose(args: &DeviceArgs, precision: Option<Precision>, streams: usize) -> Devices {
     let is_reference = args.backend == BackendArg::Reference;
     let cpu = |why| {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = args.threads.map_or_else(all, usize::from);
-        Place::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), is_reference, why }
+        Devices::Cpu { threads, precision: asked(args).or(precision).unwrap_or(Precision::Fp32), is_reference, why }
     };
     if is_reference {
         return cpu(", operations of the reference".into());
     }
     match args.gpus {
         Some(0) => cpu(String::new()),
-        Some(gpus) => Place::Gpus(gpus.into()),
+        Some(gpus) => Devices::Gpus(gpus.into()),
         None => match best_gpus(args, streams) {
             Ok(0) => cpu(" (no GPU found)".into()),
-            Ok(gpus) => Place::Gpus(gpus),
-            // No driver is the ordinary case of a laptop; anything else is worth a word.
+            Ok(gpus) => Devices::Gpus(gpus),
+            // A missing driver is the ordinary case on a laptop; the user should know of anything else.
             Err(_) if libraries::driver().is_err() => cpu(" (no GPU found)".into()),
             Err(error) => cpu(format!(" ({error})")),
         },
     }
 }
 
-/// How many GPUs can be used.
+/// The number of GPUs that can be used.
 fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
     let usable = device::list()?.iter().take_while(|gpu| gpu.target.major >= compiler::Target::OLDEST.major).count();
     if usable > 0 {
-        compiler::version()?;
+        compiler::version_for_driver()?;
     }
     let two = usable >= 2 && streams == 2 && (args.exchange == TransportArg::Copy || nccl::version().is_ok());
     Ok(if two { 2 } else { usable.min(1) })
@@ -72,7 +72,7 @@ pub fn asked(args: &DeviceArgs) -> Option<Precision> {
     args.precision.map(Precision::from)
 }
 
-/// How GPUs are used, by the flags; in `precision` where they do not say, or else the default.
+/// The settings for GPUs from the flags. Without `--precision` it is `precision`, or else the default.
 pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOptions {
     GpuOptions {
         precision: asked(args).or(precision).unwrap_or(DEFAULT_PRECISION),
@@ -84,8 +84,8 @@ pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOption
     }
 }
 
-/// What to tell the user about the CPU.
-pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str) -> String {
+/// The description of the CPU for the user.
+pub fn about_cpu(threads: usize, streams: usize, precision: Precision, is_reference: bool, why: &str) -> String {
     // The pool of everything outside the streams: reading and scaling images. Only the first call sets it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     if let Some(text) = simd::unused() {
@@ -93,26 +93,30 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, why: &str
     }
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
     let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
-    let (plural, instructions) = (if threads == 1 { "" } else { "s" }, simd::Level::chosen().name());
+    let plural = if threads == 1 { "" } else { "s" };
+    // The reference has no vectors of its own.
+    let instructions = if is_reference { "plain" } else { simd::Level::chosen().name() };
     format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
 }
 
-/// Evaluates `$body` with `$seats` for `$streams` streams on a [`Place`], and `$about`, what they are; once for each
-/// kind of device, so that the body may be generic.
-macro_rules! on_place {
-    ($place:expr, $options:expr, $streams:expr, |$seats:ident, $about:ident| $body:expr) => {
-        match $place {
-            $crate::commands::place::Place::Cpu { threads, precision, is_reference, why } => {
-                let $about = $crate::commands::place::about_cpu(threads, $streams, precision, &why);
-                let $seats = alexnet_split::engine::pair::Seat::on_cpu($streams, threads, precision, is_reference)?;
+/// Evaluates `$body` with `$contexts` for `$streams` streams on [`Devices`], and `$about`, their description; once for
+/// each kind of device, so that the body may be generic.
+macro_rules! on_devices {
+    ($devices:expr, $options:expr, $streams:expr, |$contexts:ident, $about:ident| $body:expr) => {
+        match $devices {
+            $crate::commands::device_flags::Devices::Cpu { threads, precision, is_reference, why } => {
+                let $about =
+                    $crate::commands::device_flags::about_cpu(threads, $streams, precision, is_reference, &why);
+                let $contexts =
+                    alexnet_split::engine::pair::StreamContext::on_cpu($streams, threads, precision, is_reference)?;
                 $body
             }
-            $crate::commands::place::Place::Gpus(gpus) => {
-                let found = alexnet_split::engine::devices::seats(gpus, $streams, &$options)?;
-                let ($seats, $about) = (found.seats, found.about);
+            $crate::commands::device_flags::Devices::Gpus(gpus) => {
+                let found = alexnet_split::engine::devices::contexts(gpus, $streams, &$options)?;
+                let ($contexts, $about) = (found.contexts, found.about);
                 $body
             }
         }
     };
 }
-pub(crate) use on_place;
+pub(crate) use on_devices;

@@ -1,9 +1,7 @@
 //! The first layer's kernels: figure 3 of the paper as a picture, and how much the two streams differ in colour, which
-//! 6.1 tells in words.
+//! section 6.1 describes.
 
 use std::path::Path;
-
-use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::data::bitmap::Bitmap;
@@ -13,7 +11,7 @@ use crate::engine::stream::Tensor;
 use crate::error::{Error, Result};
 use crate::net::plan::Plan;
 
-/// Kernels a row of the picture, as the 2012 code drew them (`shownet.py`).
+/// Kernels per row of the picture, as the 2012 code drew them (`shownet.py`).
 const ROW: usize = 16;
 
 /// Black lines around a kernel, in pixels before scaling.
@@ -24,15 +22,15 @@ const GAP: usize = 3;
 
 /// The first layer's kernels of all streams.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kernels {
+pub struct FirstLayerFilters {
     layer: String,
     /// Channels, rows, columns of one.
     shape: [usize; 3],
-    /// K C R S values a stream.
+    /// K C R S values per stream.
     streams: Vec<Vec<f32>>,
 }
 
-/// Where the first layer's kernels are in a plan: the parameter's index, and channels, rows and columns of a kernel.
+/// The first layer's kernels in a plan: the parameter's index, and channels, rows and columns of a kernel.
 ///
 /// Fails where the first layer is not a convolution.
 pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
@@ -42,27 +40,27 @@ pub fn locate(plan: &Plan) -> Result<(usize, [usize; 3])> {
         _ => None,
     });
     let layer = plan.layers.first().map_or("1", |layer| &*layer.name);
-    found.ok_or_else(|| Error::net(layer, "is no convolution, so it has no kernels to draw"))
+    found.ok_or_else(|| Error::net(layer, "is not a convolution, so it has no filters to draw"))
 }
 
-impl Kernels {
+impl FirstLayerFilters {
     /// K x C x R x S values of `layer` for each stream, where `shape` is C, R, S.
     ///
     /// Fails where a stream has no whole number of kernels.
-    pub fn new(layer: &str, shape: [usize; 3], streams: Vec<Vec<f32>>) -> Result<Kernels> {
+    pub fn new(layer: &str, shape: [usize; 3], streams: Vec<Vec<f32>>) -> Result<FirstLayerFilters> {
         let elems: usize = shape.iter().product();
         if elems == 0 || streams.is_empty() {
-            return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are none", streams.len())));
+            return Err(Error::net(layer, format!("{} streams of kernels of {shape:?} are empty", streams.len())));
         }
         if let Some(stream) = streams.iter().position(|values| values.len() % elems != 0) {
             let found = streams[stream].len();
             return Err(Error::net(layer, format!("stream {stream}: {found} values are not kernels of {shape:?}")));
         }
-        Ok(Kernels { layer: layer.into(), shape, streams })
+        Ok(FirstLayerFilters { layer: layer.into(), shape, streams })
     }
 
     /// Those of a network as it is now, on the process that leads; the other one gets nothing. Both must call it.
-    pub fn of_pair<B: Backend>(pair: &mut Pair<B>) -> Result<Option<Kernels>> {
+    pub fn of_pair<B: Backend>(pair: &mut Pair<B>) -> Result<Option<FirstLayerFilters>> {
         let (index, shape) = locate(&pair.plans()[0])?;
         let layer = pair.plans()[0].layers[0].name.clone();
         let streams = 0..pair.plans().len();
@@ -70,7 +68,7 @@ impl Kernels {
         if !pair.leads() {
             return Ok(None);
         }
-        Kernels::new(&layer, shape, streams).map(Some)
+        FirstLayerFilters::new(&layer, shape, streams).map(Some)
     }
 
     /// The layer's name.
@@ -92,7 +90,7 @@ impl Kernels {
         self.shape.iter().product()
     }
 
-    /// The picture of the 2012 code: 16 kernels a row with black borders of one pixel, all brought to 0..255 by one
+    /// The picture of the 2012 code: 16 kernels per row with black borders of one pixel, all brought to 0..255 by one
     /// minimum and maximum over both streams, so that they can be compared; stream 0's rows, a wider gap, stream 1's.
     /// Three channels are red, green and blue, one is grey. Every pixel is drawn `scale` times as wide and high.
     ///
@@ -139,27 +137,16 @@ impl Kernels {
         Ok(picture)
     }
 
-    /// How colourful each kernel is; `None` for one channel, which has no colours.
-    pub fn colours(&self) -> Option<Colours> {
+    /// The colourfulness of each kernel; `None` for one channel, which has no colours.
+    pub fn colours(&self) -> Option<Colourfulness> {
         let [channels, rows, cols] = self.shape;
         let of = |kernel: &[f32]| colourfulness(kernel, channels, rows * cols);
         let of_all = |values: &Vec<f32>| values.chunks(self.elems()).map(of).collect();
-        (channels > 1).then(|| Colours { streams: self.streams.iter().map(of_all).collect() })
-    }
-
-    /// The line of `metrics.jsonl` after `step`; `None` for one channel. One stream has no gap.
-    pub fn metrics(&self, step: u64) -> Option<Value> {
-        let colours = self.colours()?;
-        let mut row = json!({"kind": "filters", "step": step, "means": colours.means()});
-        if let Some(gap) = colours.gap() {
-            row["gap"] = json!(gap);
-        }
-        row["colourfulness"] = json!(colours.streams);
-        Some(row)
+        (channels > 1).then(|| Colourfulness { streams: self.streams.iter().map(of_all).collect() })
     }
 }
 
-/// How much of a kernel sees colour: the share of its energy outside the grey axis,
+/// The colourfulness of a kernel: the share of its energy outside the grey axis,
 ///
 /// 1 - C sum_rs(m^2) / sum_crs(w^2), where m is the mean over the C channels at each tap.
 ///
@@ -179,12 +166,12 @@ pub fn colourfulness(kernel: &[f32], channels: usize, taps: usize) -> f64 {
 
 /// The [`colourfulness`] of all kernels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Colours {
-    /// One value a kernel, by stream.
+pub struct Colourfulness {
+    /// One value per kernel, by stream.
     pub streams: Vec<Vec<f64>>,
 }
 
-impl Colours {
+impl Colourfulness {
     /// Each stream's mean; NaN for a stream that has no kernels.
     pub fn means(&self) -> Vec<f64> {
         self.streams.iter().map(|values| values.iter().sum::<f64>() / values.len() as f64).collect()
@@ -220,9 +207,9 @@ impl Colours {
         self.streams.iter().map(of).collect()
     }
 
-    /// How far the streams have specialized: the mean of stream 1 minus that of stream 0, -1 to 1; `None` for one
-    /// stream. By 6.1 one stream becomes colour-agnostic and the other colour-specific whatever the initialization, and
-    /// which is which differs from run to run: so does the sign.
+    /// The degree of specialization of the streams: the mean of stream 1 minus that of stream 0, -1 to 1; `None` for
+    /// one stream. By 6.1 one stream becomes colour-agnostic and the other colour-specific whatever the initialization,
+    /// and which is which differs from run to run: so does the sign.
     pub fn gap(&self) -> Option<f64> {
         match self.means()[..] {
             [first, second] => Some(second - first),

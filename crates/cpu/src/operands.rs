@@ -1,6 +1,6 @@
-//! The factors of matrix products: how they lie in memory, and what multiplies them.
+//! The operands of matrix products: how they lie in memory, and what multiplies them.
 //!
-//! | | a number (4 bytes) of memory holds | it is multiplied by |
+//! | | a word (4 bytes) of memory holds | it is multiplied by |
 //! |---|---|---|
 //! | [`Fp32`] | one value | a multiply-add |
 //! | `Bf16` | the values of two neighbouring depths, each rounded to bf16 | `vdpbf16ps`: two products, added in fp32 |
@@ -12,19 +12,19 @@ use pulp::{Simd, WithSimd};
 use super::panels::PANEL;
 use super::simd::{self, read, store};
 
-/// A way to hold and to multiply factors. Its methods are for what [`Factors::dispatch`] runs.
-pub trait Factors: 'static {
-    /// Depths that a number of memory holds.
+/// A way to hold and to multiply operands. Its methods are for what [`Operands::dispatch`] runs.
+pub trait Operands: 'static {
+    /// Depths that a word of memory holds.
     const DEPTHS: usize;
 
     /// Runs `op` with instructions that can multiply these.
     fn dispatch<Op: WithSimd>(op: Op) -> Op::Output;
 
-    /// sum + a b, lane by lane, over the depths that the numbers hold.
+    /// sum + a b, lane by lane, over the depths that the words hold.
     fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s;
 
-    /// Writes values of depth `depth` to their place among rows of `width` numbers, one row for as many depths as a
-    /// number holds; `to` begins at the values' column. Of depths that share a row the first must come first.
+    /// Writes values of depth `depth` to their place among rows of `width` words, one row for as many depths as a
+    /// word holds; `to` begins at the values' column. Of depths that share a row the first must come first.
     fn put<S: Simd>(simd: S, value: S::f32s, depth: usize, width: usize, to: &mut [f32]);
 
     /// Writes one vector of values at as many depths, one after another.
@@ -33,16 +33,16 @@ pub trait Factors: 'static {
     /// All values of a row as depths one after another. `memory` is used where they are not the values themselves.
     fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32];
 
-    /// Numbers for depths `apart` from each other along a row of values, one for each value; what lies beyond the row
+    /// Words for depths `apart` from each other along a row of values, one for each value; what lies beyond the row
     /// is 0. `memory` as above.
     fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32];
 
-    /// Numbers for so many depths.
-    fn numbers(depths: usize) -> usize {
+    /// The number of words for this number of depths.
+    fn words(depths: usize) -> usize {
         depths.div_ceil(Self::DEPTHS)
     }
 
-    /// [`Factors::put`] for a row of any length.
+    /// [`Operands::put`] for a row of any length.
     #[inline(always)]
     fn put_row<S: Simd>(simd: S, values: &[f32], depth: usize, width: usize, to: &mut [f32]) {
         for at in (0..values.len()).step_by(S::F32_LANES) {
@@ -50,17 +50,17 @@ pub trait Factors: 'static {
             if values.len() >= S::F32_LANES {
                 Self::put(simd, read(simd, values), depth, width, &mut to[at..]);
             } else {
-                let (mut line, mut numbers) = ([0f32; PANEL], [0f32; PANEL]);
+                let (mut line, mut words) = ([0f32; PANEL], [0f32; PANEL]);
                 line[..values.len()].copy_from_slice(values);
                 let to = &mut to[depth / Self::DEPTHS * width + at..][..values.len()];
-                numbers[..values.len()].copy_from_slice(to);
-                Self::put(simd, read(simd, &line), depth % Self::DEPTHS, 0, &mut numbers);
-                to.copy_from_slice(&numbers[..values.len()]);
+                words[..values.len()].copy_from_slice(to);
+                Self::put(simd, read(simd, &line), depth % Self::DEPTHS, 0, &mut words);
+                to.copy_from_slice(&words[..values.len()]);
             }
         }
     }
 
-    /// [`Factors::put_depths`] for any number of depths; a number that is not filled holds a 0.
+    /// [`Operands::put_depths`] for any number of depths; a word that is not filled holds 0.
     #[inline(always)]
     fn put_row_of_depths<S: Simd>(simd: S, values: &[f32], to: &mut [f32]) {
         for at in (0..values.len()).step_by(S::F32_LANES) {
@@ -68,23 +68,23 @@ pub trait Factors: 'static {
             if values.len() >= S::F32_LANES {
                 Self::put_depths(simd, read(simd, values), to);
             } else {
-                let (mut line, mut numbers) = ([0f32; PANEL], [0f32; PANEL]);
+                let (mut line, mut words) = ([0f32; PANEL], [0f32; PANEL]);
                 line[..values.len()].copy_from_slice(values);
-                Self::put_depths(simd, read(simd, &line), &mut numbers);
-                let count = Self::numbers(values.len());
-                to[..count].copy_from_slice(&numbers[..count]);
+                Self::put_depths(simd, read(simd, &line), &mut words);
+                let count = Self::words(values.len());
+                to[..count].copy_from_slice(&words[..count]);
             }
         }
     }
 }
 
-/// Calls a function for the kind of factors that a precision means: fp32 where it is none of the CPU's.
+/// Calls a function for the kind of operands that a precision means: fp32 where it is none of the CPU's.
 macro_rules! in_precision {
     ($precision:ident, $operation:ident($($argument:expr),*)) => {
         match $precision {
             #[cfg(target_arch = "x86_64")]
             crate::shapes::Precision::Bf16 => $operation::<crate::bf16::Bf16>($($argument),*),
-            _ => $operation::<crate::factors::Fp32>($($argument),*),
+            _ => $operation::<crate::operands::Fp32>($($argument),*),
         }
     };
 }
@@ -93,7 +93,7 @@ pub(crate) use in_precision;
 /// Values as they are.
 pub struct Fp32;
 
-impl Factors for Fp32 {
+impl Operands for Fp32 {
     const DEPTHS: usize = 1;
 
     #[inline(always)]

@@ -1,4 +1,5 @@
-//! Checkpoints as they are found: which one a run goes on from, keeps, passes over and refuses, whatever lies beside them.
+//! Checkpoints in a run's folder: which one a run resumes from, keeps, skips and refuses, whatever other files there
+//! are.
 
 mod support;
 
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::place::{Place, checkpoint, count, failed, generation, output_within, succeeded};
+use support::place::{Place, checkpoint, checkpoint_folder, count, failed, output_within, succeeded};
 use support::process::{PATIENCE, send, spawn, wait_for};
 
 /// Two epochs of five steps, a checkpoint after each step, all kept.
@@ -62,7 +63,7 @@ fn one_request_to_end_may_come_as_several_signals_but_a_later_one_ends_at_once()
 #[test]
 fn a_checkpoint_without_its_marker_is_damaged() {
     let place = begun();
-    fs::remove_file(generation(&place, 10).join("checkpoint.json")).unwrap();
+    fs::remove_file(checkpoint_folder(&place, 10).join("checkpoint.json")).unwrap();
     place.fails(&["checkpoint", "verify", "run"], 4, &["step-00000010", "checkpoint.json: No such file"]);
     let output = place.run(&["--resume", "run"]);
     assert!(
@@ -72,11 +73,11 @@ fn a_checkpoint_without_its_marker_is_damaged() {
     assert_eq!(checkpoint(&place.path("run")), checkpoint(&begun().path("run")));
     // All of them: nothing is begun anew.
     for step in 1..=10 {
-        fs::remove_file(generation(&place, step).join("checkpoint.json")).unwrap();
+        fs::remove_file(checkpoint_folder(&place, step).join("checkpoint.json")).unwrap();
     }
     let before = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
-    place.fails(&["--resume", "run"], 4, &["only damaged checkpoints are left", "step-00000010", "--out"]);
-    assert!(generation(&place, 10).join("stream0.safetensors").exists());
+    place.fails(&["--resume", "run"], 4, &["only damaged checkpoints", "step-00000010", "--out"]);
+    assert!(checkpoint_folder(&place, 10).join("stream0.safetensors").exists());
     assert_eq!(fs::read_to_string(place.path("run/metrics.jsonl")).unwrap(), before);
 }
 
@@ -87,20 +88,20 @@ fn what_lies_beside_checkpoints_ends_nothing() {
     fs::create_dir(place.path("run/checkpoints/step-old")).unwrap();
     fs::create_dir(place.path("run/checkpoints/step-+0000077")).unwrap();
     fs::copy(
-        generation(&place, 9).join("checkpoint.json"),
+        checkpoint_folder(&place, 9).join("checkpoint.json"),
         place.path("run/checkpoints/step-+0000077/checkpoint.json"),
     )
     .unwrap();
-    fs::create_dir(generation(&place, 2).join("notes")).unwrap();
+    fs::create_dir(checkpoint_folder(&place, 2).join("notes")).unwrap();
     let output = place.run(&["--resume", "run", "--epochs", "3", "--keep", "1"]);
-    assert!(stderr(&output).contains("old checkpoints are left") && output.status.success(), "{output:?}");
+    assert!(stderr(&output).contains("old checkpoints could not be removed") && output.status.success(), "{output:?}");
     for left in ["step-00000003.tar.gz", "step-old", "step-+0000077", "step-00000002/notes"] {
         assert!(place.path("run/checkpoints").join(left).exists(), "{left}");
     }
     // A copy by another name is not whole under it.
-    let copy = generation(&place, 20);
+    let copy = checkpoint_folder(&place, 20);
     fs::create_dir(&copy).unwrap();
-    for entry in fs::read_dir(generation(&place, 15)).unwrap().map(|entry| entry.unwrap()) {
+    for entry in fs::read_dir(checkpoint_folder(&place, 15)).unwrap().map(|entry| entry.unwrap()) {
         fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
     place.fails(&["checkpoint", "verify", "run"], 4, &["step-00000020", "is of step 15"]);
@@ -111,7 +112,7 @@ fn what_lies_beside_checkpoints_ends_nothing() {
 fn a_marker_that_is_no_file_is_not_waited_for() {
     for stand_in in ["fifo", "/dev/zero"] {
         let place = begun();
-        let marker = generation(&place, 10).join("checkpoint.json");
+        let marker = checkpoint_folder(&place, 10).join("checkpoint.json");
         fs::remove_file(&marker).unwrap();
         match stand_in {
             "fifo" => assert!(Command::new("mkfifo").arg(&marker).status().unwrap().success()),
