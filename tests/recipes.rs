@@ -180,7 +180,7 @@ fn a_run_whose_checkpoints_are_gone_is_not_begun_again() {
     succeeded(place.train(&train));
     std::fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
     let before = metrics(&place.path("run"));
-    failed(place.train(&train), 4, &["run", "checkpoints are gone"]);
+    failed(place.train(&train), 4, &["run", "checkpoints are missing"]);
     assert_eq!(metrics(&place.path("run")), before);
 }
 

@@ -133,8 +133,8 @@ fn begun_at(run: &Path) -> Result<Start> {
             Err(Error::run(run, problem))
         }
         None if Run::read(run)?.has_saved() => {
-            let problem = "its checkpoints are gone, which its journal says were written; bring them back, or begin \
-                           again with another --out";
+            let problem = "its checkpoints are missing, but its journal lists some; restore them, or start a \
+                           new run with another --out";
             Err(Error::run(run, problem))
         }
         None => Ok(Start::Over),

@@ -46,7 +46,7 @@ fn held_out(args: &ReportArgs) -> HeldOutPart {
     match look(args).or_else(|_| look(args)) {
         Ok(seen) => HeldOutPart::Seen(Box::new(seen)),
         Err(Error::Run { path, .. }) if checkpoint::find(&path).is_err() && path.is_dir() => {
-            HeldOutPart::Missing("The run has no checkpoint yet, so its network cannot be looked at.".into())
+            HeldOutPart::Missing("The run has no checkpoint yet, so there is no network to show.".into())
         }
         Err(error) => HeldOutPart::Missing(format!("The network could not be run on held-out images: {error}.")),
     }

@@ -165,7 +165,7 @@ impl<B: Backend> Training<'_, B> {
                 session.pair().running()[0].layers.iter().map(|layer| layer.name.to_string()).collect();
             logs::say(&format!("\n{}", times::table(&names, &times)));
             logs::say(&format!(
-                "loader: {:.1} ms a step waited for batches",
+                "loader: {:.1} ms per step waited for batches",
                 session.loader_wait().as_secs_f64() * 1e3
             ));
         }

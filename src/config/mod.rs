@@ -323,7 +323,10 @@ fn read_text(path: &Path) -> Result<String> {
     let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
     match read.map_err(Error::io("read", path))? as u64 {
         ..=MOST_BYTES => Ok(text),
-        _ => Err(Error::recipe(path.display().to_string(), format!("more than {MOST_BYTES} bytes are no recipe"))),
+        _ => Err(Error::recipe(
+            path.display().to_string(),
+            format!("has more than {MOST_BYTES} bytes; expected a recipe"),
+        )),
     }
 }
 

@@ -111,7 +111,10 @@ pub fn process_context(world: &World, link: &mut Link, options: &GpuOptions) -> 
     let ours = if world.rank == 0 { nccl::unique_id()?.to_vec() } else { Vec::new() };
     let (others, theirs): (String, Vec<u8>) = link.swap(&(gpu.info().name.clone(), ours.clone()))?;
     let Ok(id) = (if world.rank == 0 { ours } else { theirs }).try_into() else {
-        return Err(watch.failed("joining the other rank", "it gives an identifier of another NCCL"));
+        return Err(watch.failed(
+            "joining the other rank",
+            "its NCCL identifier has another length; use the same NCCL for both processes",
+        ));
     };
     let exchange = NcclExchange::begin(&gpu, &id, &watch, None)?.join()?;
     let backend = CudaBackend::new(gpu.clone(), kernels, watch)?;

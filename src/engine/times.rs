@@ -133,7 +133,7 @@ fn summary(streams: &[StreamTimes]) -> String {
         let share = |part: Duration, whole: Duration| 100. * part.as_secs_f64() / whole.as_secs_f64().max(1e-9);
         let (compute, exchange) = (times.activity(Activity::Compute), times.activity(Activity::Exchange));
         out += &format!(
-            "stream {stream}: of {:.1} ms a step {:.1}% computing, {:.1}% idle",
+            "stream {stream}: of {:.1} ms per step {:.1}% computing, {:.1}% idle",
             ms(times.total),
             share(compute, times.total),
             share(times.idle(), times.total)
@@ -151,7 +151,7 @@ fn summary(streams: &[StreamTimes]) -> String {
             let more = usize::from(waits[1] > waits[0]);
             let (most, least) = (waits[more], waits[1 - more]);
             out += &format!(
-                "stream {more} waits for stream {}: {most:.1} ms a step; the other way round {least:.1} ms\n",
+                "stream {more} waits for stream {}: {most:.1} ms per step; the reverse is {least:.1} ms\n",
                 1 - more
             );
         }

@@ -172,7 +172,7 @@ impl TrainProgress {
         }
         let often = if evaluations == 1 { "once".into() } else { format!("{evaluations} times") };
         self.say(&format!(
-            "time     about {} from here: {ms:.0} ms a step, and the held-out images {often}",
+            "time     about {} from here: {ms:.0} ms per step, and the held-out images {often}",
             time_text(left)
         ));
         self.last_line = Instant::now();
@@ -210,7 +210,9 @@ impl TrainObserver for TrainProgress {
             bar.set_message(format!("first batch of {}", self.work.batch_size));
         }
         if step >= total {
-            self.say(&format!("nothing to do: the run has its {step} steps; give more with --epochs or --steps"));
+            self.say(&format!(
+                "nothing to do: all {step} steps of the run are done; ask for more with --epochs or --steps"
+            ));
         }
     }
 

@@ -61,7 +61,7 @@ impl<B: Backend> Session<B> {
         let policy = self.recipe.train.on_bad_loss;
         self.state.bad_in_a_row += 1;
         if policy == OnBadLoss::Stop || self.state.bad_in_a_row > MOST_IN_A_ROW {
-            let skip = ", or leave such steps out with --on-nan skip or rollback";
+            let skip = ", or skip such steps with --on-nan skip or rollback";
             let advice = if policy == OnBadLoss::Stop { skip } else { "" };
             return Err(self.diverged(step, &format!("{why}; stopped before the update"), &details, advice, to)?);
         }
@@ -80,7 +80,7 @@ impl<B: Backend> Session<B> {
         self.state.bad_in_a_row += 1;
         let rolls_back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;
         if !rolls_back || self.state.bad_in_a_row > MOST_IN_A_ROW {
-            let advice = if rolls_back { "" } else { ", or leave such steps out with --on-nan rollback" };
+            let advice = if rolls_back { "" } else { ", or skip such steps with --on-nan rollback" };
             return Err(self.diverged(step, &format!("{why}; stopped before it was saved"), &details, advice, to)?);
         }
         // A checkpoint of this same step has these weights.

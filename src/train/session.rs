@@ -130,7 +130,7 @@ pub fn resolve(mut recipe: Recipe, data: &DataSet) -> Result<Recipe> {
     if classes < data.classes.len() {
         return Err(Error::recipe(
             "net.classes",
-            format!("{classes} is too few for the data's {}", data.classes.len()),
+            format!("{classes} is too few; the data has {} classes", data.classes.len()),
         ));
     }
     // Not before all values are set, one by one.

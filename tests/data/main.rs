@@ -322,7 +322,7 @@ fn a_prepared_set_trains_the_same_for_any_threads_and_resumed() {
         fs::read_dir(place.path("photos/val/n01000001/deeper")).unwrap().map(|entry| entry.unwrap().path()).min();
     assert_eq!(top(file.unwrap().to_str().unwrap()), top("0"));
     place.fails(&["predict", "one", "--gpus", "0", "photos"], 1, &["photos"]);
-    place.fails(&["predict", "one", "--gpus", "0", "prepared/dataset.json"], 3, &["dataset.json", "not an image"]);
+    place.fails(&["predict", "one", "--gpus", "0", "prepared/dataset.json"], 3, &["dataset.json", "expected an image"]);
     place.fails(&["predict", "one", "--gpus", "0", "6"], 3, &["no image 6", "0 to 5"]);
 
     // One byte of a shard flips: the run ends and says where.

@@ -204,7 +204,7 @@ fn check(what: &str, result: nvrtcResult, more: impl FnOnce() -> String) -> Resu
         return Ok(());
     }
     let text = format!(
-        "NVRTC does not compile {what}: {result:?} {}\n(an NVRTC as new as the driver knows every GPU that the driver knows)",
+        "NVRTC does not compile {what}: {result:?} {}\n(install an NVRTC that is as new as the driver: it knows the same GPUs)",
         more()
     );
     Err(Error::gpu(GpuTrouble::NoCompiler, text))

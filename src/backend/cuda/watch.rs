@@ -132,7 +132,7 @@ impl Watch {
     pub fn too_late(&self) -> String {
         let seconds = self.deadline.as_secs_f64();
         format!(
-            "nothing came within {seconds} s: the other stream hangs, or the GPUs cannot reach each other (try NCCL_P2P_DISABLE=1, and `doctor`; \
+            "no values arrived within {seconds} s: the other stream hangs, or the GPUs cannot reach each other (try NCCL_P2P_DISABLE=1, and `doctor`; \
              --exchange-timeout sets the deadline)"
         )
     }

@@ -141,7 +141,7 @@ impl<B: Backend> Stream<B> {
 
     /// From now on batches may hold images as bytes; `mean` is C x resize x resize.
     pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
-        self.backend.reserve(self.capacity, shape.c * shape.h * shape.w)?;
+        self.backend.reserve(self.capacity, shape.c * shape.side * shape.side)?;
         let mut buffer = self.backend.alloc(mean.len())?;
         self.backend.write(mean, &mut buffer)?;
         self.input = Some((*shape, buffer));

@@ -9,7 +9,7 @@ pub struct Axis {
     pub low: f64,
     /// Value at its upper end; above `low`.
     pub high: f64,
-    /// What lies between.
+    /// Its kind.
     pub scale: Scale,
 }
 
@@ -91,7 +91,7 @@ impl Axis {
         Axis { scale: Scale::Whole, ..self }
     }
 
-    /// Where a value lies: 0 at the lower end, 1 at the upper one.
+    /// The place of a value: 0 at the lower end, 1 at the upper one.
     pub fn place(&self, value: f64) -> f64 {
         match self.scale {
             Scale::Logarithmic => (value / self.low).ln() / (self.high / self.low).ln(),

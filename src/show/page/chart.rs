@@ -18,12 +18,12 @@ const WIDTH: f64 = RIGHT - LEFT;
 const HEIGHT: f64 = BOTTOM - TOP;
 /// Baseline of the labels below the plot.
 const LABELS: f64 = BOTTOM + 25.;
-/// What dots may reach beyond the plot.
+/// Room for dots beyond the plot.
 const DOT: f64 = 5.;
 /// Distance of the legend's lines.
 const LINE: f64 = 22.;
 
-/// How values are drawn.
+/// A kind of drawing for values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Light points alone.
@@ -34,7 +34,7 @@ pub enum Style {
     Dashed,
     /// Dots with lines between them.
     Joined,
-    /// Bars beside those of the other series; what they count.
+    /// Bars beside those of the other series, and the name of the things that they count.
     Bars(&'static str),
 }
 
@@ -44,7 +44,7 @@ pub struct Series {
     pub name: String,
     /// The style sheet's class that gives the colour.
     pub class: String,
-    /// How it is drawn.
+    /// The drawing.
     pub style: Style,
     /// Step and value; what is not finite is left out. For bars their left edge, at equal distances, and height.
     pub points: Vec<(f64, f64)>,
@@ -63,7 +63,7 @@ impl Series {
 pub struct Mark {
     /// The step.
     pub step: f64,
-    /// Whether an update was skipped there; else the run went on there.
+    /// True where an update was skipped, false where the run went on.
     pub skipped: bool,
     /// The text under the pointer.
     pub title: String,
@@ -75,7 +75,7 @@ pub struct Chart<'a> {
     pub head: [&'a str; 3],
     /// Steps, if nothing else.
     pub x: Axis,
-    /// Below the chart: what `x` has.
+    /// The quantity on the x axis, named below the chart.
     pub x_name: &'a str,
     /// Values.
     pub y: Axis,
@@ -85,9 +85,9 @@ pub struct Chart<'a> {
     pub epochs: &'a [(u64, u64)],
     /// Marked steps.
     pub marks: &'a [Mark],
-    /// Whether the legend explains the marks.
+    /// True where the legend explains the marks.
     pub explains_marks: bool,
-    /// Whether there is a legend.
+    /// False for a chart without a legend.
     pub legend: bool,
 }
 
@@ -274,7 +274,7 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// Where a legend of this size hides the least: whether at the right, and its upper edge.
+    /// The place where a legend of this size hides the least: true for the right side, and its upper edge.
     fn emptiest_place(&self, [width, height]: [f64; 2]) -> (bool, f64) {
         let drawn: Vec<(f64, Vec<[f64; 2]>)> = self.series.iter().map(|series| self.weighed_places(series)).collect();
         let hidden = |&(right, top): &(bool, f64)| {

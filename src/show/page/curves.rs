@@ -12,7 +12,7 @@ use crate::text::{duration, utc};
 /// Values of evaluations: name, class of the colour, and the field.
 type OfEval = (&'static str, &'static str, fn(&Eval) -> f64);
 
-/// What charts show.
+/// A quantity that charts show, for one run or for several.
 struct Topic {
     /// As a chart's.
     head: [&'static str; 3],

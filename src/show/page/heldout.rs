@@ -17,7 +17,7 @@ const MATRIX: usize = 20;
 /// Rows and columns of an embedded image, at most.
 const PIXELS: u32 = 96;
 
-/// What came of the held-out images that were looked at.
+/// The results of the held-out images that were looked at.
 pub struct HeldOut {
     /// The checkpoint's step.
     pub step: u64,
@@ -172,7 +172,7 @@ impl HeldOut {
         }
     }
 
-    /// How many images of each class were taken for each.
+    /// The number of images of each class that were taken for each.
     fn counts(&self) -> Vec<Vec<usize>> {
         let most = self.verdicts.iter().map(|verdict| verdict.label.max(verdict.predicted) + 1).max().unwrap_or(0);
         let classes = self.classes.len().max(most);

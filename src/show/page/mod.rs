@@ -24,9 +24,9 @@ use crate::text::{duration, percent, short, utc};
 pub enum HeldOutPart {
     /// Nobody asked for it.
     LeftOut,
-    /// Why there is nothing.
+    /// The reason why there is nothing.
     Missing(String),
-    /// What the network made of them.
+    /// The network's answers for them.
     Seen(Box<HeldOut>),
 }
 

@@ -243,7 +243,7 @@ mod tests {
                 "{bits} bits, inverted"
             );
             // The upper byte of 16 bits.
-            let map: Vec<u32> = (0..3 << bits).map(|number| number * 0x4321 & 0xffff).collect();
+            let map: Vec<u32> = (0..3 << bits).map(|number| (number * 0x4321) & 0xffff).collect();
             let colour = |index: u32| [0, 1, 2].map(|channel| (map[((channel << bits) + index) as usize] >> 8) as u8);
             let most = 255 / ((1 << bits) - 1);
             let colours: Vec<u8> = expected.iter().flat_map(|&level| colour(u32::from(level) / most)).collect();
