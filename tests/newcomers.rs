@@ -82,7 +82,7 @@ fn wrong_values_are_told_with_right_ones() {
         command.env_remove("WORLD_SIZE").envs(settings.iter().copied());
         failed(command.output().unwrap(), 19, words);
     };
-    world(&[("WORLD_SIZE", "2"), ("RANK", "2"), ("MASTER_ADDR", "localhost")], &["RANK is 2", "0 and 1"]);
+    world(&[("WORLD_SIZE", "2"), ("RANK", "2"), ("MASTER_ADDR", "localhost")], &["RANK is 2", "0 or 1"]);
     world(&[("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_PROCID", "0")], &["SLURM_STEP_NUM_TASKS is 8", "two"]);
 }
 
@@ -98,7 +98,7 @@ fn a_wrong_value_in_a_recipe_is_told_with_its_key() {
         place.fails(&["describe", "--recipe", "own.toml"], 2, &[&["own.toml"], &words[..]].concat());
     }
     // Nothing but zeros, without an end.
-    place.fails(&["describe", "--recipe", "/dev/zero"], 2, &["/dev/zero", "no recipe"]);
+    place.fails(&["describe", "--recipe", "/dev/zero"], 2, &["/dev/zero", "expected a recipe"]);
     succeeded(place.train(&["--out", "run", "--steps", "1"]));
     let words = ["optimizer.lr is 0.005, not 0.25", "train.seed is 2012, not 3"];
     failed(place.train(&["--out", "run", "--continue", "--lr", "0.25", "--seed", "3"]), 4, &words);

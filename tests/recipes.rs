@@ -86,7 +86,7 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 50 }", &["conv2", "50x50", "14x14"]),
         (conv2, "{ conv = \"conv1\", out = 16, kernel = 5 }", &["conv1", "two of this name"]),
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, reads = \"all\" }", &["conv2", "all", "both"]),
-        (conv2, "{ conv = \"a b\", out = 16, kernel = 5 }", &["a b", "no name"]),
+        (conv2, "{ conv = \"a b\", out = 16, kernel = 5 }", &["a b", "not a valid layer name"]),
         (conv2, "{ convolution = \"conv2\", out = 16 }", &["convolution", "conv, dense"]),
         (conv2, "\"sigmoid\"", &["sigmoid", "relu, tanh"]),
         (conv2, "7", &["7 is not a layer"]),

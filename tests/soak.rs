@@ -113,7 +113,7 @@ fn disturbed_run(place: &Place, dice: &mut Dice, counts: &mut Counts) {
         );
         // A fault may be due after the run's end.
         *counts.entry(what).or_default() += u32::from(!status.success());
-        assert!(!damaged || error.contains("the one before") || !status.success(), "silent: {error}");
+        assert!(!damaged || error.contains("the checkpoint before it") || !status.success(), "silent: {error}");
     }
 }
 

@@ -275,11 +275,14 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         place.fails(&["checkpoint", "verify", "run"], 4, &["step-00000006", part]);
         let output = place.run(&["--resume", "run", "--steps", "6"]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(error.contains("step-00000006") && error.contains(part) && error.contains("the one before"), "{error}");
+        assert!(
+            error.contains("step-00000006") && error.contains(part) && error.contains("the checkpoint before it"),
+            "{error}"
+        );
         assert!(succeeded(output).contains("continues from step 5"), "damage {number}");
         is_whole(&place, &expected, part);
         let journal = std::fs::read_to_string(place.path("run/journal.jsonl")).unwrap();
-        assert!(journal.contains("the one before"), "the warning is kept: {journal}");
+        assert!(journal.contains("the checkpoint before it"), "the warning is kept: {journal}");
         // A checkpoint that was asked for by name is not replaced by another.
         damage(&newest(&place), &place.path("run/checkpoints/step-00000005"));
         place.fails(&["eval", "run/checkpoints/step-00000006"], 4, &[part, "damaged"]);
@@ -327,7 +330,7 @@ fn folders_that_are_not_what_they_are_called_are_named() {
     assert!(succeeded(output).contains("continues from step 6"));
     // Old weights are not taken for those of a new run.
     std::fs::remove_file(place.path("run/recipe.toml")).unwrap();
-    failed(place.train(&RUN), 4, &["run", "recipe.toml is gone", "--out"]);
+    failed(place.train(&RUN), 4, &["run", "without its recipe.toml", "--out"]);
 
     // A line of the journal that was not finished does not take the next one with it.
     let place = Place::new();

@@ -316,17 +316,14 @@ impl Recipe {
 
 /// A recipe's text, of a file or a pipe.
 ///
-/// Fails where it has no end in sight.
+/// Fails where the file is too long, or has no end, as a device may.
 fn read_text(path: &Path) -> Result<String> {
     const MOST_BYTES: u64 = 1 << 20;
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
     match read.map_err(Error::io("read", path))? as u64 {
         ..=MOST_BYTES => Ok(text),
-        _ => Err(Error::recipe(
-            path.display().to_string(),
-            format!("has more than {MOST_BYTES} bytes; expected a recipe"),
-        )),
+        _ => Err(Error::recipe(path.display().to_string(), format!("over {MOST_BYTES} bytes; expected a recipe"))),
     }
 }
 

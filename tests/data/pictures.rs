@@ -16,9 +16,18 @@ fn bad_images_are_named_and_skipped_on_request() {
     let mut flipped = png.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x40;
-    let cases: [(&str, Vec<u8>, &str); 8] = [
+    let cases: [(&str, Vec<u8>, &str); 13] = [
         ("empty.jpg", vec![], "empty"),
         ("text.jpg", b"this is no image".to_vec(), "not an image of a known format"),
+        (
+            "pointer.jpg",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n".to_vec(),
+            "is a Git LFS pointer",
+        ),
+        ("page.jpg", b"<!DOCTYPE html><html><body>404 not found".to_vec(), "is an HTML page"),
+        ("avif.jpg", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf".to_vec(), "is an AVIF image"),
+        ("heic.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".to_vec(), "is an HEIC image"),
+        ("icon.jpg", b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0".to_vec(), "is an icon"),
         ("truncated.jpg", good[..good.len() * 2 / 3].to_vec(), "damaged JPEG"),
         ("ended.jpg", [&good[..good.len() * 2 / 3], &[0xff, 0xd9]].concat(), "truncated JPEG"),
         ("header.jpg", good[..30].to_vec(), "damaged JPEG"),
@@ -67,6 +76,14 @@ fn odd_images_are_read_by_one_policy() {
     assert_eq!(square_of("a.JPEG", &png), expected);
     for format in [ImageFormat::Bmp, ImageFormat::WebP] {
         assert_eq!(square_of("a.png", &encoded(&colours, format)), expected, "{format:?}");
+    }
+    let mut tiff = std::io::Cursor::new(Vec::new());
+    let (width, height) = (colours.width(), colours.height());
+    let encoder = tiff::encoder::TiffEncoder::new(&mut tiff).unwrap();
+    { encoder }.write_image::<tiff::encoder::colortype::RGB8>(width, height, &colours.to_rgb8()).unwrap();
+    // By its own ending and by others'.
+    for name in ["a.tif", "a.TIFF", "a.jfif"] {
+        assert_eq!(square_of(name, tiff.get_ref()), expected);
     }
     // An animation's first picture; GIF has 256 colours.
     let mut gif = Vec::new();

@@ -39,7 +39,7 @@ impl AugmentShape {
     }
 }
 
-/// The part of a scaled image that the network sees, and its changes.
+/// The part of an image that the network sees, and its changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// Its first row.

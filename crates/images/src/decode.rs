@@ -41,12 +41,6 @@ impl Rgb {
         Rgb { width: width as usize, height: height as usize, pixels, orientation: orientation(exif) }
     }
 
-    /// Rows of so many columns and rows that must be turned as the number of EXIF says; others are not at all.
-    pub fn turned([width, height]: [u32; 2], pixels: Vec<u8>, turn: u32) -> Rgb {
-        let orientation = u8::try_from(turn).ok().filter(|turn| (1..=8).contains(turn)).unwrap_or(1);
-        Rgb { width: width as usize, height: height as usize, pixels, orientation }
-    }
-
     /// An image of bytes: C H W, grey or colours.
     pub fn from_planes(channels: usize, height: usize, width: usize, planes: &[u8]) -> Rgb {
         let area = height * width;

@@ -43,6 +43,9 @@ fn scale<P: PixelTrait>(whole: &TypedImageRef<P>, to: &mut TypedImage<P>) -> Res
     }
     let sides = [whole.width(), whole.height()].map(f64::from);
     let shorter = sides[0].min(sides[1]);
+    if shorter == 0. {
+        return Err(failed("it has no pixels"));
+    }
     let [left, top] = sides.map(|side| (side - shorter) / 2.);
     let options =
         ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(left, top, shorter, shorter);

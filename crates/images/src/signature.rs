@@ -1,15 +1,15 @@
 //! Files that are met where others are expected, told by their first bytes: their names do not tell.
 
-/// What a file is, as far as its first bytes say.
+/// The kind of a file, as far as its first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// What it is, with an article: "a zip archive".
+    /// Its name, with an article: "a zip archive".
     pub name: &'static str,
-    /// What to do with it, in a few words.
+    /// Advice, in a few words.
     pub advice: &'static str,
 }
 
-/// As many first bytes as [`recognize`] looks at.
+/// The number of first bytes that [`recognize`] looks at.
 pub const LENGTH: usize = 1024;
 
 const UNPACK: &str = "unpack it first";
@@ -21,7 +21,7 @@ const EXPORT: &str = "save its images as files, in a folder for each class";
 const FETCH: &str = "fetch the file itself";
 const DOWNLOAD: &str = "look at its text: a download may have failed; download the file again";
 
-/// Where the bytes stand, the bytes, the file's name, the advice. The first row that fits counts.
+/// The place of some bytes, the bytes, the kind's name, the advice. The first row that fits counts.
 const TABLE: &[(usize, &[u8], &str, &str)] = &[
     (0, b"\x1f\x8b", "a gzip file", UNPACK),
     (0, b"\x1f\x9d", "a file of `compress` (.Z)", UNPACK),
@@ -66,8 +66,8 @@ const TABLE: &[(usize, &[u8], &str, &str)] = &[
     (8, b"crx ", "a camera's raw image (CR3)", CONVERT),
     (0, b"II*\0", "a TIFF image", IMAGE),
     (0, b"MM\0*", "a TIFF image", IMAGE),
-    (0, b"II+\0", "a BigTIFF image", IMAGE),
-    (0, b"MM\0+", "a BigTIFF image", IMAGE),
+    (0, b"II+\0", "a BigTIFF image", CONVERT),
+    (0, b"MM\0+", "a BigTIFF image", CONVERT),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image", CONVERT),
     (0, b"\xff\x0a", "a JPEG XL image", CONVERT),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image", CONVERT),
@@ -93,7 +93,7 @@ const TABLE: &[(usize, &[u8], &str, &str)] = &[
     (4, b"mdat", "a video (QuickTime)", FRAMES),
 ];
 
-/// What a file is whose first bytes these are, [`LENGTH`] or more where it has as many; `None` where they do not tell.
+/// The kind of a file by its first bytes, [`LENGTH`] or more where it has as many; `None` where they do not tell.
 pub fn recognize(bytes: &[u8]) -> Option<Signature> {
     let bytes = &bytes[..bytes.len().min(LENGTH)];
     let has = |at: usize, expected: &[u8]| bytes.get(at..).is_some_and(|bytes| bytes.starts_with(expected));
@@ -120,7 +120,7 @@ fn zip(bytes: &[u8]) -> Option<Row> {
     }
 }
 
-/// What the brands say of a file of ISO's media format: the main one, a version, and those that it fits too.
+/// Files of ISO's media format, told by their brands: the main one, a version, and those that they fit too.
 fn media(bytes: &[u8]) -> Row {
     let length = bytes.first_chunk().map_or(0, |length| u32::from_be_bytes(*length) as usize);
     let brands = bytes[8..length.clamp(8, bytes.len())].as_chunks::<4>().0;
@@ -161,7 +161,7 @@ fn is_tf_record(bytes: &[u8]) -> bool {
     rest.first_chunk() == Some(&crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes())
 }
 
-/// What is written in letters.
+/// Files that are text.
 fn text(bytes: &[u8]) -> Option<Row> {
     let start = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let start = start.trim_start_matches('\u{feff}').trim_start();

@@ -23,7 +23,7 @@ const DOT: f64 = 5.;
 /// Distance of the legend's lines.
 const LINE: f64 = 22.;
 
-/// A kind of drawing for values.
+/// The way in which values are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Light points alone.
@@ -44,7 +44,7 @@ pub struct Series {
     pub name: String,
     /// The style sheet's class that gives the colour.
     pub class: String,
-    /// The drawing.
+    /// The way in which it is drawn.
     pub style: Style,
     /// Step and value; what is not finite is left out. For bars their left edge, at equal distances, and height.
     pub points: Vec<(f64, f64)>,

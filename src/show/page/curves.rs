@@ -14,11 +14,10 @@ type OfEval = (&'static str, &'static str, fn(&Eval) -> f64);
 
 /// A quantity that charts show, for one run or for several.
 struct Topic {
-    /// As a chart's.
+    /// The head of its charts.
     head: [&'static str; 3],
     scale: Scale,
     step: fn(&Step) -> f64,
-    /// Values of evaluations: name, colour's class, and which.
     evals: &'static [OfEval],
 }
 

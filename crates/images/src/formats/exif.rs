@@ -1,57 +1,16 @@
 //! How a camera was held.
 
+use super::tags::Tags;
+
+/// The tag of how a camera was held: a number of 16 bits, or of 8 or 32, as some programs write it.
+const ORIENTATION: u16 = 0x112;
+
 /// How an image must be turned to stand upright, by its EXIF: 1 to 8, where 1 is not at all.
 pub fn orientation(exif: Option<&[u8]>) -> u8 {
     // WebP files have what only JPEG should have before it.
     let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
-    exif.and_then(find).filter(|turn| (1..=8).contains(turn)).unwrap_or(1)
-}
-
-/// The value of tag 0x112.
-fn find(exif: &[u8]) -> Option<u8> {
-    let (at, is_little) = entry(exif, 0x112)?;
-    let numbers = Numbers { bytes: exif, is_little };
-    match [numbers.word(at + 2)?.into(), numbers.long(at + 4)?] {
-        // One number of 16 bits; of 32, as some programs write it; of 8.
-        [3, 1] => numbers.word(at + 8)?.try_into().ok(),
-        [4 | 9, 1] => numbers.long(at + 8)?.try_into().ok(),
-        [1, 1] => exif.get(at + 8).copied(),
-        _ => None,
-    }
-}
-
-/// Where a tag's entry of 12 bytes is in the first directory of a TIFF, as EXIF is one, and whether its numbers begin
-/// with the lowest byte.
-pub fn entry(bytes: &[u8], tag: u16) -> Option<(usize, bool)> {
-    let is_little = match bytes.first_chunk::<4>()? {
-        b"II*\0" => true,
-        b"MM\0*" => false,
-        _ => return None,
-    };
-    let numbers = Numbers { bytes, is_little };
-    let directory = numbers.long(4)?;
-    let mut entries = (0..usize::from(numbers.word(directory)?)).map(|entry| directory + 2 + 12 * entry);
-    let at = entries.find(|&at| numbers.word(at) == Some(tag))?;
-    bytes.get(at..at + 12)?;
-    Some((at, is_little))
-}
-
-/// The numbers of a file.
-struct Numbers<'a> {
-    bytes: &'a [u8],
-    is_little: bool,
-}
-
-impl Numbers<'_> {
-    fn word(&self, at: usize) -> Option<u16> {
-        let bytes = *self.bytes.get(at..)?.first_chunk::<2>()?;
-        Some(if self.is_little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    }
-
-    fn long(&self, at: usize) -> Option<usize> {
-        let bytes = *self.bytes.get(at..)?.first_chunk::<4>()?;
-        Some(if self.is_little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) } as usize)
-    }
+    let turn = exif.and_then(Tags::new).and_then(|tags| tags.first(ORIENTATION));
+    turn.and_then(|turn| u8::try_from(turn).ok()).filter(|turn| (1..=8).contains(turn)).unwrap_or(1)
 }
 
 #[cfg(test)]

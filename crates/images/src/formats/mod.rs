@@ -9,6 +9,7 @@ mod gif;
 pub mod jpeg;
 pub mod png;
 mod ppm;
+mod tags;
 mod tiff;
 mod webp;
 

@@ -1,192 +1,175 @@
-//! The first image of a TIFF: strips or tiles, as they are or compressed by LZW, Deflate or PackBits.
+//! The first image of a TIFF: strips, tiles or planes, as they are or compressed by LZW, Deflate or PackBits.
 
-use std::borrow::Cow;
-use std::io::{Cursor, ErrorKind};
+mod pieces;
 
-use ::tiff::decoder::{Decoder, Limits};
-use ::tiff::tags::Tag;
-use ::tiff::{ColorType, TiffError};
+use super::tags::Tags;
+use super::{MAX_SIDE, Rgb, check_size, to_rgb};
 
-use super::{MAX_BYTES, Rgb, check_size, exif, to_rgb};
+const CUT_OFF: &str = "truncated TIFF: its data ends before the image does";
 
-type File<'a> = Decoder<Cursor<Cow<'a, [u8]>>>;
+/// The tags on which the picture depends.
+const USED: [u16; 19] = [254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338];
+
+/// The form of an image.
+struct Layout {
+    /// Columns and rows.
+    size: [usize; 2],
+    /// Of a pixel.
+    samples: usize,
+    /// Of a sample: 1, 2, 4, 8 or 16.
+    bits: usize,
+    /// Each sample has a plane of its own.
+    is_planar: bool,
+    is_little: bool,
+    /// As the tag numbers it.
+    compression: u32,
+    /// Differences to the pixel before are stored.
+    has_predictor: bool,
+    /// Columns and rows of a strip or a tile.
+    piece: [usize; 2],
+    offsets: Vec<u32>,
+    lengths: Vec<u32>,
+}
 
 /// Decodes a file.
 ///
 /// Fails where it is damaged or cut off, and where it is of a kind that is not read, which the message names.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
-    let mut file = open(Cow::Borrowed(bytes))?;
-    let (width, height) = file.dimensions().map_err(problem)?;
-    check_size(width.into(), height.into())?;
-    refuse_others(&mut file)?;
-    let palette = palette(&mut file)?;
-    if palette.is_some() {
-        file = open(Cow::Owned(as_greys(bytes)?))?;
+    if let [b'I', _, 43, ..] | [b'M', _, _, 43, ..] = bytes {
+        return Err(not_read("BigTIFF"));
     }
-    let colours = file.colortype().map_err(problem)?;
-    let (channels, bits) = match colours {
-        ColorType::Gray(bits) => (1, bits),
-        ColorType::Multiband { bit_depth, num_samples: 2 } => (2, bit_depth),
-        ColorType::RGB(bits) => (3, bits),
-        ColorType::RGBA(bits) | ColorType::CMYK(bits) => (4, bits),
-        other => return Err(not_read(&format!("{other:?}"))),
-    };
-    let samples = samples(&mut file, [width, height].map(|side| side as usize), channels, bits, palette.is_some())?;
-    let pixels = match (palette, colours) {
-        (Some(palette), _) => samples.iter().flat_map(|&index| palette[usize::from(index)]).collect(),
-        (None, ColorType::CMYK(_)) => samples.as_chunks::<4>().0.iter().flat_map(|&inks| printed(inks)).collect(),
-        (None, ColorType::RGBA(_)) if number(&mut file, Tag::ExtraSamples)? == Some(1) => {
-            samples.as_chunks::<4>().0.iter().flat_map(|&pixel| undarkened(pixel)).collect()
+    let tags = Tags::new(bytes).ok_or("damaged TIFF: its directory is not there; it may be cut off")?;
+    if let Some(tag) = USED.iter().find(|&&tag| tags.is_damaged(tag)) {
+        return Err(format!("damaged TIFF: tag {tag} cannot be read; the file may be cut off"));
+    }
+    refuse_others(&tags)?;
+    let layout = Layout::read(&tags)?;
+    let (samples, most) = (layout.samples, 0xff >> (8 - layout.bits.min(8)));
+    let expected = match tags.first(262) {
+        Some(0 | 1) if samples <= 2 => 1,
+        Some(2) if samples >= 3 => 3,
+        Some(3) if samples == 1 && layout.bits <= 8 => 1,
+        Some(5) if samples >= 4 => 4,
+        Some(6) => return Err(not_read("YCbCr")),
+        Some(8..=10) => return Err(not_read("CIE L*a*b*")),
+        Some(32_803 | 34_892) => return Err(not_read("a camera's raw image")),
+        Some(colours) => {
+            return Err(not_read(&format!("{samples} samples a pixel, photometric interpretation {colours}")));
         }
-        _ => to_rgb(samples, channels),
+        None => return Err("damaged TIFF: it does not say what its colours are".into()),
     };
-    let turn = number(&mut file, Tag::Orientation)?;
-    Ok(Rgb::turned([width, height], pixels, turn.unwrap_or(1)))
+    let mut values = pieces::samples(bytes, &layout)?;
+    if tags.first(262) != Some(3) {
+        values.iter_mut().for_each(|value| *value *= 0xff / most);
+    }
+    let pixels: Vec<u8> = match tags.first(262) {
+        Some(0) => to_rgb(values.iter().step_by(samples).map(|value| 255 - value).collect(), 1),
+        Some(3) => {
+            let palette = palette(&tags, layout.bits)?;
+            values.iter().flat_map(|&index| palette[usize::from(index)]).collect()
+        }
+        Some(5) => values.chunks_exact(samples).flat_map(printed).collect(),
+        Some(2) if samples >= 4 && tags.first(338) == Some(1) => {
+            values.chunks_exact(samples).flat_map(undarkened).collect()
+        }
+        _ => to_rgb(values.chunks_exact(samples).flat_map(|pixel| &pixel[..expected]).copied().collect(), expected),
+    };
+    Ok(Rgb::new(layout.size.map(|side| side as u32), pixels, Some(bytes)))
 }
 
-fn open(bytes: Cow<[u8]>) -> Result<File, String> {
-    let mut limits = Limits::default();
-    (limits.decoding_buffer_size, limits.intermediate_buffer_size) = (MAX_BYTES, MAX_BYTES);
-    Ok(Decoder::new(Cursor::new(bytes)).map_err(problem)?.with_limits(limits))
+impl Layout {
+    fn read(tags: &Tags) -> Result<Layout, String> {
+        let need = |tag: u16| tags.first(tag).ok_or_else(|| format!("damaged TIFF: tag {tag} is missing"));
+        let [width, height] = [need(256)?, need(257)?];
+        check_size(width.into(), height.into())?;
+        let samples = tags.first(277).unwrap_or(1);
+        let depths = tags.all(258).unwrap_or(vec![1]);
+        let bits = depths.first().copied().unwrap_or(1);
+        let kinds: &[u32] = if tags.first(317).unwrap_or(1) == 1 { &[1, 2, 4, 8, 16] } else { &[8, 16] };
+        if !(1..=16).contains(&samples) || !kinds.contains(&bits) || depths.iter().any(|depth| *depth != bits) {
+            return Err(not_read(&format!("{samples} samples of {depths:?} bits")));
+        }
+        let tile = [tags.first(322), tags.first(323)];
+        let (piece, places) = match tile {
+            [Some(across), Some(down)] => ([across, down], [324, 325]),
+            _ => ([width, tags.first(278).unwrap_or(height).min(height)], [273, 279]),
+        };
+        if piece.iter().any(|side| !(1..=MAX_SIDE).contains(&u64::from(*side))) {
+            return Err(format!("damaged TIFF: strips or tiles of {}x{}", piece[0], piece[1]));
+        }
+        Ok(Layout {
+            size: [width, height].map(|side| side as usize),
+            samples: samples as usize,
+            bits: bits as usize,
+            is_planar: tags.first(284) == Some(2),
+            is_little: tags.is_little,
+            compression: tags.first(259).unwrap_or(1),
+            has_predictor: tags.first(317) == Some(2),
+            piece: piece.map(|side| side as usize),
+            offsets: tags.all(places[0]).ok_or(CUT_OFF)?,
+            lengths: tags.all(places[1]).unwrap_or_default(),
+        })
+    }
 }
 
-/// The first number of a tag.
-fn number(file: &mut File, tag: Tag) -> Result<Option<u32>, String> {
-    Ok(file.find_tag_unsigned_vec(tag).map_err(problem)?.and_then(|numbers| numbers.first().copied()))
+/// Fails where the first image is not the picture, or its numbers are no levels.
+fn refuse_others(tags: &Tags) -> Result<(), String> {
+    let first = |tag: u16, usual: u32| tags.first(tag).unwrap_or(usual);
+    let kind = if tags.first(50_706).is_some() || first(254, 0) & 1 == 1 {
+        // DNG's version; what the sensor saw comes after the small picture.
+        "its first image is a small copy, as in a camera's raw image"
+    } else if first(266, 1) != 1 {
+        "the bits of a byte in reverse order"
+    } else if first(262, 1) == 5 && first(332, 1) != 1 {
+        "inks that are not cyan, magenta, yellow and black"
+    } else if first(317, 1) > 2 {
+        "a predictor for fractions"
+    } else {
+        match first(339, 1) {
+            1 | 4 => return Ok(()),
+            2 => "signed numbers",
+            3 => "fractions",
+            _ => "complex numbers",
+        }
+    };
+    Err(not_read(kind))
 }
 
-/// Fails where the crate would give something else than the picture.
-fn refuse_others(file: &mut File) -> Result<(), String> {
-    // Cameras' raw images begin with a small picture; what the sensor saw comes after it.
-    let is_raw = number(file, Tag::Unknown(50_706))?.is_some(); // DNG's version
-    if is_raw || number(file, Tag::NewSubfileType)?.unwrap_or(0) & 1 == 1 {
-        return Err(not_read("its first image is a small copy, as in a camera's raw image"));
-    }
-    if number(file, Tag::FillOrder)?.unwrap_or(1) != 1 {
-        return Err(not_read("the bits of a byte in reverse order"));
-    }
-    if number(file, Tag::Unknown(332))?.unwrap_or(1) != 1 {
-        return Err(not_read("inks that are not cyan, magenta, yellow and black"));
-    }
-    match number(file, Tag::SampleFormat)?.unwrap_or(1) {
-        1 | 4 => Ok(()),
-        2 => Err(not_read("signed numbers")),
-        3 => Err(not_read("fractions")),
-        other => Err(not_read(&format!("sample format {other}"))),
-    }
-}
-
-/// The colours of a palette, where the image has one.
-fn palette(file: &mut File) -> Result<Option<[[u8; 3]; 256]>, String> {
-    if number(file, Tag::PhotometricInterpretation)? != Some(3) {
-        return Ok(None);
-    }
-    let map = file.get_tag_u16_vec(Tag::ColorMap).map_err(problem)?;
-    let bits = number(file, Tag::BitsPerSample)?.unwrap_or(1);
-    if !matches!(bits, 1 | 2 | 4 | 8) || number(file, Tag::SamplesPerPixel)?.unwrap_or(1) != 1 {
-        return Err(not_read(&format!("a palette with {bits} bits a pixel")));
-    }
-    let count = 1 << bits;
+/// The colours of a palette.
+fn palette(tags: &Tags, bits: usize) -> Result<Vec<[u8; 3]>, String> {
+    let (map, count) = (tags.all(320).unwrap_or_default(), 1 << bits);
     if map.len() < 3 * count {
         return Err(format!("damaged TIFF: {} numbers in its palette, expected {}", map.len(), 3 * count));
     }
-    let upper = |at: usize| (map[at] >> 8) as u8;
-    Ok(Some(std::array::from_fn(|index| match index < count {
-        true => [0, 1, 2].map(|channel| upper(channel * count + index)),
-        false => [0; 3],
-    })))
-}
-
-/// A file with a palette as one of greys: the crate reads only these, and their values are then the colours' numbers.
-fn as_greys(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let (at, is_little) = exif::entry(bytes, 262).ok_or_else(|| not_read("a palette in a BigTIFF"))?;
-    let mut bytes = bytes.to_vec();
-    let black_is_zero = if is_little { 1u16.to_le_bytes() } else { 1u16.to_be_bytes() };
-    bytes[at + 8..at + 10].copy_from_slice(&black_is_zero);
-    Ok(bytes)
-}
-
-/// The samples of an image, pixel by pixel, as 8 bits; where it has a palette, as they are.
-fn samples(
-    file: &mut File,
-    [width, height]: [usize; 2],
-    channels: usize,
-    bits: u8,
-    is_palette: bool,
-) -> Result<Vec<u8>, String> {
-    let layout = file.image_buffer_layout().map_err(problem)?;
-    let of_file = number(file, Tag::SamplesPerPixel)?.unwrap_or(1) as usize;
-    if of_file != channels && number(file, Tag::Predictor)?.unwrap_or(1) != 1 {
-        // The crate takes the differences between the wrong samples.
-        return Err(not_read("a predictor, and more samples than colours"));
-    }
-    let mut buffer = vec![0; layout.complete_len];
-    file.read_image_bytes(&mut buffer).map_err(problem)?;
-    let across = if layout.planes > 1 { width } else { width * channels };
-    let to_bytes = |plane: &[u8]| -> Result<Vec<u8>, String> {
-        Ok(match bits {
-            8 => plane.to_vec(),
-            16 => plane.as_chunks().0.iter().map(|&value| (u16::from_ne_bytes(value) >> 8) as u8).collect(),
-            1 | 2 | 4 => {
-                let (bits, most) = (usize::from(bits), 0xff >> (8 - bits));
-                let unit = if is_palette { 1 } else { 0xff / most };
-                let sample = |row: &[u8], at: usize| (row[at * bits / 8] >> (8 - bits - at * bits % 8) & most) * unit;
-                let rows = plane.chunks_exact((across * bits).div_ceil(8));
-                rows.flat_map(|row| (0..across).map(move |at| sample(row, at))).collect()
-            }
-            _ => return Err(not_read(&format!("{bits} bits a sample"))),
-        })
-    };
-    let planes = buffer.chunks_exact(layout.plane_stride.map_or(buffer.len(), usize::from).max(1));
-    let planes: Vec<Vec<u8>> = planes.take(layout.planes).map(to_bytes).collect::<Result<_, _>>()?;
-    let samples = match &planes[..] {
-        [_] => planes.concat(),
-        planes => (0..width * height)
-            .flat_map(|at| planes.iter().map(move |plane| plane.get(at).copied()))
-            .flatten()
-            .collect(),
-    };
-    match samples.len() == width * height * channels {
-        true => Ok(samples),
-        false => Err(not_read(&format!("{} planes of {channels} colours", planes.len()))),
-    }
+    let colour = |index: usize| [0, 1, 2].map(|channel| (map[channel * count + index] >> 8) as u8);
+    Ok((0..count).map(colour).collect())
 }
 
 /// Four inks on white paper.
-fn printed([c, m, y, k]: [u8; 4]) -> [u8; 3] {
-    [c, m, y].map(|ink| ((255 - u16::from(ink)) * (255 - u16::from(k)) / 255) as u8)
+fn printed(inks: &[u8]) -> [u8; 3] {
+    [0, 1, 2].map(|ink| ((255 - u16::from(inks[ink])) * (255 - u16::from(inks[3])) / 255) as u8)
 }
 
 /// A colour that is stored times its opacity.
-fn undarkened([r, g, b, opacity]: [u8; 4]) -> [u8; 3] {
-    match opacity {
-        0 => [r, g, b],
-        opacity => [r, g, b].map(|value| (u16::from(value) * 255 / u16::from(opacity)).min(255) as u8),
-    }
+fn undarkened(pixel: &[u8]) -> [u8; 3] {
+    let opacity = u16::from(pixel[3]);
+    [0, 1, 2].map(|channel| (u16::from(pixel[channel]) * 255).checked_div(opacity).unwrap_or(0).min(255) as u8)
 }
 
 fn not_read(kind: &str) -> String {
     format!("TIFF of a kind that is not read ({kind}); save the picture as PNG")
 }
 
-fn problem(error: TiffError) -> String {
-    match error {
-        TiffError::UnsupportedError(kind) => not_read(&kind.to_string()),
-        TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            "truncated TIFF: its data ends before the image does".into()
-        }
-        error => format!("damaged TIFF: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Cursor;
+
     use ::tiff::encoder::{Compression, DeflateLevel, Predictor, TiffEncoder, colortype};
 
     /// A tag and its numbers, of 16 bits, or of 32 where the tag is one of [`LONG`].
     type Row<'a> = (u16, &'a [u32]);
-    const LONG: [u16; 4] = [256, 257, 273, 324];
+    const LONG: [u16; 5] = [256, 257, 273, 278, 324];
 
     /// A file of pieces (strips or tiles); `rows` are its other tags.
     fn file(is_little: bool, rows: &[Row], pieces: &[&[u8]]) -> Vec<u8> {
@@ -285,7 +268,7 @@ mod tests {
         for kind in [&[0][..], &[2]] {
             assert_eq!(pixels(&file(true, &small(&depth, &[2], &[(277, &[4]), (338, kind)]), &[&data])), stored);
         }
-        let undarkened = [[0, 0, 0], [255, 0, 0], [0, 0, 0], [199, 99, 19], [9, 90, 200], [10, 20, 30]].concat();
+        let undarkened = [[0, 0, 0], [0, 0, 0], [0, 0, 0], [199, 99, 19], [0, 0, 0], [10, 20, 30]].concat();
         assert_eq!(pixels(&file(true, &small(&depth, &[2], &[(277, &[4]), (338, &[1])]), &[&data])), undarkened);
         let greys: Vec<u8> = data.chunks(4).flat_map(|pixel| [pixel[0]; 3]).collect();
         let with_opacity: Vec<u8> = data.chunks(4).flat_map(|pixel| [pixel[0], pixel[3]]).collect();
@@ -335,18 +318,20 @@ mod tests {
     #[test]
     fn compressed_ones_are_read_and_what_is_cut_off_is_an_error() {
         let data: Vec<u8> = (0..40 * 30 * 3u32).map(|at| (at * at / 77 % 256) as u8).collect();
-        for (name, compression) in [
-            ("none", Compression::Uncompressed),
+        let kinds = [
+            ("plain", Compression::Uncompressed),
             ("LZW", Compression::Lzw),
-            ("deflate", Compression::Deflate(DeflateLevel::Fast)),
+            ("Deflate", Compression::Deflate(DeflateLevel::Fast)),
             ("PackBits", Compression::Packbits),
-        ] {
-            for predictor in [Predictor::None, Predictor::Horizontal] {
-                let whole = compressed(compression, predictor, &data);
-                assert_eq!(pixels(&whole), data, "{name}");
-                for length in (0..whole.len()).step_by(7) {
-                    assert!(decode(&whole[..length]).is_err(), "{name}, {length} of {} bytes", whole.len());
-                }
+        ];
+        for ((name, compression), predictor) in
+            kinds.into_iter().flat_map(|kind| [(kind, Predictor::None), (kind, Predictor::Horizontal)])
+        {
+            let whole = compressed(compression, predictor, &data);
+            assert_eq!(pixels(&whole), data, "{name}");
+            // The last four bytes say that no other image follows.
+            for length in (0..whole.len() - 4).step_by(7) {
+                assert!(decode(&whole[..length]).is_err(), "{name}, {length} of {} bytes", whole.len());
             }
         }
         // The directory comes first here, and the end of the pixels is missing.
@@ -363,21 +348,21 @@ mod tests {
         let cases: [(&[u32], u32, &[Row], &str); 9] = [
             (&[32], 1, &[(339, &[3])], "fractions"),
             (&[8], 1, &[(339, &[2])], "signed numbers"),
-            (&[32], 1, &[], "32 bits a sample"),
+            (&[32], 1, &[], "1 samples of [32] bits"),
             (&[1], 1, &[(266, &[2])], "the bits of a byte in reverse order"),
             (&[8], 1, &[(254, &[1])], "a small copy"),
             (&[8], 1, &[(50_706, &[1])], "a small copy"),
-            (&[8, 8, 8, 8], 1, &[(277, &[4])], "Multiband"),
-            (&[8, 8, 8], 8, &[(277, &[3])], "CIELab"),
-            (&[8, 8, 8, 8], 2, &[(277, &[4]), (338, &[0]), (317, &[2])], "a predictor, and more samples"),
+            (&[8, 8, 8, 8], 1, &[(277, &[4])], "4 samples a pixel"),
+            (&[8, 8, 8], 8, &[(277, &[3])], "CIE L*a*b*"),
+            (&[5, 6, 5], 2, &[(277, &[3])], "3 samples of [5, 6, 5] bits"),
         ];
         for (bits, photometric, more, kind) in cases {
             refused(&file(true, &small(bits, &[photometric], more), &[&data]), kind);
         }
         let jpeg: Vec<Row> = vec![(256, &[3]), (257, &[2]), (258, &[8]), (259, &[7]), (262, &[1]), (278, &[2])];
-        refused(&file(true, &jpeg, &[&data]), "TIFF of a kind that is not read");
+        refused(&file(true, &jpeg, &[&data]), "JPEG within TIFF");
         let (wide, tall) = ([70_000], [70_000]);
-        let bomb: Vec<Row> = vec![(256, &wide), (257, &tall), (258, &[8]), (259, &[1]), (262, &[1]), (278, &[2])];
+        let bomb: Vec<Row> = vec![(256, &wide), (257, &tall), (258, &[8]), (259, &[1]), (262, &[1]), (278, &tall)];
         refused(&file(true, &bomb, &[&data]), "a side has at most");
     }
 }
