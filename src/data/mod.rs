@@ -5,6 +5,7 @@ pub mod colours;
 pub mod idx;
 pub mod input;
 pub mod loader;
+pub mod names;
 pub mod prepare;
 pub mod shards;
 pub mod sources;
@@ -183,10 +184,7 @@ impl DataSet {
         let highest = train.labels.iter().chain(&test.labels).max().map_or(0, |&label| label as usize);
         let named_by = names.as_deref().and_then(Path::file_name).unwrap_or_default().display().to_string();
         let classes: Vec<String> = match &names {
-            Some(names) => {
-                let text = std::fs::read_to_string(names).map_err(Error::io("read", names))?;
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
-            }
+            Some(names) => names::read(names)?,
             None => (0..=highest).map(|label| format!("class {label}")).collect(),
         };
         if highest >= classes.len() {

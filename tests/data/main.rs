@@ -1,6 +1,9 @@
 //! Data sets: every form that people have them in gives the same images, and nothing damaged passes unseen.
 
+mod archives;
+mod imagenet;
 mod pictures;
+mod shard_files;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,11 +2,15 @@
 
 mod folders;
 mod imagenet;
+mod kit;
 mod matlab;
 mod memory;
+mod notes;
 mod parquet;
 mod places;
+mod shard_files;
 mod tars;
+mod webdataset;
 
 pub use places::read_image_file;
 
@@ -214,11 +218,11 @@ fn find(path: &Path, options: &SourceOptions) -> Result<Found> {
         return Ok(Found { form, train, val: Some(val), classes, notes: Vec::new() });
     }
     if !folders::has_train(path) {
-        if let Some(files) = tars::find(path, ".parquet")? {
+        if let Some(files) = shard_files::find(path, ".parquet")? {
             return parquet::open(path, files, options);
         }
-        if let Some(files) = tars::find(path, ".tar")? {
-            return tars::open(path, files);
+        if let Some(files) = shard_files::find(path, ".tar")? {
+            return webdataset::open(path, files, options);
         }
     }
     folders::open(path, options)
