@@ -2,6 +2,7 @@
 
 mod doubts;
 mod layouts;
+mod output;
 mod pictures;
 #[path = "../support/mod.rs"]
 mod support;
