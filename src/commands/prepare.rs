@@ -67,8 +67,9 @@ fn say_what_was_made(sources: &Sources, prepared: &Description) {
     for bad in &prepared.bad_images {
         outln!("skipped  {}: {}", bad.name, bad.problem);
     }
-    for class in empty_classes(sources, &prepared.bad_images) {
-        outln!("note     class {class:?} has no image left to train on");
+    let empty: Vec<&String> = empty_classes(sources, &prepared.bad_images).collect();
+    if let Some(first) = empty.first() {
+        outln!("note     {} classes without an image to train on, {first:?} among them", empty.len());
     }
     let (mean, devs) = (prepared.colours.mean, prepared.colours.eigenvalues.map(f64::sqrt));
     outln!(

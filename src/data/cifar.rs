@@ -1,66 +1,160 @@
-//! CIFAR-10 and CIFAR-100 in their binary form: for each image a byte of its class (two for CIFAR-100, of which the
-//! second is the fine one), then 3 x 32 x 32 bytes, red, green, blue.
+//! CIFAR-10 and CIFAR-100: images of 3 x 32 x 32 bytes, red, green, blue. The binary form has for each image a byte of
+//! its class (two for CIFAR-100, of which the second is the fine one) before them; Python's has all images in an array.
 
 use std::path::{Path, PathBuf};
 
-use super::ImageSet;
+use super::pickle::Pickle;
+use super::{ImageSet, SmallSet, names};
 use crate::error::{Error, Result};
 
 const SIDE: usize = 32;
 const PIXELS: usize = 3 * SIDE * SIDE;
 
-/// A set's files, bytes of classes before an image, and the file of the classes' names.
+/// How a set is stored.
 struct Form {
+    name: &'static str,
+    /// What it is called as it is unpacked.
+    folder: &'static str,
     train: &'static [&'static str],
     test: &'static str,
-    label_bytes: usize,
+    /// The file of the classes' names.
     names: &'static str,
+    labels: Place,
 }
 
-const FORMS: [Form; 2] = [
+/// Where the classes are.
+enum Place {
+    /// Before each image so many bytes, of which the last counts.
+    Bytes(usize),
+    /// In a pickle, under these keys: the labels, and in the file of names those.
+    Keys([&'static str; 2]),
+}
+
+const FORMS: [Form; 4] = [
     Form {
+        name: "CIFAR, binary",
+        folder: "cifar-10-batches-bin",
         train: &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"],
         test: "test_batch.bin",
-        label_bytes: 1,
         names: "batches.meta.txt",
+        labels: Place::Bytes(1),
     },
-    Form { train: &["train.bin"], test: "test.bin", label_bytes: 2, names: "fine_label_names.txt" },
+    Form {
+        name: "CIFAR, binary",
+        folder: "cifar-100-binary",
+        train: &["train.bin"],
+        test: "test.bin",
+        names: "fine_label_names.txt",
+        labels: Place::Bytes(2),
+    },
+    Form {
+        name: "CIFAR, Python's batches",
+        folder: "cifar-10-batches-py",
+        train: &["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
+        test: "test_batch",
+        names: "batches.meta",
+        labels: Place::Keys(["labels", "label_names"]),
+    },
+    Form {
+        name: "CIFAR, Python's batches",
+        folder: "cifar-100-python",
+        train: &["train"],
+        test: "test",
+        names: "meta",
+        labels: Place::Keys(["fine_labels", "fine_label_names"]),
+    },
 ];
 
-fn form(folder: &Path) -> Option<&'static Form> {
-    FORMS.iter().find(|form| folder.join(form.train[0]).is_file())
+/// The files of a set.
+pub struct Files {
+    folder: PathBuf,
+    form: &'static Form,
 }
 
-/// Whether a folder has these files.
-pub fn is_there(folder: &Path) -> bool {
-    form(folder).is_some()
-}
-
-/// Training images, held-out ones, and the file that names the classes if it is there.
+/// The set in a folder, or in one in it that is called as these sets are. `None` where there is none.
 ///
-/// Fails, naming the file, where one is missing or is no whole number of images.
-pub fn load(folder: &Path) -> Result<(ImageSet, ImageSet, Option<PathBuf>)> {
-    let Some(form) = form(folder) else {
-        return Err(Error::data(folder, "no data_batch_1.bin of CIFAR-10 and no train.bin of CIFAR-100 in it"));
-    };
-    let names = Some(folder.join(form.names)).filter(|path| path.is_file());
-    let read = |files: &[&str]| {
+/// Fails where there are several.
+pub fn find(folder: &Path) -> Result<Option<Files>> {
+    let mut sets = Vec::new();
+    for form in &FORMS {
+        let folders = [folder.to_owned(), folder.join(form.folder)];
+        // "train" alone tells too little.
+        let has = |folder: &Path, name: &str| folder.join(name).is_file();
+        let is_there = |folder: &PathBuf| {
+            has(folder, form.train[0])
+                && (form.train[0] != "train" || has(folder, form.test) && has(folder, form.names))
+        };
+        sets.extend(folders.into_iter().filter(is_there).map(|folder| Files { folder, form }));
+    }
+    if sets.len() > 1 {
+        let names: Vec<String> =
+            sets.iter().map(|set| set.folder.join(set.form.train[0]).display().to_string()).collect();
+        let problem = format!("holds several sets: {}; give a folder with one of them", names.join(", "));
+        return Err(Error::data(folder, problem));
+    }
+    Ok(sets.pop())
+}
+
+impl Files {
+    /// Reads all files.
+    ///
+    /// Fails, naming the file, where one is missing, or is no whole number of images.
+    pub fn load(&self) -> Result<SmallSet> {
+        let names = Some(self.folder.join(self.form.names)).filter(|path| path.is_file());
+        let names = names.map(|path| Ok((path.clone(), self.names(&path)?))).transpose()?;
+        let (train, test) = (self.part(self.form.train)?, self.part(&[self.form.test])?);
+        Ok(SmallSet { form: self.form.name, train, test, names })
+    }
+
+    fn names(&self, path: &Path) -> Result<Vec<String>> {
+        if let Place::Keys([_, key]) = self.form.labels {
+            let pickle = Pickle::read(path)?;
+            let names = pickle.texts(key);
+            return names.ok_or_else(|| Error::data(path, format!("has no list {key:?} of names")));
+        }
+        names::read(path)
+    }
+
+    fn part(&self, files: &[&str]) -> Result<ImageSet> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for file in files {
-            let path = folder.join(file);
-            let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-            let record = form.label_bytes + PIXELS;
-            if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
-                let problem =
-                    format!("{} bytes are no whole number of images of {record}; fetch it again", bytes.len());
-                return Err(Error::data(path, problem));
-            }
-            for record in bytes.chunks_exact(record) {
-                labels.push(u32::from(record[form.label_bytes - 1]));
-                pixels.extend_from_slice(&record[form.label_bytes..]);
+            let path = self.folder.join(file);
+            match self.form.labels {
+                Place::Bytes(count) => read_binary(&path, count, &mut pixels, &mut labels)?,
+                Place::Keys([key, _]) => read_pickle(&path, key, &mut pixels, &mut labels)?,
             }
         }
         Ok(ImageSet::in_memory([3, SIDE, SIDE], pixels, labels))
+    }
+}
+
+fn read_binary(path: &Path, label_bytes: usize, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let record = label_bytes + PIXELS;
+    if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
+        let problem = format!("{} bytes are no whole number of images of {record}; fetch it again", bytes.len());
+        return Err(Error::data(path, problem));
+    }
+    for record in bytes.chunks_exact(record) {
+        labels.push(u32::from(record[label_bytes - 1]));
+        pixels.extend_from_slice(&record[label_bytes..]);
+    }
+    Ok(())
+}
+
+fn read_pickle(path: &Path, key: &str, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
+    let pickle = Pickle::read(path)?;
+    let Some(classes) = pickle.numbers(key) else {
+        return Err(Error::data(path, format!("has no list {key:?} of classes")));
     };
-    Ok((read(form.train)?, read(&[form.test])?, names))
+    let Some(bytes) = pickle.array("data") else {
+        return Err(Error::data(path, "has no array \"data\" of bytes, row by row"));
+    };
+    if classes.is_empty() || bytes.len() != classes.len() * PIXELS {
+        let problem = format!("{} bytes of pixels for {} images of {PIXELS}", bytes.len(), classes.len());
+        return Err(Error::data(path, problem));
+    }
+    labels.extend(classes);
+    pixels.extend_from_slice(bytes);
+    Ok(())
 }

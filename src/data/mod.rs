@@ -1,11 +1,13 @@
 //! Images in, batches out: small sets in memory, prepared ones on disk.
 
-pub mod cifar;
+mod cifar;
 pub mod colours;
-pub mod idx;
+mod idx;
 pub mod input;
+mod known;
 pub mod loader;
 pub mod names;
+mod pickle;
 pub mod prepare;
 pub mod shards;
 pub mod sources;
@@ -138,6 +140,15 @@ impl ImageSet {
     }
 }
 
+/// A set that is read whole, as its files have it.
+struct SmallSet {
+    form: &'static str,
+    train: ImageSet,
+    test: ImageSet,
+    /// Class names by label, and the file that they are from.
+    names: Option<(PathBuf, Vec<String>)>,
+}
+
 /// A data set: what is trained on and what is held out.
 #[derive(Debug)]
 pub struct DataSet {
@@ -152,8 +163,8 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// Reads a prepared set, or a small one as it is: CIFAR's binary files, or the four IDX files (plain or .gz) and, if it
-    /// is there, `classes.txt` (a name a line).
+    /// Reads a prepared set, or a small one as it is: CIFAR's files, or the four IDX files (plain or gzipped) and, if
+    /// it is there, `classes.txt` (a name a line).
     ///
     /// Fails, naming the file, where one is missing or malformed, or a label has no class.
     pub fn load(folder: &Path) -> Result<DataSet> {
@@ -163,15 +174,28 @@ impl DataSet {
         if prepare::is_unfinished(folder) {
             return Err(Error::data(folder, "its preparation is not finished; give `prepare` again, and it goes on"));
         }
-        if !cifar::is_there(folder) && !idx::is_there(folder) {
-            return Err(not_prepared(folder));
-        }
-        let (train, test, names) = if cifar::is_there(folder) {
-            cifar::load(folder)?
-        } else {
-            let names = Some(folder.join("classes.txt")).filter(|path| path.is_file());
-            (idx::load_images(folder, "train")?, idx::load_images(folder, "t10k")?, names)
+        DataSet::load_small(folder)?.map(|(_, set)| set).ok_or_else(|| not_prepared(folder))
+    }
+
+    /// Whether the folder has the files of a small set.
+    pub fn is_small(folder: &Path) -> Result<bool> {
+        Ok(cifar::find(folder)?.is_some() || idx::find(folder)?.is_some())
+    }
+
+    /// Reads a small set as it is, and gives the name of its form; `None` where the folder has no such files.
+    ///
+    /// Fails as [`DataSet::load`].
+    pub fn load_small(folder: &Path) -> Result<Option<(&'static str, DataSet)>> {
+        let small = match (cifar::find(folder)?, idx::find(folder)?) {
+            (Some(cifar), None) => cifar.load()?,
+            (None, Some(idx)) => idx.load()?,
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                let problem = "holds files of CIFAR and IDX files, which are two sets; give a folder with one of them";
+                return Err(Error::data(folder, problem));
+            }
         };
+        let SmallSet { form, train, test, names } = small;
         if (train.height, train.width) != (test.height, test.width) {
             let problem = format!(
                 "training images are {}x{}, test images {}x{}",
@@ -180,20 +204,20 @@ impl DataSet {
             return Err(Error::data(folder, problem));
         }
         let highest = train.labels.iter().chain(&test.labels).max().map_or(0, |&label| label as usize);
-        let named_by = names.as_deref().and_then(Path::file_name).unwrap_or_default().display().to_string();
-        let classes: Vec<String> = match &names {
-            Some(names) => names::read(names)?,
+        let classes = match names {
+            Some((path, names)) if highest >= names.len() => {
+                let problem = format!(
+                    "label {highest} is out of range: {} names {} classes, 0 to {}",
+                    path.file_name().unwrap_or_default().display(),
+                    names.len(),
+                    names.len().saturating_sub(1)
+                );
+                return Err(Error::data(folder, problem));
+            }
+            Some((_, names)) => names,
             None => (0..=highest).map(|label| format!("class {label}")).collect(),
         };
-        if highest >= classes.len() {
-            let problem = format!(
-                "label {highest} is out of range: {named_by} names {} classes, 0 to {}",
-                classes.len(),
-                classes.len().saturating_sub(1)
-            );
-            return Err(Error::data(folder, problem));
-        }
-        Ok(DataSet { train, test, classes, prepared: None })
+        Ok(Some((form, DataSet { train, test, classes, prepared: None })))
     }
 
     /// A set that has no images, only their shape (C H W) and the classes' names: for a network that is to look at files.

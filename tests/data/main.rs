@@ -7,8 +7,10 @@ mod layouts;
 mod output;
 mod pictures;
 mod shard_files;
+mod small;
 #[path = "../support/mod.rs"]
 mod support;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -16,28 +16,32 @@ pub fn image(bytes: &[u8]) {
     }
 }
 
-const SET_FILES: [&str; 9] = [
-    "train-0.tar",
-    "train-0.parquet",
-    "train-images-idx3-ubyte",
-    "data_batch_1.bin",
-    "ILSVRC2012_img_train.tar",
-    "ILSVRC2012_devkit_t12.tar.gz",
-    "dataset.json",
-    "n01440764.tar",
-    "ILSVRC2012_devkit_t12.tar",
+/// The files of a set, all with the same bytes.
+const SET_FILES: [&[&str]; 11] = [
+    &["train-0.tar"],
+    &["train-0.parquet"],
+    &["train-images-idx3-ubyte", "train-labels-idx1-ubyte"],
+    &["data_batch_1.bin"],
+    &["ILSVRC2012_img_train.tar"],
+    &["ILSVRC2012_devkit_t12.tar.gz"],
+    &["dataset.json"],
+    &["n01440764.tar"],
+    &["ILSVRC2012_devkit_t12.tar"],
+    &["train", "test", "meta"],
+    &["emnist-train-images-idx3-ubyte", "emnist-train-labels-idx2-int", "emnist-mapping.txt"],
 ];
 
-/// Any bytes as one file of a data set; the first byte says which.
+/// Any bytes as a file of a data set; the first byte says which.
 pub fn set(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else { return };
     let folder = TempDir::new().unwrap();
     // The stored inputs were found when there were seven.
-    let name = SET_FILES.get(usize::from(which)).unwrap_or(&SET_FILES[usize::from(which) % 7]);
-    for other in ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"].iter().filter(|_| name.starts_with("ILSVRC")) {
+    let names = SET_FILES.get(usize::from(which)).unwrap_or(&SET_FILES[usize::from(which) % 7]);
+    let is_official = names[0].starts_with("ILSVRC");
+    for other in ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"].iter().filter(|_| is_official) {
         std::fs::write(folder.path().join(other), b"").unwrap();
     }
-    std::fs::write(folder.path().join(name), bytes).unwrap();
+    names.iter().for_each(|name| std::fs::write(folder.path().join(name), bytes).unwrap());
     if let Ok(found) = sources::open(folder.path(), &SourceOptions::holding_out(0.5)) {
         for part in [&found.train, &found.val] {
             part.read(0..part.len(), &|_, picture| drop(picture));

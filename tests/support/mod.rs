@@ -9,6 +9,7 @@ pub mod place;
 pub mod prepared;
 pub mod process;
 pub mod softgpu;
+pub mod tables;
 pub mod tolerance;
 pub mod trace;
 

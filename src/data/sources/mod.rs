@@ -1,8 +1,11 @@
 //! Data sets as people have them, for `prepare` to read: one file a form. [`open`] tells the forms apart.
 
+mod class_lists;
 mod classes;
+mod columns;
 mod doubts;
 mod folders;
+mod foreign;
 mod imagenet;
 mod kit;
 mod labels;
@@ -15,6 +18,7 @@ mod parquet;
 mod places;
 mod roles;
 mod shard_files;
+mod table_files;
 mod tars;
 mod webdataset;
 
@@ -23,7 +27,7 @@ pub use places::read_image_file;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DataSet, cifar, idx};
+use super::DataSet;
 use crate::error::{Error, Result};
 use crate::rng::{Philox, Purpose};
 
@@ -230,9 +234,9 @@ fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a It
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Official,
-    Cifar,
-    Idx,
-    Parquet,
+    /// CIFAR or IDX, which training reads as it is.
+    Small,
+    Tables,
     Tars,
     Folders,
 }
@@ -242,10 +246,9 @@ impl Form {
     fn at(path: &Path) -> Result<Option<Form>> {
         Ok(match () {
             () if imagenet::is_there(path) => Some(Form::Official),
-            () if cifar::is_there(path) => Some(Form::Cifar),
-            () if idx::is_there(path) => Some(Form::Idx),
+            () if DataSet::is_small(path)? => Some(Form::Small),
             () if layouts::has_train(path) => None,
-            () if shard_files::find(path, ".parquet")?.is_some() => Some(Form::Parquet),
+            () if table_files::find(path)?.is_some() => Some(Form::Tables),
             () if shard_files::find(path, ".tar")?.is_some() => Some(Form::Tars),
             () => None,
         })
@@ -254,9 +257,8 @@ impl Form {
     fn name(self) -> &'static str {
         match self {
             Form::Official => "the official files of ILSVRC 2012",
-            Form::Cifar => "CIFAR, binary",
-            Form::Idx => "IDX",
-            Form::Parquet => "Hugging Face parquet shards",
+            Form::Small => "the files of CIFAR or MNIST",
+            Form::Tables => "Hugging Face's tables",
             Form::Tars => "WebDataset tars",
             Form::Folders => "folders of images",
         }
@@ -303,24 +305,21 @@ pub fn form_of(path: &Path) -> Option<&'static str> {
 
 /// Reads a set of a known form.
 fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
+    let gone = || Error::data(path, "its files have gone meanwhile");
     let mut found = match form {
-        Form::Folders => return folders::open(path, options),
+        Form::Folders => {
+            return folders::open(path, options).map_err(|error| foreign::explain(path).unwrap_or(error));
+        }
         Form::Official => imagenet::open(path)?,
-        Form::Cifar | Form::Idx => {
-            let DataSet { train, test, classes, .. } = DataSet::load(path)?;
+        Form::Small => {
+            let (form, set) = DataSet::load_small(path)?.ok_or_else(gone)?;
+            let DataSet { train, test, classes, .. } = set;
             let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", test)]
                 .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
-            Found { form: form.name(), train, val: Some(val), classes, notes: Vec::new() }
+            Found { form, train, val: Some(val), classes, notes: Vec::new() }
         }
-        Form::Parquet | Form::Tars => {
-            let ending = if form == Form::Parquet { ".parquet" } else { ".tar" };
-            let files = shard_files::find(path, ending)?.ok_or_else(|| Error::data(path, "its shards are gone"))?;
-            if form == Form::Parquet {
-                parquet::open(path, files, options)?
-            } else {
-                webdataset::open(path, files, options)?
-            }
-        }
+        Form::Tables => parquet::open(path, table_files::find(path)?.ok_or_else(gone)?, options)?,
+        Form::Tars => webdataset::open(path, shard_files::find(path, ".tar")?.ok_or_else(gone)?, options)?,
     };
     if let Some(list) = &options.classes {
         let names = classes::Classes::read(list)?.names;

@@ -25,7 +25,7 @@ const WORDS: [&[&str]; 3] =
     [&["train", "training"], &["val", "valid", "validation", "dev", "eval", "evaluation"], &["test", "testing"]];
 
 /// The part that a name tells, by its words: 0 to train on, 1 to hold out, 2 to hold out where there is no 1.
-fn part_of(name: &str) -> Option<usize> {
+pub fn part_of(name: &str) -> Option<usize> {
     let lower = name.to_lowercase();
     let found: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphabetic()).collect();
     WORDS.iter().position(|wanted| found.iter().any(|word| wanted.contains(word)))
@@ -93,7 +93,11 @@ impl Shards {
         };
         let folder_names = names(&folders);
         // Beside other folders a compressed tar is what they came in, not a shard.
-        let is_part = |name: &str| WORDS.iter().any(|words| words.contains(&&*name.to_lowercase()));
+        // Hugging Face calls the beginning of a large set "partial-train".
+        let is_part = |name: &str| {
+            let name = name.to_lowercase();
+            WORDS.iter().any(|words| words.contains(&name.trim_start_matches("partial-")))
+        };
         let is_above = |name: &String| !name.starts_with('.') && name != "data" && !is_part(name);
         let has_folders = folder_names.iter().any(is_above);
         for (path, name) in files.iter().zip(names(&files)) {
