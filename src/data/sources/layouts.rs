@@ -219,7 +219,9 @@ fn find_train(path: &Path, inners: &[Inner], options: &SourceOptions) -> Result<
     match trains[..] {
         [] => {
             let is_part = |inner: &Inner| matches!(inner.role, Some(Role::Val | Role::Test)) && inner.is_deep;
-            if may_be_flat && let Some(inner) = inners.iter().find(|inner| is_part(inner)) {
+            if options.classes_from.is_none()
+                && let Some(inner) = inners.iter().find(|inner| is_part(inner))
+            {
                 let problem = "has folders of classes to hold out, but there is no folder train beside it; name the \
                                folder to train on with --train DIR";
                 return Err(Error::data(&inner.path, problem));
