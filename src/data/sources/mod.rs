@@ -277,7 +277,7 @@ fn locate(path: &Path, options: &SourceOptions, notes: &mut Vec<String>) -> Resu
         return Ok((path.to_owned(), Form::Folders));
     }
     let mut inner = Vec::new();
-    for folder in listing::list(path, &mut listing::Notes::default())?.folders {
+    for folder in listing::list(path, &mut notes::Notes::default())?.folders {
         inner.extend(Form::at(&folder)?.map(|form| (folder, form)));
     }
     match &inner[..] {
