@@ -83,6 +83,11 @@ fn tiny_imagenet_is_read_as_it_is_unpacked() {
     assert_eq!(val["val/images/2.jpg"], "goldfish, Carassius auratus");
     noted(&found, &["1 images that", "val_annotations.txt has no label for", "val/images/3.jpg"]);
     noted(&found, &["test (5 images)", "not read"]);
+    // Names that cannot be read are a note.
+    fs::write(place.path().join("words.txt"), "n01629819\tone\nn01629819\ttwo\n").unwrap();
+    let found = open(place.path()).unwrap();
+    assert_eq!(found.classes, ["n01443537", "n01629819"]);
+    noted(&found, &["no names of classes taken from", "words.txt", "twice"]);
     // One who has moved the images into folders of classes, as many scripts do.
     for (i, class) in ["n01629819", "n01443537", "n01443537", "n01629819"].into_iter().enumerate() {
         fs::create_dir_all(place.path().join("val").join(class)).unwrap();
@@ -147,7 +152,12 @@ fn a_set_may_lie_in_the_one_folder_below() {
     as_idx(&tars.path().join("digits"), 8);
     refused(
         open(tars.path()),
-        &["more than one set", "digits (IDX)", "shards (WebDataset tars)", "give the folder of one"],
+        &[
+            "more than one set",
+            "digits (the files of CIFAR or MNIST)",
+            "shards (WebDataset tars)",
+            "give the folder of one",
+        ],
     );
     for (folder, count) in [("imagewoof/train/a", 2), ("imagewoof/train/c", 2), ("imagewoof/val/a", 1)] {
         (0..count).for_each(|i| write(place.path().join(format!("{folder}/{i}.jpg")), b""));

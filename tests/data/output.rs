@@ -80,7 +80,7 @@ fn data_that_is_not_prepared_names_the_command_that_prepares_it() {
             "prepare 'my photos' 'my photos-prepared', then --data 'my photos-prepared'",
         ),
         ("tars/", "WebDataset tars", "prepare tars/ tars-prepared, then --data tars-prepared"),
-        ("parquet", "Hugging Face parquet shards", "prepare parquet parquet-prepared"),
+        ("parquet", "Hugging Face's tables", "prepare parquet parquet-prepared"),
         ("imagenet", "the official files of ILSVRC 2012", "prepare imagenet imagenet-prepared"),
         ("above", "folders of images", "prepare above above-prepared"),
     ] {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::data::names;
 use crate::error::{Error, Result};
 
 /// Classes in the order of their numbers.
@@ -25,20 +26,16 @@ impl Classes {
 
     /// Reads a list: a name a line, or a WordNet number and the names (`n01440764 tench, Tinca tinca`).
     ///
-    /// Fails where a class is listed twice, or none.
+    /// Fails as [`names::read`], and where a class is listed twice.
     pub fn read(path: &Path) -> Result<Classes> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty());
-        let (keys, names): (Vec<String>, Vec<String>) = lines
+        let (keys, names): (Vec<String>, Vec<String>) = names::read(path)?
+            .into_iter()
             .map(|line| match line.split_once(char::is_whitespace) {
                 Some((first, names)) if is_wordnet_number(first) => (first.to_owned(), names.trim().to_owned()),
-                _ => (line.to_owned(), line.to_owned()),
+                _ => (line.clone(), line),
             })
             .unzip();
         let mut classes = Classes::found(keys);
-        if classes.keys.is_empty() {
-            return Err(Error::data(path, "lists no classes; expected a name a line"));
-        }
         if let Some(twice) = classes.keys.iter().zip(0..).find(|(key, class)| classes.by_key[*key] != *class) {
             return Err(Error::data(path, format!("lists {:?} twice; a class has one line", twice.0)));
         }

@@ -12,7 +12,8 @@ use super::classes::{Classes, is_wordnet_number};
 use super::doubts;
 use super::labels::Labels;
 use super::layouts::{self, Images, Layout, is_flat, is_same, plural};
-use super::listing::{Kind, Listing, Notes, head, holds_images, is_image, list, name_of};
+use super::listing::{Kind, Listing, head, holds_images, is_image, list, name_of};
+use super::notes::Notes;
 use super::places::{Place, Places};
 use super::{ClassesFrom, Found, Source, SourceOptions};
 use crate::data::signature;
@@ -64,7 +65,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
         _ => "a folder a class",
     });
     let classes = match names.filter(|_| known.listed_in.is_none()) {
-        Some(names) => display_names(&known, &names, &mut notes)?,
+        Some(names) => display_names(&known, &names, &mut notes),
         None => known.names,
     };
     let val = val.map(|val| Arc::new(val.places) as Arc<dyn Source>);
@@ -72,17 +73,24 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
 }
 
 /// The classes by the names that a list has for all of them.
-fn display_names(known: &Classes, list: &Path, notes: &mut Notes) -> Result<Vec<String>> {
-    let listed = Classes::read(list)?;
+fn display_names(known: &Classes, list: &Path, notes: &mut Notes) -> Vec<String> {
+    let listed = match Classes::read(list) {
+        Ok(listed) => listed,
+        // The names are for people alone.
+        Err(error) => {
+            notes.line(format!("no names of classes taken from {}: {}", list.display(), error.problem()));
+            return known.names.clone();
+        }
+    };
     let name = |key: &String| Some(listed.names[listed.keys.iter().position(|known| known == key)?].clone());
     let names: Option<Vec<String>> = known.keys.iter().map(name).collect();
-    Ok(names.map_or_else(
+    names.map_or_else(
         || known.keys.clone(),
         |names| {
             notes.line(format!("the names of the classes are those of {}", list.display()));
             names
         },
-    ))
+    )
 }
 
 /// Notes the classes that have no image to hold out.
@@ -118,11 +126,11 @@ fn by_labels(folder: &Path, labels: Labels, notes: &mut Notes) -> Result<Labelle
     let mut all = Places::default();
     collect(folder, 0, &mut HashSet::new(), &mut all, notes)?;
     let (mut places, count) = (Places::default(), all.items.len());
-    let without = format!("images that {} has no label for", labels.path.display());
+    let without = format!("images that {} has no label for not read", labels.path.display());
     let mut taken: Vec<Option<String>> = vec![None; labels.images.len()];
     for (item, place) in all.items.into_iter().zip(all.places) {
         let Some(number) = labels.find(Path::new(&item.name), folder) else {
-            notes.add(&without, Path::new(&item.name));
+            notes.add(&without, &item.name);
             continue;
         };
         if let Some(other) = taken[number].replace(item.name.clone()) {
@@ -184,7 +192,10 @@ fn class_in(name: &str) -> String {
 fn by_folders(path: &Path, except: Option<&Path>, known: Option<&Classes>, notes: &mut Notes) -> Result<Labelled> {
     let Listing { mut folders, files } = list(path, notes)?;
     folders.retain(|folder| !except.is_some_and(|except| is_same(folder, except)));
-    files.iter().filter(|file| is_image(file)).for_each(|file| notes.add("images beside the folders of classes", file));
+    files
+        .iter()
+        .filter(|file| is_image(file))
+        .for_each(|file| notes.add("images beside the folders of classes not read", file.display()));
     let folders = folders_of(path, folders, known, notes)?;
     let found = Classes::found(folders.iter().map(|folder| name_of(folder)).collect());
     let known = known.unwrap_or(&found);
@@ -231,8 +242,12 @@ fn folders_of(path: &Path, folders: Vec<PathBuf>, known: Option<&Classes>, notes
         let name = name_of(&folder);
         match known {
             Some(known) if known.index(&name).is_none() => match &known.listed_in {
-                Some(list) => notes.add(&format!("folders that {} does not list", list.display()), &folder),
-                None if !holds_images(&folder) => notes.add("folders without images that are no classes", &folder),
+                Some(list) => {
+                    notes.add(&format!("folders that {} does not list not read", list.display()), folder.display())
+                }
+                None if !holds_images(&folder) => {
+                    notes.add("folders without images that are no classes not read", folder.display())
+                }
                 None => {
                     let problem = format!("class {name:?} is not among {}", known.origin());
                     return Err(Error::data(path, problem));

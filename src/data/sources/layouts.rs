@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listing::{Entries, Notes, count_images, folders_with_images, has_folders, has_images, is_image, name_of};
+use super::listing::{Entries, count_images, folders_with_images, has_folders, has_images, is_image, name_of};
+use super::notes::Notes;
 use super::roles::{Role, role};
 use super::{ClassesFrom, SourceOptions};
 use crate::error::{Error, Result};
@@ -121,7 +122,7 @@ pub fn find(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<L
             part.labels = None;
         } else if let Some(labels) = &part.labels {
             notes.line(format!("{} tells the classes of its images", labels.display()));
-            notes.uses(labels);
+            notes.uses(labels.display());
         } else if !is_flat(&part.folder) {
             let tables = ["metadata.csv", "metadata.jsonl"].map(|name| part.folder.join(name));
             for table in tables.iter().filter(|path| path.is_file()) {
@@ -196,7 +197,7 @@ fn by_names(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<L
         None => find_val(path, &rest, options)?,
     };
     let stray = Entries::of(path).filter(|(path, is_folder)| !is_folder && is_image(path));
-    stray.for_each(|(path, _)| notes.add("images beside the folders of the parts", &path));
+    stray.for_each(|(path, _)| notes.add("images beside the folders of the parts not read", path.display()));
     let val = val.map(|val| part(path, val));
     let layout = Layout { name: None, train: part(path, train), val, names: None };
     note_unread(path, &layout, notes);
@@ -219,7 +220,9 @@ fn find_train(path: &Path, inners: &[Inner], options: &SourceOptions) -> Result<
     match trains[..] {
         [] => {
             let is_part = |inner: &Inner| matches!(inner.role, Some(Role::Val | Role::Test)) && inner.is_deep;
-            if may_be_flat && let Some(inner) = inners.iter().find(|inner| is_part(inner)) {
+            if options.classes_from.is_none()
+                && let Some(inner) = inners.iter().find(|inner| is_part(inner))
+            {
                 let problem = "has folders of classes to hold out, but there is no folder train beside it; name the \
                                folder to train on with --train DIR";
                 return Err(Error::data(&inner.path, problem));

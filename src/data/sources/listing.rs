@@ -1,10 +1,11 @@
-//! What is in folders, and notes on what was left alone there.
+//! What is in folders, and which files are images.
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::folders::is_called_an_image;
+use super::notes::Notes;
 use super::roles::is_junk;
 use crate::data::signature::{self, Signature};
 use crate::error::{Error, Result};
@@ -20,45 +21,6 @@ const NO_IMAGES: [&str; 17] = [
 
 /// The formats of images that are read, as their first bytes tell them.
 const READ: [&str; 6] = ["a JPEG image", "a TIFF image", "a PNG image", "a GIF image", "a WebP image", "a BMP image"];
-
-/// The things left alone: a line for each kind.
-#[derive(Default)]
-pub struct Notes {
-    kinds: Vec<(String, usize, PathBuf)>,
-    lines: Vec<String>,
-    used: Vec<PathBuf>,
-}
-
-impl Notes {
-    /// Counts one thing of a kind ("hidden files and folders").
-    pub fn add(&mut self, kind: &str, path: &Path) {
-        if self.used.iter().any(|used| used == path) {
-            return;
-        }
-        match self.kinds.iter_mut().find(|(known, ..)| known == kind) {
-            Some((_, count, _)) => *count += 1,
-            None => self.kinds.push((kind.to_owned(), 1, path.to_owned())),
-        }
-    }
-
-    /// Keeps a file that is read, though not as an image, from being counted.
-    pub fn uses(&mut self, path: &Path) {
-        self.used.push(path.to_owned());
-    }
-
-    /// Adds a line of its own.
-    pub fn line(&mut self, line: String) {
-        self.lines.push(line);
-    }
-
-    /// All lines.
-    pub fn say(self) -> Vec<String> {
-        let kind = |(kind, count, first): (String, usize, PathBuf)| {
-            format!("{count} {kind} not read, {} among them", first.display())
-        };
-        self.lines.into_iter().chain(self.kinds.into_iter().map(kind)).collect()
-    }
-}
 
 /// What is in a folder, in the order of the names' bytes.
 pub struct Listing {
@@ -97,8 +59,8 @@ pub fn list(folder: &Path, notes: &mut Notes) -> Result<Listing> {
     let mut listing = Listing { folders: Vec::new(), files: Vec::new() };
     for (path, kind) in entries {
         match kind {
-            Entry::Hidden => notes.add("hidden files and folders", &path),
-            Entry::Junk => notes.add("folders of thumbnails, or that systems leave behind,", &path),
+            Entry::Hidden => notes.add("hidden files and folders not read", path.display()),
+            Entry::Junk => notes.add("folders of thumbnails, or that systems leave behind, not read", path.display()),
             Entry::Folder => listing.folders.push(path),
             Entry::File => listing.files.push(path),
         }
@@ -163,9 +125,9 @@ impl Kind {
     pub fn note(&self, path: &Path, notes: &mut Notes) {
         match self {
             Kind::Other(Some(Signature { name, advice })) => {
-                notes.add(&format!("files, each {name} ({advice}),"), path)
+                notes.add(&format!("files, each {name} ({advice}), not read"), path.display())
             }
-            _ => notes.add("files that are no images", path),
+            _ => notes.add("files that are no images not read", path.display()),
         }
     }
 }

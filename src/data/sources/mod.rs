@@ -279,7 +279,7 @@ fn locate(path: &Path, options: &SourceOptions, notes: &mut Vec<String>) -> Resu
         return Ok((path.to_owned(), Form::Folders));
     }
     let mut inner = Vec::new();
-    for folder in listing::list(path, &mut listing::Notes::default())?.folders {
+    for folder in listing::list(path, &mut notes::Notes::default())?.folders {
         inner.extend(Form::at(&folder)?.map(|form| (folder, form)));
     }
     match &inner[..] {
@@ -308,7 +308,10 @@ fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
     let gone = || Error::data(path, "its files have gone meanwhile");
     let mut found = match form {
         Form::Folders => {
-            return folders::open(path, options).map_err(|error| foreign::explain(path).unwrap_or(error));
+            let opened = folders::open(path, options);
+            // What has images is not foreign, whatever lies beside them.
+            let foreign = || if listing::holds_images(path) { None } else { foreign::explain(path) };
+            return opened.map_err(|error| foreign().unwrap_or(error));
         }
         Form::Official => imagenet::open(path)?,
         Form::Small => {
