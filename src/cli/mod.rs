@@ -187,7 +187,8 @@ pub struct PrepareArgs {
     /// The data set.
     pub source: PathBuf,
     /// The folder to write; a preparation that was interrupted goes on where it was.
-    pub folder: PathBuf,
+    #[arg(required_unless_present = "dry_run")]
+    pub folder: Option<PathBuf>,
     /// Rows and columns: the shorter side is scaled to it and the centre kept (paper, section 2).
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(8..=4096))]
     pub size: u16,
@@ -197,19 +198,21 @@ pub struct PrepareArgs {
     /// Quality of JPEG.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub quality: u8,
-    /// Share of each class to hold out if the set has no validation part.
+    /// Share of each class to hold out if the set has no validation part; 0 holds out nothing, and training then refuses
+    /// the set.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share)]
     pub val_fraction: f64,
-    /// The folder of images to train on, where the set does not show it.
+    /// The folder of images to train on (of SOURCE, or any other), where the set does not show it.
     #[arg(long, value_name = "DIR")]
     pub train: Option<PathBuf>,
-    /// The folder of images to hold out.
+    /// The folder of images to hold out (of SOURCE, or any other), where the set does not show it.
     #[arg(long, value_name = "DIR")]
     pub val: Option<PathBuf>,
-    /// A file with the class names, one a line, in the order of their numbers.
+    /// A file with the class names, one a line, in the order of their numbers; folders that it does not list are not read.
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
-    /// Where the class of an image is written: in the name of its folder, or in its own name (cat.12.jpg).
+    /// Where the class of an image is written: in the name of its folder, whatever that is called, or in its own name,
+    /// before the first dot or digit (cat.12.jpg, tabby_cat_7.jpg).
     #[arg(long, value_enum, value_name = "folders|names", hide_possible_values = true)]
     pub classes_from: Option<ClassesFrom>,
     /// The column of a table (parquet, Arrow) that holds the images.
@@ -218,7 +221,7 @@ pub struct PrepareArgs {
     /// The column of a table that holds the labels.
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
-    /// Print what was found, the classes and their images, and write nothing.
+    /// Print what was found, the classes and their numbers of images, and write nothing; needs no FOLDER.
     #[arg(long)]
     pub dry_run: bool,
     /// What to do with an image that is damaged: stop and name it, or skip it.
@@ -238,13 +241,16 @@ pub struct PrepareArgs {
 const PREPARE_HELP: &str = "\
 Forms of data sets:
   ImageNet's official files: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
-  a folder for each class, with images below it: in train/ and val/, or all together (see --val-fraction)
+  a folder for each class, with images below it: in train/ and val/ (or training_set, seg_test, dev and others), or all
+  together (see --val-fraction)
+  images with a file of their labels (metadata.csv, labels.csv, val_annotations.txt and others)
+  Tiny ImageNet and Kaggle's ILSVRC as they are unpacked
   Hugging Face's parquet shards: train-*.parquet, validation-*.parquet
   WebDataset's tar shards: train-*.tar, val-*.tar, with .cls, or .json with a label; classes.txt if there is one
   CIFAR-10 and CIFAR-100, binary; MNIST's IDX files (these train as they are, too)
 
-Images may be JPEG, PNG, WebP, BMP or GIF, in any colours, and are turned as their EXIF says. In folders only files
-whose names end in .jpg, .jpeg, .jpe, .png, .webp, .bmp or .gif are read; the format is recognized by content.";
+Images may be JPEG, PNG, WebP, BMP, GIF or TIFF, in any colours, and are turned as their EXIF says. The format is
+recognized by content. What a set has beside its images is not read, and counted.";
 
 fn rate(text: &str) -> Result<f32, String> {
     let rate = text.parse().ok().filter(|rate: &f32| rate.is_finite() && *rate > 0.);

@@ -9,14 +9,16 @@ mod convert;
 mod describe;
 pub mod device_flags;
 mod doctor;
+mod eval;
+mod export;
 mod filters;
 mod job;
 mod kernels;
 mod manual;
 mod peer;
+mod predict;
 mod prepare;
 mod report;
-mod run;
 mod runs;
 mod train;
 mod words;
@@ -40,15 +42,15 @@ pub fn run(cli: Cli) -> Result<()> {
         None => train::train(&cli.train),
         Some(Command::Train(args)) => train::train(&args),
         Some(Command::Prepare(args)) => prepare::prepare(&args),
-        Some(Command::Eval(args)) => run::eval(&args),
-        Some(Command::Predict(args)) => run::predict(&args),
+        Some(Command::Eval(args)) => eval::eval(&args),
+        Some(Command::Predict(args)) => predict::predict(&args),
         Some(Command::Filters(args)) => filters::filters(&args),
         Some(Command::Describe(args)) => describe::describe(&args),
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Report(args)) => report::report(&args),
         Some(Command::Runs(args)) => runs::runs(&args),
-        Some(Command::Export(args)) => run::export(&args),
+        Some(Command::Export(args)) => export::export(&args),
         Some(Command::Convert(args)) => convert::convert(&args),
         Some(Command::Checkpoint(command)) => checkpoints::checkpoint(&command),
         Some(Command::Doctor(args)) => doctor::doctor(&args),

@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use alexnet_split::data::prepare::{self, Observer, Options};
-use alexnet_split::data::shards::Bad;
+use alexnet_split::data::shards::{Bad, Description, Shard};
 use alexnet_split::data::sources::{self, SourceOptions, Sources};
 use alexnet_split::error::Result;
 use alexnet_split::show::logs::BARS;
+use alexnet_split::text::quoted;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -21,12 +22,19 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
     }
     let sources = sources::open(&args.source, &options_of(args))?;
-    let (train, val, classes) = (sources.train.len(), sources.val.len(), sources.classes.len());
+    let classes = count_classes(&sources);
     if !args.json {
-        outln!("source   {}: {}", args.source.display(), sources.form);
-        outln!("images   {train} to train on, {val} held out, {classes} classes");
-        sources.notes.iter().for_each(|note| outln!("note     {note}"));
+        say_what_was_found(args, &sources, &classes);
     }
+    let folder = match &args.folder {
+        Some(folder) if !args.dry_run => folder,
+        _ => {
+            if args.json {
+                outln!("{}", facts(&sources, &classes));
+            }
+            return Ok(());
+        }
+    };
     let options = Options {
         size: args.size.into(),
         store: args.store,
@@ -34,22 +42,32 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
         max_bad_images: if args.bad_images == BadImages::Skip { args.max_bad_images } else { 0 },
     };
     let start = Instant::now();
-    let prepared = prepare::prepare(&args.source, &sources, &args.folder, &options, &Progress::new(args.json))?;
-    let seconds = start.elapsed().as_secs_f64();
-    let images = |shards: &[alexnet_split::data::shards::Shard]| shards.iter().map(|shard| shard.images).sum::<usize>();
+    let prepared = prepare::prepare(&args.source, &sources, folder, &options, &Progress::new(args.json))?;
     let bytes: u64 = prepared.train.iter().chain(&prepared.val).map(|shard| shard.bytes).sum();
     if args.json {
-        let facts = json!({
-            "train": images(&prepared.train), "val": images(&prepared.val), "classes": classes, "bytes": bytes,
-            "seconds": seconds, "bad_images": prepared.bad_images, "notes": sources.notes,
-        });
+        let images = |shards: &[Shard]| shards.iter().map(|shard| shard.images).sum::<usize>();
+        let mut facts = facts(&sources, &classes);
+        facts["train"] = images(&prepared.train).into();
+        facts["val"] = images(&prepared.val).into();
+        facts["bytes"] = bytes.into();
+        facts["seconds"] = start.elapsed().as_secs_f64().into();
+        facts["bad_images"] = json!(prepared.bad_images);
         outln!("{facts}");
         return Ok(());
     }
+    say_what_was_made(&sources, &prepared);
+    outln!("wrote    {}: {} in {}", folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
+    if !sources.val.is_empty() {
+        outln!("\nNext: alexnet-split --recipe paper --data {}", quoted(&folder.to_string_lossy()));
+    }
+    Ok(())
+}
+
+fn say_what_was_made(sources: &Sources, prepared: &Description) {
     for bad in &prepared.bad_images {
         outln!("skipped  {}: {}", bad.name, bad.problem);
     }
-    for class in empty_classes(&sources, &prepared.bad_images) {
+    for class in empty_classes(sources, &prepared.bad_images) {
         outln!("note     class {class:?} has no image left to train on");
     }
     let (mean, devs) = (prepared.colours.mean, prepared.colours.eigenvalues.map(f64::sqrt));
@@ -62,9 +80,51 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
         devs[1],
         devs[2]
     );
-    outln!("wrote    {}: {} in {}", args.folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
-    outln!("\nNext: alexnet-split --recipe paper --data {}", args.folder.display());
-    Ok(())
+}
+
+/// A class, and its images to train on and to hold out.
+struct ClassCount<'a> {
+    name: &'a str,
+    images: [usize; 2],
+}
+
+fn count_classes(sources: &Sources) -> Vec<ClassCount<'_>> {
+    let mut classes: Vec<_> = sources.classes.iter().map(|name| ClassCount { name, images: [0; 2] }).collect();
+    for (number, part) in [&sources.train, &sources.val].into_iter().enumerate() {
+        (0..part.len()).for_each(|index| classes[part.item(index).class as usize].images[number] += 1);
+    }
+    classes
+}
+
+/// Classes that are printed at the beginning and the end of a long list.
+const FIRST_CLASSES: usize = 10;
+const LAST_CLASSES: usize = 3;
+
+fn say_what_was_found(args: &PrepareArgs, sources: &Sources, classes: &[ClassCount]) {
+    let (train, val, count) = (sources.train.len(), sources.val.len(), classes.len());
+    outln!("source   {}: {}", args.source.display(), sources.form);
+    outln!("images   {train} to train on, {val} held out, {count} classes");
+    for (number, ClassCount { name, images: [train, val] }) in classes.iter().enumerate() {
+        if number < FIRST_CLASSES || number + LAST_CLASSES >= count {
+            outln!("class    {}: {train} to train on, {val} held out", name.replace(char::is_control, "?"));
+        } else if number == FIRST_CLASSES {
+            outln!("class    and {} more", count - FIRST_CLASSES - LAST_CLASSES);
+        }
+    }
+    sources.notes.iter().for_each(|note| outln!("note     {note}"));
+    if val == 0 {
+        outln!("note     nothing is held out: training refuses such a set, for it measures itself on held-out images");
+    }
+}
+
+/// What was found, for programs.
+fn facts(sources: &Sources, classes: &[ClassCount]) -> serde_json::Value {
+    let class =
+        |ClassCount { name, images: [train, val] }: &ClassCount| json!({ "name": name, "train": train, "val": val });
+    json!({
+        "form": sources.form, "train": sources.train.len(), "val": sources.val.len(), "classes": classes.len(),
+        "class_counts": classes.iter().map(class).collect::<Vec<_>>(), "notes": sources.notes,
+    })
 }
 
 /// The classes all of whose training images were left out.

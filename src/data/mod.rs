@@ -5,6 +5,7 @@ pub mod colours;
 pub mod idx;
 pub mod input;
 pub mod loader;
+pub mod names;
 pub mod prepare;
 pub mod shards;
 pub mod sources;
@@ -12,13 +13,14 @@ pub mod sources;
 pub use alexnet_split_images::{bitmap, caught, decode, formats, scale, signature};
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::colours::Colours;
 use self::shards::{Description, Shards};
 use crate::disk::tensors::{self, TensorFile, max_bytes};
 use crate::error::{Error, Result};
 use crate::shapes::Window;
+use crate::text::quoted;
 
 /// Labelled images of one size.
 #[derive(Debug)]
@@ -155,17 +157,14 @@ impl DataSet {
     ///
     /// Fails, naming the file, where one is missing or malformed, or a label has no class.
     pub fn load(folder: &Path) -> Result<DataSet> {
-        if !folder.is_dir() {
-            return Err(Error::data(
-                folder,
-                "no such folder; --data takes a set that `prepare` has made, or a folder with the files of MNIST or CIFAR",
-            ));
-        }
         if shards::is_prepared(folder) {
             return DataSet::load_prepared(folder);
         }
         if prepare::is_unfinished(folder) {
             return Err(Error::data(folder, "its preparation is not finished; give `prepare` again, and it goes on"));
+        }
+        if !cifar::is_there(folder) && !idx::is_there(folder) {
+            return Err(not_prepared(folder));
         }
         let (train, test, names) = if cifar::is_there(folder) {
             cifar::load(folder)?
@@ -183,10 +182,7 @@ impl DataSet {
         let highest = train.labels.iter().chain(&test.labels).max().map_or(0, |&label| label as usize);
         let named_by = names.as_deref().and_then(Path::file_name).unwrap_or_default().display().to_string();
         let classes: Vec<String> = match &names {
-            Some(names) => {
-                let text = std::fs::read_to_string(names).map_err(Error::io("read", names))?;
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
-            }
+            Some(names) => names::read(names)?,
             None => (0..=highest).map(|label| format!("class {label}")).collect(),
         };
         if highest >= classes.len() {
@@ -211,6 +207,11 @@ impl DataSet {
         let [train, test] =
             [&description.train, &description.val].map(|shards| Shards::open(folder, &description, shards));
         let (train, test) = (train?, test?);
+        if test.is_empty() {
+            let problem = "has no held-out images, which training measures itself on; prepare the set again with \
+                           --val DIR, or with a --val-fraction above 0";
+            return Err(Error::data(folder, problem));
+        }
         let path = folder.join(prepare::MEAN);
         if let Some(seal) = &description.mean
             && tensors::seal_of(&path).map_err(Error::io("read", &path))? != *seal
@@ -224,6 +225,31 @@ impl DataSet {
         }
         Ok(DataSet { train, test, classes: description.classes, prepared: Some((mean, description.colours)) })
     }
+}
+
+/// Says what a folder has that is no prepared set, and what to do with it.
+fn not_prepared(folder: &Path) -> Error {
+    const TAKES: &str = "--data takes a set that `prepare` has made, or a folder with the files of MNIST or CIFAR";
+    if !folder.is_dir() {
+        let what = if folder.exists() { "is a file" } else { "no such folder" };
+        return Error::data(folder, format!("{what}; {TAKES}"));
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let inner: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| shards::is_prepared(path)).collect();
+    if let Some(prepared) = inner.iter().min() {
+        return Error::data(folder, format!("holds a prepared set; give --data {}", shell(prepared)));
+    }
+    let Some(form) = sources::form_of(folder) else {
+        return Error::data(folder, format!("holds no data set of a known form; {TAKES}"));
+    };
+    let mut out = folder.components().as_path().as_os_str().to_owned();
+    out.push("-prepared");
+    let [from, to] = [folder, Path::new(&out)].map(shell);
+    Error::data(folder, format!("not prepared yet: {form}. First alexnet-split prepare {from} {to}, then --data {to}"))
+}
+
+fn shell(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 /// Images for the network.

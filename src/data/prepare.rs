@@ -80,12 +80,14 @@ pub fn prepare(
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let real = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
     // Files of the forms that are in one folder are not looked for below it.
-    if sources.is_searched && real(folder)?.starts_with(real(source)?) {
-        let _ = std::fs::remove_dir(folder); // if it is new
-        return Err(Error::data(
-            folder,
-            "lies within the source, and would be taken for a part of it; give one beside it",
-        ));
+    for searched in &sources.searched {
+        if real(folder)?.starts_with(real(searched)?) {
+            let _ = std::fs::remove_dir(folder); // if it is new
+            return Err(Error::data(
+                folder,
+                "lies within the source, and would be taken for a part of it; give one beside it",
+            ));
+        }
     }
     let _claim = claim(folder)?;
     let mut progress = begin(source, sources, folder, options)?;
@@ -155,14 +157,14 @@ fn identity(source: &Path, sources: &Sources) -> String {
 /// The progress of an earlier run, or a new one.
 fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> Result<Progress> {
     if shards::is_prepared(folder) {
-        return Err(Error::data(folder, "holds a prepared set already; give another folder, or remove this one"));
+        return Err(Error::data(folder, "holds a prepared set already; give another folder"));
     }
     let path = folder.join(PROGRESS);
     let (images, source) = (identity(source, sources), source.display().to_string());
     if path.is_file() {
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let progress: Progress = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::data(&path, format!("damaged ({error}); remove the folder and start again")))?;
+            .map_err(|error| Error::data(&path, format!("damaged ({error}); give another folder")))?;
         let Options { size, store, quality, max_bad_images } = progress.options;
         let options = Options { max_bad_images, ..options.clone() };
         if progress.options != options {
@@ -274,6 +276,10 @@ fn refuse(error: Error, skipped: usize) -> Error {
     };
     match error {
         Error::Data { path, problem } => Error::Data { path, problem: format!("{problem}; {advice}") },
+        Error::Io { action, path, source } => {
+            let source = std::io::Error::new(source.kind(), format!("{source}; {advice}"));
+            Error::Io { action, path, source }
+        }
         other => other,
     }
 }
@@ -287,9 +293,9 @@ fn finish(
     progress: Progress,
 ) -> Result<Description> {
     let Progress { shards: [train, val], sums, bad, .. } = progress;
-    for (part, shards) in [("train", &train), ("val", &val)] {
-        if shards.iter().all(|shard| shard.images == 0) {
-            return Err(Error::data(folder, format!("not one image of {part} could be used")));
+    for (name, part, shards) in [("train", &sources.train, &train), ("val", &sources.val, &val)] {
+        if !part.is_empty() && shards.iter().all(|shard| shard.images == 0) {
+            return Err(Error::data(folder, format!("not one image of {name} could be used")));
         }
     }
     let shape = vec![3, options.size, options.size];

@@ -1,6 +1,12 @@
 //! Data sets: every form that people have them in gives the same images, and nothing damaged passes unseen.
 
+mod archives;
+mod doubts;
+mod imagenet;
+mod layouts;
+mod output;
 mod pictures;
+mod shard_files;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -194,8 +200,9 @@ fn odd_folders_are_named_or_noted() {
     let one = TempDir::new().unwrap();
     for name in ["1.jpg", "2.jpg"] {
         write(class(one.path(), 0xff).join(name), &jpeg(&picture(1)));
+        write(one.path().join("usual").join(name), &jpeg(&picture(1)));
     }
-    assert_eq!(prepared(one.path(), &options()).unwrap().0.classes, ["odd\u{fffd}"]);
+    assert_eq!(prepared(one.path(), &options()).unwrap().0.classes, ["odd\u{fffd}", "usual"]);
     write(class(one.path(), 0xfe).join("3.jpg"), &jpeg(&picture(1)));
     refused(one.path(), &["a second class called"]);
 }

@@ -51,11 +51,11 @@ fn bad_images_are_named_and_skipped_on_request() {
     }
 }
 
-/// The first pixel of the only image of class 1 of a set that has these bytes there.
+/// The square of the first image of a set all of whose files have these bytes.
 fn square_of(name: &str, bytes: &[u8]) -> Vec<u8> {
     let folder = TempDir::new().unwrap();
-    for part in ["train", "val"] {
-        write(folder.path().join(part).join("a").join(name), bytes);
+    for class in ["train/a", "train/b", "val/a", "val/b"] {
+        write(folder.path().join(class).join(name), bytes);
     }
     let (data, _) = prepared(folder.path(), &options()).unwrap();
     data.train.image(0).unwrap().into_owned()

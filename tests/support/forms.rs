@@ -143,9 +143,13 @@ pub fn as_official_files(to: &Path) {
         ("ILSVRC2012_devkit_t12/data/meta.mat".into(), meta_mat()),
         ("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt".into(), ids.into_bytes()),
     ]);
+    write(to.join("ILSVRC2012_devkit_t12.tar.gz"), &gzip(&kit));
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&kit).unwrap();
-    write(to.join("ILSVRC2012_devkit_t12.tar.gz"), &packed.finish().unwrap());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
 }
 
 pub fn as_parquet(to: &Path) {

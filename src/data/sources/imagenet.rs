@@ -1,127 +1,312 @@
-//! The official files of ILSVRC 2012, as they are fetched, with nothing unpacked: a tar of one tar a class to train on,
-//! a tar to validate with, and the development kit, which has the answers to that.
+//! The official files of ILSVRC 2012: a tar of one tar a class to train on, or those tars in a folder; a tar to validate
+//! with, or a folder of its images; and the development kit, which has the answers to that.
 //!
-//! Classes are in the order of their WordNet numbers (as torchvision's); names are the kit's.
+//! Classes are in the order of their WordNet numbers (as torchvision's); names are the kit's. An image to validate with
+//! is of the class that the kit has for the number in its name, or of that whose folder it is in; both must agree.
 
-use std::io::Read;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::GzDecoder;
-
-use super::matlab::{self, Value};
+use super::folders::is_called_an_image;
+use super::kit::{self, KIT, Kit};
+use super::notes::Notes;
 use super::places::{Place, Places};
-use super::{Found, tars};
+use super::tars::{MAX_UNPACKED, Member, Tar, members};
+use super::{Found, Source};
 use crate::error::{Error, Result};
 
 const TRAIN: &str = "ILSVRC2012_img_train.tar";
 const VAL: &str = "ILSVRC2012_img_val.tar";
-const KIT: &str = "ILSVRC2012_devkit_t12.tar.gz";
+
+/// Folders into which people unpack them.
+const TRAIN_FOLDERS: [&str; 3] = ["train", "ILSVRC2012_img_train", ""];
+const VAL_FOLDERS: [&str; 2] = ["val", "ILSVRC2012_img_val"];
 
 /// Whether a folder has the official files.
 pub fn is_there(folder: &Path) -> bool {
-    folder.join(TRAIN).is_file()
+    folder.join(TRAIN).is_file() || !class_tars(folder).is_empty()
 }
 
-/// A class by the development kit.
-struct Synset {
-    id: u32,
-    wnid: String,
-    words: String,
+/// Whether a name is a WordNet number: `n01440764`.
+fn is_wnid(name: &str) -> bool {
+    name.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The WordNet number that is the name of the folder that a file is in.
+fn folder_wnid(name: &str) -> Option<&str> {
+    name.rsplit('/').nth(1).filter(|folder| is_wnid(folder))
+}
+
+/// What is in a folder under such names, in order; nothing where there is no such folder.
+fn files_in(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let wanted = entries.filter(|entry| is_wanted(&entry.file_name().to_string_lossy()));
+    let mut paths: Vec<PathBuf> = wanted.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The tars of classes in a folder; none where each is unpacked beside itself.
+fn class_tars(folder: &Path) -> Vec<PathBuf> {
+    let is_class_tar = |name: &str| name.strip_suffix(".tar").is_some_and(is_wnid);
+    let mut tars = TRAIN_FOLDERS.iter().map(|name| files_in(&folder.join(name), is_class_tar));
+    tars.find(|tars| !tars.iter().all(|tar| tar.with_extension("").is_dir())).unwrap_or_default()
 }
 
 /// Opens a folder with the official files.
 pub fn open(folder: &Path) -> Result<Found> {
-    for name in [VAL, KIT] {
-        if !folder.join(name).is_file() {
-            return Err(Error::data(folder, format!("has {TRAIN}, but not {name}; fetch it too")));
+    let mut left = MAX_UNPACKED;
+    let kit = kit::read(folder, &mut left)?;
+    let mut train = Reader { left, ..Reader::default() };
+    let mut val = Reader { left, ..Reader::default() };
+    let held_out = val.held_out(folder)?;
+    let official = folder.join(TRAIN);
+    if official.is_file() {
+        if held_out.is_empty() {
+            return Err(Error::data(folder, format!("has {TRAIN}, but no images of {VAL}; fetch it too")));
         }
+        train.outer_tar(&official)?;
+    } else {
+        train.class_tars(&class_tars(folder))?;
     }
-    let (synsets, answers) = read_kit(&folder.join(KIT))?;
-    let train = folder.join(TRAIN);
-    let (file, bytes) = tars::open_tar(&train)?;
-    let mut classes = tars::members(&train, &file, [0, bytes])?;
-    classes.sort_by(|a, b| a.name.cmp(&b.name));
-    let (mut places, mut wnids) = (Places::default(), Vec::new());
-    for (class, member) in classes.iter().enumerate() {
-        let Some(wnid) = member.name.strip_suffix(".tar") else {
-            return Err(Error::data(
-                &train,
-                format!("{}: expected tars of classes, such as n01440764.tar", member.name),
-            ));
-        };
-        for image in tars::members(&train, &file, [member.offset, member.bytes])? {
-            let name = format!("{}/{wnid}/{}", train.display(), image.name);
-            places.push(name, class as u32, Place::Piece { archive: 0, offset: image.offset, bytes: image.bytes });
+    let wnids: Vec<String> = train.classes.keys().cloned().collect();
+    let has_val = !held_out.is_empty();
+    let held_out = Answers { kit: kit.as_ref(), wnids: &wnids, folder }.label(held_out, &mut val.notes)?;
+    let mut notes = [train.notes.say(), val.notes.say()].concat();
+    let classes = match &kit {
+        Some(kit) => wnids.iter().map(|wnid| kit.words(wnid)).collect::<Result<_>>()?,
+        None => {
+            notes.push(format!("no {KIT} is there: classes are called by their WordNet numbers"));
+            wnids.clone()
         }
-        wnids.push(wnid.to_owned());
-    }
-    places.archives.push((train.clone(), Some(file)));
-    let names = wnids.iter().map(|wnid| {
-        let found = synsets.iter().find(|synset| synset.wnid == *wnid);
-        found
-            .map(|synset| synset.words.clone())
-            .ok_or_else(|| Error::data(&train, format!("class {wnid} is not in {KIT}")))
-    });
-    let names = names.collect::<Result<_>>()?;
-
-    let val = folder.join(VAL);
-    let (file, bytes) = tars::open_tar(&val)?;
-    let mut images = tars::members(&val, &file, [0, bytes])?;
-    images.sort_by(|a, b| a.name.cmp(&b.name));
-    if images.len() != answers.len() {
-        return Err(Error::data(&val, format!("{} images, but {KIT} has {} answers", images.len(), answers.len())));
-    }
-    let mut held_out = Places::default();
-    for (image, id) in images.iter().zip(answers) {
-        let wnid = synsets.iter().find(|synset| synset.id == id).map(|synset| &synset.wnid);
-        let class = wnid.and_then(|wnid| wnids.iter().position(|known| known == wnid));
-        let Some(class) = class else {
-            return Err(Error::data(&val, format!("{}: its class {id} is not among those to train on", image.name)));
-        };
-        let place = Place::Piece { archive: 0, offset: image.offset, bytes: image.bytes };
-        held_out.push(format!("{}/{}", val.display(), image.name), class as u32, place);
-    }
-    held_out.archives.push((val, Some(file)));
-    let (form, notes) = ("the official files of ILSVRC 2012", Vec::new());
-    Ok(Found { form, train: Arc::new(places), val: Some(Arc::new(held_out)), classes: names, notes })
+    };
+    let labelled = std::mem::take(&mut train.classes).into_values().zip(0..);
+    let labelled = labelled.flat_map(|(images, class)| images.into_iter().map(move |image| (class, image)));
+    let source = |labelled: &mut dyn Iterator<Item = (u32, Image)>, archives| -> Arc<dyn Source> {
+        let mut places = Places { archives, ..Places::default() };
+        labelled.for_each(|(class, image)| places.push(image.name, class, image.place));
+        Arc::new(places)
+    };
+    Ok(Found {
+        form: "the official files of ILSVRC 2012",
+        train: source(&mut { labelled }, train.archives),
+        val: has_val.then(|| source(&mut held_out.into_iter(), val.archives)),
+        classes,
+        notes,
+    })
 }
 
-/// The classes, and the class of each image to validate with, by the kit's own numbers.
-fn read_kit(path: &Path) -> Result<(Vec<Synset>, Vec<u32>)> {
-    let damaged = |error: std::io::Error| Error::data(path, format!("damaged or truncated: {error}"));
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let mut archive = tar::Archive::new(GzDecoder::new(std::io::BufReader::new(file)));
-    let [mut meta, mut answers] = [None, None];
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let wanted = match &*name {
-            name if name.ends_with("data/meta.mat") => &mut meta,
-            name if name.ends_with("data/ILSVRC2012_validation_ground_truth.txt") => &mut answers,
-            _ => continue,
-        };
-        let mut bytes = Vec::new();
-        entry.by_ref().take(1 << 28).read_to_end(&mut bytes).map_err(damaged)?;
-        *wanted = Some(bytes);
+/// An image and its place.
+struct Image {
+    name: String,
+    place: Place,
+}
+
+/// Reads what is in tars.
+#[derive(Default)]
+struct Reader {
+    archives: Vec<(PathBuf, Option<File>)>,
+    /// Images to train on by WordNet number.
+    classes: BTreeMap<String, Vec<Image>>,
+    notes: Notes,
+    /// Bytes that may yet be unpacked.
+    left: u64,
+}
+
+impl Reader {
+    /// An image of the archive that comes next.
+    fn image(&self, path: &Path, folder: &str, member: &Member) -> Result<Image> {
+        let piece = member.piece(path)?;
+        let place = Place::Piece { archive: self.archives.len(), offset: piece.offset, bytes: piece.bytes };
+        Ok(Image { name: format!("{}/{folder}{}", path.display(), member.name), place })
     }
-    let (Some(meta), Some(answers)) = (meta, answers) else {
-        return Err(Error::data(path, "has no data/meta.mat and data/ILSVRC2012_validation_ground_truth.txt"));
-    };
-    let rows =
-        matlab::structs(&meta, "synsets").map_err(|problem| Error::data(path, format!("meta.mat: {problem}")))?;
-    let synset = |row: &std::collections::HashMap<String, Value>| {
-        Some(Synset {
-            id: row.get("ILSVRC2012_ID")?.number()? as u32,
-            wnid: row.get("WNID")?.text()?.to_owned(),
-            words: row.get("words")?.text()?.to_owned(),
-        })
-    };
-    let synsets: Option<Vec<Synset>> = rows.iter().map(synset).collect();
-    let synsets =
-        synsets.ok_or_else(|| Error::data(path, "meta.mat: a synset without ILSVRC2012_ID, WNID or words"))?;
-    let text = String::from_utf8_lossy(&answers);
-    let answers: Result<Vec<u32>, _> = text.split_whitespace().map(str::parse).collect();
-    let answers = answers.map_err(|error| Error::data(path, format!("the answers are not numbers: {error}")))?;
-    Ok((synsets, answers))
+
+    /// The tar of tars. Images that are in it as they are belong to the class of their folder.
+    fn outer_tar(&mut self, path: &Path) -> Result<()> {
+        let tar = Tar::open(path, &mut self.left)?;
+        for member in members(path, &tar.file, [0, tar.bytes], &mut self.notes)? {
+            if member.base().starts_with('.') {
+                self.notes.add("hidden files not read", format!("{}/{}", path.display(), member.name));
+            } else if let Some(wnid) = member.base().strip_suffix(".tar").filter(|wnid| is_wnid(wnid)) {
+                let piece = member.piece(path)?;
+                self.class_tar(&tar, wnid, &format!("{wnid}/"), [piece.offset, piece.bytes])?;
+            } else if let Some(wnid) = folder_wnid(&member.name).filter(|_| is_called_an_image(Path::new(&member.name)))
+            {
+                let image = self.image(path, "", &member)?;
+                self.classes.entry(wnid.to_owned()).or_default().push(image);
+            } else {
+                self.notes
+                    .add("files that are no tars of classes not read", format!("{}/{}", path.display(), member.name));
+            }
+        }
+        if self.classes.is_empty() {
+            return Err(Error::data(path, "expected tars of classes in it, such as n01440764.tar"));
+        }
+        tar.keep(&mut self.archives);
+        Ok(())
+    }
+
+    /// The tars of classes in a folder.
+    fn class_tars(&mut self, paths: &[PathBuf]) -> Result<()> {
+        if let Some(unpacked) = paths.iter().find(|path| path.with_extension("").is_dir()) {
+            let whole = paths.iter().find(|path| !path.with_extension("").is_dir()).unwrap_or(unpacked);
+            let problem = format!(
+                "is unpacked beside itself, but {} is not: which is meant? Unpack all, each into a folder of its name, or \
+                 move the folders elsewhere",
+                whole.display()
+            );
+            return Err(Error::data(unpacked, problem));
+        }
+        for path in paths {
+            let tar = Tar::open(path, &mut self.left)?;
+            self.class_tar(&tar, &name_of(&path.with_extension("")), "", [0, tar.bytes])?;
+            tar.keep(&mut self.archives);
+        }
+        Ok(())
+    }
+
+    /// The images of a class, which lie in a tar or a part of one.
+    fn class_tar(&mut self, tar: &Tar, wnid: &str, folder: &str, section: [u64; 2]) -> Result<()> {
+        let mut images = Vec::new();
+        let path = if folder.is_empty() { tar.path.clone() } else { tar.path.join(format!("{wnid}.tar")) };
+        for member in members(&path, &tar.file, section, &mut self.notes)? {
+            let name = format!("{}/{folder}{}", tar.path.display(), member.name);
+            if member.base().starts_with('.') {
+                self.notes.add("hidden files not read", name);
+            } else if !is_called_an_image(Path::new(&member.name)) {
+                self.notes.add("files that no image is called like not read", name);
+            } else if let Some(other) = member.base().get(..9).filter(|other| is_wnid(other) && *other != wnid) {
+                return Err(Error::data(
+                    name,
+                    format!("an image of {other} by its name, but in the tar of {wnid}; fetch it again"),
+                ));
+            } else {
+                images.push(self.image(&tar.path, folder, &member)?);
+            }
+        }
+        if images.is_empty() {
+            return Err(Error::data(&path, "a class without images; fetch its tar again"));
+        }
+        if self.classes.insert(wnid.to_owned(), images).is_some() {
+            return Err(Error::data(&tar.path, format!("class {wnid} is there twice; leave one of the two")));
+        }
+        Ok(())
+    }
+
+    /// The images to validate with: those of the tar, or of the folder into which it was unpacked.
+    fn held_out(&mut self, folder: &Path) -> Result<Vec<Image>> {
+        let path = folder.join(VAL);
+        let mut images = Vec::new();
+        if path.is_file() {
+            let tar = Tar::open(&path, &mut self.left)?;
+            for member in members(&path, &tar.file, [0, tar.bytes], &mut self.notes)? {
+                if member.base().starts_with('.') || !is_called_an_image(Path::new(&member.name)) {
+                    self.notes.add("files that are no images not read", format!("{}/{}", path.display(), member.name));
+                } else {
+                    images.push(self.image(&path, "", &member)?);
+                }
+            }
+            tar.keep(&mut self.archives);
+        } else {
+            let top = VAL_FOLDERS.map(|name| files_in(&folder.join(name), |_| true)).into_iter().flatten();
+            let all = top.flat_map(|path| if path.is_dir() { files_in(&path, |_| true) } else { vec![path] });
+            for path in all {
+                if name_of(&path).starts_with('.') || !is_called_an_image(&path) {
+                    self.notes.add("files that are no images not read", path.display());
+                } else {
+                    images.push(Image { name: path.display().to_string(), place: Place::File(path) });
+                }
+            }
+        }
+        images.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(images)
+    }
+}
+
+/// What tells the classes of the images to validate with.
+struct Answers<'a> {
+    kit: Option<&'a Kit>,
+    /// The classes to train on.
+    wnids: &'a [String],
+    folder: &'a Path,
+}
+
+impl Answers<'_> {
+    /// Images with their classes.
+    fn label(&self, images: Vec<Image>, notes: &mut Notes) -> Result<Vec<(u32, Image)>> {
+        let (mut seen, mut labelled, mut strange) = (HashSet::new(), Vec::new(), None);
+        for image in images {
+            let number = number_in(&image.name);
+            if let Some(number) = number.filter(|number| !seen.insert(*number)) {
+                return Err(Error::data(
+                    image.name,
+                    format!("a second image of number {number}; leave one of the two"),
+                ));
+            }
+            match self.wnid(&image.name, number)? {
+                Some(wnid) => {
+                    let class = self.wnids.iter().position(|known| known == wnid);
+                    let class = class.ok_or_else(|| {
+                        Error::data(
+                            &image.name,
+                            format!("its class {wnid} is not among the {} to train on", self.wnids.len()),
+                        )
+                    })?;
+                    labelled.push((class as u32, image));
+                }
+                None => {
+                    notes.add("images whose names have no number of an answer not read", &image.name);
+                    strange = strange.or(Some(image.name));
+                }
+            }
+        }
+        if let (true, Some(name)) = (labelled.is_empty(), strange) {
+            return Err(Error::data(
+                name,
+                "expected names such as ILSVRC2012_val_00000001.JPEG, whose number tells the class",
+            ));
+        }
+        let answers = self.kit.map_or(0, |kit| kit.answers.len());
+        if let Some(first) = (1..=answers).find(|number| !seen.contains(number)).filter(|_| !seen.is_empty()) {
+            notes.add_many(
+                "answers of the kit whose images are missing",
+                answers - seen.len(),
+                format!("number {first}"),
+            );
+        }
+        Ok(labelled)
+    }
+
+    /// The class of an image by its number and by its folder, which must agree; `None` where neither tells.
+    fn wnid<'b>(&'b self, name: &'b str, number: Option<usize>) -> Result<Option<&'b str>> {
+        let by_folder = folder_wnid(name);
+        let by_number = match (number, self.kit) {
+            (Some(number), Some(kit)) => Some(kit.answer(number).map_err(|problem| Error::data(name, problem))?),
+            (Some(_), None) if by_folder.is_none() => {
+                return Err(Error::data(
+                    self.folder,
+                    format!("has no {KIT}, which tells the class of {name}; fetch it too"),
+                ));
+            }
+            _ => None,
+        };
+        match (by_number, by_folder) {
+            (Some(number), Some(folder)) if number != folder => {
+                Err(Error::data(name, format!("is in the folder of {folder}, but {KIT} has {number} for its number")))
+            }
+            _ => Ok(by_number.or(by_folder)),
+        }
+    }
+}
+
+/// The number in the name of an image to validate with: 4 in `ILSVRC2012_val_00000004.JPEG`.
+fn number_in(name: &str) -> Option<usize> {
+    let base = name.rsplit('/').next()?.to_ascii_lowercase();
+    base.strip_prefix("ilsvrc2012_val_")?.split('.').next()?.parse().ok()
 }

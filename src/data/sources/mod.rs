@@ -1,12 +1,22 @@
 //! Data sets as people have them, for `prepare` to read: one file a form. [`open`] tells the forms apart.
 
+mod classes;
+mod doubts;
 mod folders;
 mod imagenet;
+mod kit;
+mod labels;
+mod layouts;
+mod listing;
 mod matlab;
 mod memory;
+mod notes;
 mod parquet;
 mod places;
+mod roles;
+mod shard_files;
 mod tars;
+mod webdataset;
 
 pub use places::read_image_file;
 
@@ -87,8 +97,8 @@ impl Part {
         self.source.read(&self.indices[range], work);
     }
 
-    /// Parts off `fraction` of every class, rounded down but at least one image of a class that has several, drawn by
-    /// the number of the image.
+    /// Parts off `fraction` of every class, rounded down but at least one image of a class that has several (of 0 none),
+    /// drawn by the number of the image.
     fn split(self, fraction: f64) -> [Part; 2] {
         let mut by_class: Vec<Vec<u32>> = Vec::new();
         for &index in &self.indices {
@@ -98,7 +108,8 @@ impl Part {
         }
         let [mut train, mut val] = [Vec::new(), Vec::new()];
         for (class, indices) in by_class.iter().enumerate() {
-            let count = ((indices.len() as f64 * fraction) as usize).max(usize::from(indices.len() > 1));
+            let least = usize::from(indices.len() > 1 && fraction > 0.);
+            let count = ((indices.len() as f64 * fraction) as usize).max(least);
             let order = Philox::new(0, Purpose::Split, class as u32).permutation(indices.len(), 0);
             for (place, index) in order.into_iter().enumerate() {
                 let part = if place < count { &mut val } else { &mut train };
@@ -124,8 +135,8 @@ pub struct Sources {
     pub classes: Vec<String>,
     /// What was seen and left alone, for people.
     pub notes: Vec<String>,
-    /// Whether folders below the set's were searched.
-    pub is_searched: bool,
+    /// Folders that were searched for images, also in folders below them.
+    pub searched: Vec<PathBuf>,
 }
 
 /// Images and their classes before it is known what is held out.
@@ -162,7 +173,7 @@ pub struct SourceOptions {
 pub enum ClassesFrom {
     /// In the name of its folder.
     Folders,
-    /// In its own name, before the first dot, digit or underscore followed by a digit: `cat.12.jpg`, `tabby_cat_7.jpg`.
+    /// In its own name, before the first dot or digit: `cat.12.jpg`, `tabby_cat_7.jpg`.
     Names,
 }
 
@@ -175,51 +186,149 @@ impl SourceOptions {
 
 /// Finds the form of a data set and its images.
 ///
-/// Fails, naming the file or folder, where it has no known form, or its parts do not fit each other.
+/// Fails, naming the file or folder, where it has no known form, its parts do not fit each other, or it is not clear what
+/// they are.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
     if !path.exists() {
         return Err(Error::data(path, "there is no such file or folder"));
     }
-    let Found { form, train, val, classes, notes } = find(path, options)?;
+    let mut notes = Vec::new();
+    let (path, form) = locate(path, options, &mut notes)?;
+    let found = read(&path, form, options)?;
+    notes.extend(found.notes);
+    let Found { form: name, train, val, classes, .. } = found;
     let train = Part::all(train);
     let [train, val] = match val {
         Some(val) => [train, Part::all(val)],
         None => train.split(options.val_fraction),
     };
-    for (part, what) in [(&train, "train on"), (&val, "hold out")] {
-        if part.is_empty() {
-            return Err(Error::data(path, format!("{form}: there are no images to {what}")));
-        }
+    if train.is_empty() {
+        return Err(Error::data(path, format!("{name}: there are no images to train on")));
+    }
+    if val.is_empty() && options.val_fraction > 0. {
+        let problem = format!("{name}: there are no images to hold out; a class needs two images at least");
+        return Err(Error::data(path, problem));
     }
     if let Some(item) = part_items(&train, &val).find(|item| item.class as usize >= classes.len()) {
         return Err(Error::data(&item.name, format!("class {} of {} classes", item.class, classes.len())));
     }
-    Ok(Sources { form, train, val, classes, notes, is_searched: folders::FORMS.contains(&form) })
+    let mut searched = Vec::new();
+    if form == Form::Folders {
+        for given in [&options.train, &options.val].into_iter().flatten() {
+            searched.push(layouts::resolve(&path, given)?);
+        }
+        searched.push(path);
+    }
+    Ok(Sources { form: name, train, val, classes, notes, searched })
 }
 
 fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a Item> {
     [train, val].into_iter().flat_map(|part| (0..part.len()).map(|index| part.item(index)))
 }
 
-/// The form of a set by the files that are there.
-fn find(path: &Path, options: &SourceOptions) -> Result<Found> {
-    if imagenet::is_there(path) {
-        return imagenet::open(path);
+/// The forms of sets, as their files tell them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Official,
+    Cifar,
+    Idx,
+    Parquet,
+    Tars,
+    Folders,
+}
+
+impl Form {
+    /// The form of the set that lies in this folder, if it is not one of folders.
+    fn at(path: &Path) -> Result<Option<Form>> {
+        Ok(match () {
+            () if imagenet::is_there(path) => Some(Form::Official),
+            () if cifar::is_there(path) => Some(Form::Cifar),
+            () if idx::is_there(path) => Some(Form::Idx),
+            () if layouts::has_train(path) => None,
+            () if shard_files::find(path, ".parquet")?.is_some() => Some(Form::Parquet),
+            () if shard_files::find(path, ".tar")?.is_some() => Some(Form::Tars),
+            () => None,
+        })
     }
-    if cifar::is_there(path) || idx::is_there(path) {
-        let DataSet { train, test, classes, .. } = DataSet::load(path)?;
-        let form = if cifar::is_there(path) { "CIFAR, binary" } else { "IDX" };
-        let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", test)]
-            .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
-        return Ok(Found { form, train, val: Some(val), classes, notes: Vec::new() });
-    }
-    if !folders::has_train(path) {
-        if let Some(files) = tars::find(path, ".parquet")? {
-            return parquet::open(path, files, options);
+
+    fn name(self) -> &'static str {
+        match self {
+            Form::Official => "the official files of ILSVRC 2012",
+            Form::Cifar => "CIFAR, binary",
+            Form::Idx => "IDX",
+            Form::Parquet => "Hugging Face parquet shards",
+            Form::Tars => "WebDataset tars",
+            Form::Folders => "folders of images",
         }
-        if let Some(files) = tars::find(path, ".tar")? {
-            return tars::open(path, files);
+    }
+}
+
+/// Where the set is, and its form: in `path`, or in the one folder there that holds a set.
+fn locate(path: &Path, options: &SourceOptions, notes: &mut Vec<String>) -> Result<(PathBuf, Form)> {
+    let form = Form::at(path)?;
+    if let Some(form) = form.filter(|_| options.train.is_some() || options.val.is_some()) {
+        let problem = format!("--train and --val name folders of image files, but here are {}", form.name());
+        return Err(Error::data(path, problem));
+    }
+    if let Some(form) = form {
+        return Ok((path.to_owned(), form));
+    }
+    if listing::holds_images(path) || !path.is_dir() {
+        return Ok((path.to_owned(), Form::Folders));
+    }
+    let mut inner = Vec::new();
+    for folder in listing::list(path, &mut listing::Notes::default())?.folders {
+        inner.extend(Form::at(&folder)?.map(|form| (folder, form)));
+    }
+    match &inner[..] {
+        [] => Ok((path.to_owned(), Form::Folders)),
+        [(folder, form)] => {
+            notes.push(format!("read from {}, the one folder in {} with a set", folder.display(), path.display()));
+            Ok((folder.clone(), *form))
+        }
+        _ => {
+            let seen: Vec<String> =
+                inner.iter().map(|(folder, form)| format!("{} ({})", folder.display(), form.name())).collect();
+            let problem = format!("holds more than one set: {}; give the folder of one of them", seen.join(", "));
+            Err(Error::data(path, problem))
         }
     }
-    folders::open(path, options)
+}
+
+/// The form of the set in a folder, in words, if there is one that `prepare` reads.
+pub fn form_of(path: &Path) -> Option<&'static str> {
+    let form = locate(path, &SourceOptions::default(), &mut Vec::new()).ok()?.1;
+    (form != Form::Folders || listing::holds_images(path)).then(|| form.name())
+}
+
+/// Reads a set of a known form.
+fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
+    let mut found = match form {
+        Form::Folders => return folders::open(path, options),
+        Form::Official => imagenet::open(path)?,
+        Form::Cifar | Form::Idx => {
+            let DataSet { train, test, classes, .. } = DataSet::load(path)?;
+            let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", test)]
+                .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
+            Found { form: form.name(), train, val: Some(val), classes, notes: Vec::new() }
+        }
+        Form::Parquet | Form::Tars => {
+            let ending = if form == Form::Parquet { ".parquet" } else { ".tar" };
+            let files = shard_files::find(path, ending)?.ok_or_else(|| Error::data(path, "its shards are gone"))?;
+            if form == Form::Parquet {
+                parquet::open(path, files, options)?
+            } else {
+                webdataset::open(path, files, options)?
+            }
+        }
+    };
+    if let Some(list) = &options.classes {
+        let names = classes::Classes::read(list)?.names;
+        if names.len() != found.classes.len() {
+            let problem = format!("lists {} classes, but the set has {}", names.len(), found.classes.len());
+            return Err(Error::data(list, problem));
+        }
+        found.classes = names;
+    }
+    Ok(found)
 }

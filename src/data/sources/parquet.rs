@@ -11,7 +11,8 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 
-use super::tars::{ShardFiles, class_names};
+use super::shard_files::ShardFiles;
+use super::webdataset::{class_names, names_beside};
 use super::{Found, Item, Picture, Source, SourceOptions};
 use crate::data::caught::caught;
 use crate::error::{Error, Result};
@@ -48,7 +49,7 @@ pub fn open(folder: &Path, ShardFiles { train, val, notes }: ShardFiles, _option
             let problem = format!("the shards name {} classes, but there is a label {highest}", names.len());
             return Err(Error::data(folder, problem));
         }
-        None => class_names(folder, highest)?,
+        None => class_names(folder, names_beside(folder)?, highest)?,
     };
     let val = val.map(|val| Arc::new(val) as Arc<dyn Source>);
     Ok(Found { form: "Hugging Face parquet shards", train: Arc::new(train), val, classes, notes })

@@ -1,6 +1,7 @@
 //! Images that are files, or pieces of files.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -31,9 +32,14 @@ const MAX_BYTES: u64 = 1 << 30;
 
 /// The bytes of an image file.
 ///
-/// Fails where it cannot be read, is too long, or is none that has an end (a pipe or a device).
+/// Fails where it cannot be read, is too long, is a link to nothing, or has no end (a pipe or a device).
 pub fn read_image_file(path: &Path) -> Result<Vec<u8>> {
-    let about = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    let about = std::fs::metadata(path).map_err(|error| match std::fs::read_link(path) {
+        Ok(target) if error.kind() == ErrorKind::NotFound => {
+            Error::data(path, format!("is a link to {}, which is not there", target.display()))
+        }
+        _ => Error::io("read", path)(error),
+    })?;
     if !about.is_file() && !about.is_dir() {
         return Err(Error::data(path, "is a pipe, a socket or a device, not an image file"));
     }

@@ -1,25 +1,59 @@
-//! Tar files: what is in them and where, without unpacking; and WebDataset's form, in which the files of a sample have
-//! one name but for the ending (`0001.jpg`, `0001.cls`).
+//! Tar files: what is in them and where, without unpacking.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::folders::{ENDINGS, is_called_an_image};
-use super::places::{Place, Places};
-use super::{Found, Source};
-use crate::data::shards::{self, Description};
+use flate2::read::MultiGzDecoder;
+
+use super::notes::Notes;
+use crate::data::signature::{LENGTH, Signature, recognize};
 use crate::error::{Error, Result};
 
 /// A file in a tar.
 pub struct Member {
+    /// As it is stored, without `./` before it.
     pub name: String,
-    /// From the beginning of the outermost file.
+    /// Where its bytes are, or why they cannot be read.
+    pub content: Result<Piece, String>,
+    /// The number of the tar that it is in, where several follow one another in one file.
+    pub tar: usize,
+}
+
+/// A piece of the outermost file.
+#[derive(Clone, Copy)]
+pub struct Piece {
     pub offset: u64,
     pub bytes: u64,
+}
+
+/// Bytes of the longest label or list that is read whole.
+const MAX_TEXT: u64 = 1 << 28;
+
+impl Member {
+    /// Where its bytes are; fails, naming it, where they cannot be read.
+    pub fn piece(&self, path: &Path) -> Result<Piece> {
+        self.content.clone().map_err(|why| Error::data(path, format!("{}: {why}", self.name)))
+    }
+
+    /// Its bytes.
+    pub fn read(&self, path: &Path, file: &File) -> Result<Vec<u8>> {
+        let piece = self.piece(path)?;
+        if piece.bytes > MAX_TEXT {
+            let problem = format!("{}: {} bytes are too many for a label or a list", self.name, piece.bytes);
+            return Err(Error::data(path, problem));
+        }
+        let mut bytes = vec![0; piece.bytes as usize];
+        file.read_exact_at(&mut bytes, piece.offset).map_err(Error::io("read", path))?;
+        Ok(bytes)
+    }
+
+    /// The last part of its name.
+    pub fn base(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 /// A piece of a file, read as if it were one.
@@ -51,205 +85,230 @@ impl Seek for Section<'_> {
     }
 }
 
-/// The files in a tar that is `bytes` long and begins at `start` of `file`; `path` is for messages.
+/// Zeros behind a tar's end that are more than any program fills up with.
+const MANY_ZEROS: u64 = 4 << 20;
+
+/// The files in a tar that is `bytes` long and begins at `start` of `file`; `path` is for messages. Where more tars
+/// follow behind its end (`cat a.tar b.tar`), theirs too.
 ///
-/// Fails where it is damaged, or ends before its files do.
-pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2]) -> Result<Vec<Member>> {
-    let damaged = |error: io::Error| Error::data(path, format!("damaged or truncated tar: {error}"));
-    let mut archive = tar::Archive::new(Section { file, start, bytes, at: 0 });
-    let (mut members, mut end) = (Vec::new(), 0);
-    for entry in archive.entries_with_seek().map_err(damaged)? {
-        let entry = entry.map_err(damaged)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (offset, size) = (entry.raw_file_position(), entry.size());
-        if offset.checked_add(size).is_none_or(|end| end > bytes) {
-            return Err(Error::data(path, format!("truncated tar: {name} goes on beyond its end; fetch it again")));
-        }
-        end = (offset + size).next_multiple_of(512);
-        members.push(Member { name, offset: start + offset, bytes: size });
-    }
-    // A block of zeros tells that there is no more.
-    if !members.is_empty() && end + 512 > bytes {
-        let problem = format!("truncated tar: it has no end after {} files; fetch it again", members.len());
-        return Err(Error::data(path, problem));
-    }
-    Ok(members)
-}
-
-/// Opens a tar, and tells how long it is.
-pub fn open_tar(path: &Path) -> Result<(File, u64)> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-    Ok((file, bytes))
-}
-
-/// The shards of a set.
-pub struct ShardFiles {
-    pub train: Vec<PathBuf>,
-    /// None where the set is in one piece.
-    pub val: Vec<PathBuf>,
-    /// What was left alone, for people.
-    pub notes: Vec<String>,
-}
-
-/// The part that a file's name tells, by its words: 0 to train on, 1 to hold out, 2 to hold out where there is no 1.
-fn part_of(name: &str) -> usize {
-    let lower = name.to_lowercase();
-    let has = |wanted: &[&str]| lower.split(|c: char| !c.is_ascii_alphabetic()).any(|word| wanted.contains(&word));
-    if has(&["train", "training"]) {
-        0
-    } else if has(&["val", "valid", "validation", "dev"]) {
-        1
-    } else {
-        2 * usize::from(has(&["test", "testing"]))
-    }
-}
-
-/// The shards of a folder (or of `data` in it) whose names end so, or `None` where there are none to train on.
-pub fn find(folder: &Path, ending: &str) -> Result<Option<ShardFiles>> {
-    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
-    for folder in [folder.to_owned(), folder.join("data")] {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries {
-            let path = entry.map_err(Error::io("read", &folder))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !name.ends_with(ending) || name.starts_with('.') {
-                continue;
+/// Fails where it is damaged, ends before its files do, or holds a sparse file.
+pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2], notes: &mut Notes) -> Result<Vec<Member>> {
+    let mut found = Found { path, members: Vec::new(), links: Vec::new() };
+    let (mut at, mut tar) = (0, 0);
+    while at < bytes || tar == 0 {
+        let section = Section { file, start: start + at, bytes: bytes - at, at: 0 };
+        match found.add(section, tar) {
+            Ok(end) => at += end,
+            // As other programs do: what is behind the end and no tar is not read.
+            Err(Stop::AtFirst(_)) if tar > 0 => {
+                notes.add("tars with bytes behind their end that are no tar", path.display());
+                break;
             }
-            parts[part_of(&name)].push(path);
+            Err(Stop::AtFirst(why)) => return Err(Error::data(path, what_it_is(file, [start, bytes], &why))),
+            Err(Stop::Later(error)) => return Err(error),
         }
-    }
-    parts.iter_mut().for_each(|paths| paths.sort());
-    let [train, mut val, test] = parts;
-    let mut notes = Vec::new();
-    if val.is_empty() {
-        val = test;
-    } else if let Some(first) = test.first() {
-        // Hugging Face's ImageNet has one without labels.
-        notes.push(format!("{} shards of a test set not read, {} among them", test.len(), first.display()));
-    }
-    Ok((!train.is_empty()).then_some(ShardFiles { train, val, notes }))
-}
-
-/// Opens a folder of WebDataset's tars.
-pub fn open(folder: &Path, files: ShardFiles) -> Result<Found> {
-    let mut notes = files.notes;
-    let train = read_samples(&files.train, &mut notes)?;
-    let val = if files.val.is_empty() { None } else { Some(read_samples(&files.val, &mut notes)?) };
-    let items = train.items().iter().chain(val.iter().flat_map(|val| val.items()));
-    let highest = items.map(|item| item.class).max().unwrap_or(0) as usize;
-    let classes = class_names(folder, highest)?;
-    Ok(Found { form: "WebDataset tars", train, val, classes, notes })
-}
-
-/// Names from a prepared set's description, from `classes.txt` or `classnames.txt`, a name a line; numbers where there
-/// is none.
-pub fn class_names(folder: &Path, highest: usize) -> Result<Vec<String>> {
-    if shards::is_prepared(folder) {
-        return Ok(Description::load(folder)?.classes);
-    }
-    for name in ["classes.txt", "classnames.txt"] {
-        let path = folder.join(name);
-        if !path.is_file() {
-            continue;
+        let next = skip_zeros(file, start + at, start + bytes).map_err(Error::io("read", path))?;
+        if next == start + bytes && next - start - at > MANY_ZEROS {
+            notes.add("tars with megabytes of zeros behind their end (was the download whole?)", path.display());
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let names: Vec<String> =
-            text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
-        if highest >= names.len() {
-            let problem = format!("names {} classes, but there is a label {highest}", names.len());
-            return Err(Error::data(path, problem));
-        }
-        return Ok(names);
+        // Headers begin at multiples of 512.
+        (at, tar) = (if next < start + bytes { at + (next - start - at) / 512 * 512 } else { bytes }, tar + 1);
     }
-    Ok((0..=highest).map(|class| format!("class {class}")).collect())
+    if found.members.is_empty() {
+        if bytes == 0 {
+            return Err(Error::data(path, "is empty (0 bytes); fetch it again"));
+        }
+        notes.add("tars without a file in them", path.display());
+    }
+    found.follow_links();
+    Ok(found.members)
 }
 
-/// What a tar has of a sample.
-#[derive(Default)]
-struct Sample {
-    image: Option<Member>,
-    /// Images with more in their endings (`.seg.png`): masks and the like, unless one is all that there is.
-    others: Vec<Member>,
-    class: Option<u32>,
+/// Where zeros from `from` on end.
+fn skip_zeros(file: &File, mut from: u64, end: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; 1 << 16];
+    while from < end {
+        let count = buffer.len().min((end - from) as usize);
+        file.read_exact_at(&mut buffer[..count], from)?;
+        if let Some(other) = buffer[..count].iter().position(|byte| *byte != 0) {
+            return Ok(from + other as u64);
+        }
+        from += count as u64;
+    }
+    Ok(end)
 }
 
-fn read_samples(paths: &[PathBuf], notes: &mut Vec<String>) -> Result<Arc<dyn Source>> {
-    let mut places = Places::default();
-    let mut left: Vec<String> = Vec::new();
-    for (archive, path) in paths.iter().enumerate() {
-        let (file, bytes) = open_tar(path)?;
-        let mut samples: Vec<(String, Sample)> = Vec::new();
-        let mut by_key: HashMap<String, usize> = HashMap::new();
-        for member in members(path, &file, [0, bytes])? {
-            // The key is all before the first dot of the last part.
-            let base = member.name.rfind('/').map_or(0, |slash| slash + 1);
-            let Some(dot) = member.name[base..].find('.').filter(|dot| *dot > 0) else {
-                left.push(format!("{}/{}", path.display(), member.name));
-                continue;
+/// What a file is that was taken for a tar.
+fn what_it_is(file: &File, [start, bytes]: [u64; 2], why: &str) -> String {
+    let mut first = vec![0; bytes.min(LENGTH as u64) as usize];
+    let read = file.read_exact_at(&mut first, start);
+    let is_tar = first.get(257..).is_some_and(|magic| magic.starts_with(b"ustar"));
+    match recognize(&first) {
+        Some(Signature { name, advice }) if read.is_ok() && !is_tar => format!("is not a tar, but {name}; {advice}"),
+        _ => format!("damaged or truncated tar: {why}; fetch it again"),
+    }
+}
+
+/// Why the members of a tar end.
+enum Stop {
+    /// There is no member at its beginning.
+    AtFirst(String),
+    Later(Error),
+}
+
+/// What has been found in tars.
+struct Found<'a> {
+    path: &'a Path,
+    members: Vec<Member>,
+    /// The numbers of members that are links, and what they point to.
+    links: Vec<(usize, String)>,
+}
+
+impl Found<'_> {
+    /// Takes in the members of one tar; returns where its last one ends.
+    fn add(&mut self, section: Section, tar: usize) -> Result<u64, Stop> {
+        let (start, bytes) = (section.start, section.bytes);
+        let refuse = |problem: String| Err(Stop::Later(Error::data(self.path, problem)));
+        let mut archive = tar::Archive::new(section);
+        let (mut end, mut last) = (0, None);
+        for entry in archive.entries_with_seek().map_err(|error| Stop::AtFirst(error.to_string()))? {
+            let mut entry = match (entry, &last) {
+                (Ok(entry), _) => entry,
+                // The rest of the library's message may be bytes of the file.
+                (Err(error), None) => return Err(Stop::AtFirst(first_words(&error))),
+                (Err(error), Some(last)) => {
+                    let why = first_words(&error);
+                    return refuse(format!("damaged or truncated tar: {why}, behind {last}; fetch it again"));
+                }
             };
-            let (key, ending) = (member.name[..base + dot].to_owned(), member.name[base + dot + 1..].to_lowercase());
-            let place = *by_key.entry(key.clone()).or_insert_with(|| {
-                samples.push((key, Sample::default()));
-                samples.len() - 1
-            });
-            let sample = &mut samples[place].1;
-            match &*ending {
-                "cls" | "json" => {
-                    let mut text = vec![0; member.bytes.min(1 << 20) as usize];
-                    file.read_exact_at(&mut text, member.offset).map_err(Error::io("read", path))?;
-                    let class = class_of(&ending, &String::from_utf8_lossy(&text));
-                    if ending == "cls" && class.is_none() {
-                        return Err(Error::data(path, format!("{}: not the number of a class", member.name)));
-                    }
-                    sample.class = sample.class.or(class);
-                }
-                _ if ending == "ppm" || ENDINGS.contains(&&*ending) => {
-                    if let Some(first) = &sample.image {
-                        let problem = format!("two images of one sample, {} and {}", first.name, member.name);
-                        return Err(Error::data(path, problem));
-                    }
-                    sample.image = Some(member);
-                }
-                _ if is_called_an_image(Path::new(&member.name)) => sample.others.push(member),
-                _ => {}
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let (offset, size) = (entry.raw_file_position(), entry.size());
+            let kind = entry.header().entry_type();
+            if kind.is_gnu_sparse() || has_sparse_keys(&mut entry) {
+                return refuse(format!(
+                    "{name} is stored as a sparse file (tar -S), which is not read; unpack the tar with `tar -xf`, and \
+                     pack it again without -S, or give the unpacked folder"
+                ));
+            }
+            if offset.checked_add(size).is_none_or(|end| end > bytes) {
+                return refuse(format!("truncated tar: {name} goes on beyond its end; fetch it again"));
+            }
+            end = (offset + size).next_multiple_of(512);
+            last = Some(name.clone());
+            let member = |content| Member { name: tidy(&name), content, tar };
+            if kind.is_file() || kind.is_contiguous() {
+                self.members.push(member(Ok(Piece { offset: start + offset, bytes: size })));
+            } else if kind.is_hard_link() || kind.is_symlink() {
+                let to = String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
+                let folder = name.rfind('/').filter(|_| kind.is_symlink()).map_or("", |slash| &name[..=slash]);
+                self.links.push((self.members.len(), tidy(&format!("{folder}{to}"))));
+                self.members.push(member(Err(format!("is a link to {to}"))));
+            } else if !kind.is_dir() && !kind.is_pax_global_extensions() {
+                self.members.push(member(Err("is neither a file nor a link (a device, or a part of a file)".into())));
             }
         }
-        for (key, mut sample) in samples {
-            let name = format!("{}/{key}", path.display());
-            let only = if sample.others.len() == 1 { sample.others.pop() } else { None };
-            match (sample.image.or(only), sample.class) {
-                (Some(image), Some(class)) => {
-                    let place = Place::Piece { archive, offset: image.offset, bytes: image.bytes };
-                    places.push(name, class, place);
-                }
-                (Some(_), None) => {
-                    return Err(Error::data(name, "an image without a class (.cls, or a label in .json)"));
-                }
-                (None, Some(_)) if !sample.others.is_empty() => {
-                    let names: Vec<&str> = sample.others.iter().map(|member| &*member.name).collect();
-                    let problem = format!("which of {} is the image? Call it {key}.jpg", names.join(", "));
-                    return Err(Error::data(name, problem));
-                }
-                (None, Some(_)) => return Err(Error::data(name, "a sample without an image")),
-                (None, None) => left.push(name),
-            }
+        // A block of zeros tells that there is no more.
+        if last.is_some() && end + 512 > bytes {
+            return refuse(format!("truncated tar: it has no end after {} files; fetch it again", self.members.len()));
         }
-        places.archives.push((path.clone(), Some(file)));
+        Ok(end)
     }
-    if let Some(first) = left.first() {
-        notes.push(format!("{} files that are no samples not read, {first} among them", left.len()));
+
+    /// Gives links the contents of what they point to.
+    fn follow_links(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        // Of several members of one name the last counts, as in unpacking.
+        let by_name: HashMap<String, usize> =
+            self.members.iter().enumerate().map(|(at, member)| (member.name.clone(), at)).collect();
+        let links: HashMap<usize, &String> = self.links.iter().map(|(at, to)| (*at, to)).collect();
+        for (at, to) in &self.links {
+            let mut target = by_name.get(to);
+            // A link to a link; those that lead round in circles end, too.
+            for _ in 0..links.len() {
+                let Some(next) = target.and_then(|target| links.get(target)) else { break };
+                target = by_name.get(*next);
+            }
+            self.members[*at].content = match target.map(|target| self.members[*target].content.clone()) {
+                Some(Ok(piece)) => Ok(piece),
+                _ => Err(format!("is a link to {to}, which is not in this tar; pack it with `tar --dereference`")),
+            };
+        }
     }
-    Ok(Arc::new(places))
 }
 
-fn class_of(ending: &str, text: &str) -> Option<u32> {
-    if ending == "cls" {
-        return text.trim().parse().ok();
+fn first_words(error: &io::Error) -> String {
+    error.to_string().split(':').next().unwrap_or_default().to_owned()
+}
+
+/// Whether PAX keys tell of a sparse file.
+fn has_sparse_keys(entry: &mut tar::Entry<impl Read>) -> bool {
+    let keys = entry.pax_extensions().ok().flatten();
+    keys.is_some_and(|mut keys| keys.any(|key| key.is_ok_and(|key| key.key_bytes().starts_with(b"GNU.sparse."))))
+}
+
+/// A name without `.` and `..` in it.
+fn tidy(name: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "." | "" => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            part => parts.push(part),
+        }
     }
-    let json: serde_json::Value = serde_json::from_str(text).ok()?;
-    ["label", "cls", "class"].iter().find_map(|key| json[key].as_u64()).and_then(|class| class.try_into().ok())
+    parts.join("/")
+}
+
+/// Bytes to which gzipped tars of a set are unpacked at most.
+pub const MAX_UNPACKED: u64 = 4 << 30;
+
+/// A file that holds a tar.
+pub struct Tar {
+    pub path: PathBuf,
+    pub file: File,
+    pub bytes: u64,
+    is_unpacked: bool,
+}
+
+/// Files of a set that are kept open; systems allow a process about a thousand.
+const OPEN_FILES: usize = 256;
+
+impl Tar {
+    /// Opens a tar. A gzipped one, whatever it is called, is unpacked into a temporary file that goes when it is closed;
+    /// `left` is how many bytes may be unpacked yet.
+    pub fn open(path: &Path, left: &mut u64) -> Result<Tar> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let mut first = [0; 2];
+        if file.read_exact_at(&mut first, 0).is_err() || first != [0x1f, 0x8b] {
+            let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+            return Ok(Tar { path: path.to_owned(), file, bytes, is_unpacked: false });
+        }
+        let to = std::env::temp_dir();
+        let mut unpacked = tempfile::tempfile().map_err(Error::io("make a temporary file in", &to))?;
+        let mut packed = MultiGzDecoder::new(BufReader::new(file)).take(*left + 1);
+        let bytes = io::copy(&mut packed, &mut unpacked).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::io("unpack a gzipped tar into", &to)(error)
+            }
+            _ => Error::data(path, format!("damaged or truncated gzip: {error}; fetch it again")),
+        })?;
+        let Some(rest) = left.checked_sub(bytes) else {
+            let problem = format!(
+                "is gzipped, and the gzipped tars of the set hold more than the {} GB that are unpacked while reading; \
+                 unpack them first with `gzip -d` (it wants names that end in .gz)",
+                MAX_UNPACKED >> 30
+            );
+            return Err(Error::data(path, problem));
+        };
+        *left = rest;
+        Ok(Tar { path: path.to_owned(), file: unpacked, bytes, is_unpacked: true })
+    }
+
+    /// Puts it among the archives of a set: open, where few are or it has no name, else to be opened for each image.
+    pub fn keep(self, archives: &mut Vec<(PathBuf, Option<File>)>) {
+        let is_open = self.is_unpacked || archives.len() < OPEN_FILES;
+        archives.push((self.path, is_open.then_some(self.file)));
+    }
 }

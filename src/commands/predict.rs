@@ -1,4 +1,4 @@
-//! Commands that read an existing run: `eval`, `predict`, `export`.
+//! `predict`: a run's best five classes for image files or held-out images.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,36 +7,11 @@ use alexnet_split::backend::Backend;
 use alexnet_split::data::ImageSet;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::show::picture::picture;
-use alexnet_split::train::export;
 use alexnet_split::train::session::{Session, softmax};
 use serde_json::json;
 
 use super::on_run;
-use crate::cli::{EvalArgs, ExportArgs, PredictArgs, Views};
-
-pub fn eval(args: &EvalArgs) -> Result<()> {
-    on_run!(&args.run, true, |session| eval_session(args, &mut session))
-}
-
-fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result<()> {
-    let result = match args.views {
-        Views::Centre => session.evaluate(&mut ())?,
-        Views::Ten => Some(session.evaluate_ten_views(&mut ())?),
-    };
-    let Some(result) = result else { return Ok(()) };
-    let step = session.step();
-    if args.json {
-        outln!(
-            "{}",
-            json!({"kind": "eval", "step": step, "images": result.images, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()})
-        );
-    } else {
-        outln!("step {step}: {} held-out images, loss {:.4}", result.images, result.loss());
-        outln!("top-1 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top1_error()), 100. * result.top1_error());
-        outln!("top-5 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top5_error()), 100. * result.top5_error());
-    }
-    Ok(())
-}
+use crate::cli::PredictArgs;
 
 pub fn predict(args: &PredictArgs) -> Result<()> {
     let needs_data = args.images.is_empty() || args.images.iter().any(|image| number(image).is_some());
@@ -111,19 +86,5 @@ fn predict_image<B: Backend>(image: &OsStr, as_json: bool, session: &mut Session
         let mark = if Some(class) == label { "<- label" } else { "" };
         outln!("  {:5.1}%  {:<16} {mark}", 100. * probability, shown(class));
     }
-    Ok(())
-}
-
-/// The format that export writes.
-const EXPORTED: &str = "safetensors";
-
-pub fn export(args: &ExportArgs) -> Result<()> {
-    if args.file.extension().is_none_or(|ending| ending != EXPORTED) {
-        let problem =
-            format!("export writes {EXPORTED} files; call it {}", args.file.with_extension(EXPORTED).display());
-        return Err(Error::Usage(format!("{}: {problem}", args.file.display())));
-    }
-    on_run!(&args.run, true, |session| export::export(&mut session, &args.file)?);
-    outln!("wrote {}: load it with scripts/load_exported.py", args.file.display());
     Ok(())
 }

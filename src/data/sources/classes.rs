@@ -1,0 +1,78 @@
+//! The classes of a set, by the names that folders and labels have for them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Classes in the order of their numbers.
+pub struct Classes {
+    /// What folders and labels call them.
+    pub keys: Vec<String>,
+    /// What people call them.
+    pub names: Vec<String>,
+    /// The file that lists them, if one does.
+    pub listed_in: Option<PathBuf>,
+    by_key: HashMap<String, u32>,
+}
+
+impl Classes {
+    /// Classes that were found.
+    pub fn found(keys: Vec<String>) -> Classes {
+        let by_key = keys.iter().zip(0..).map(|(key, class)| (key.clone(), class)).collect();
+        Classes { names: keys.clone(), keys, listed_in: None, by_key }
+    }
+
+    /// Reads a list: a name a line, or a WordNet number and the names (`n01440764 tench, Tinca tinca`).
+    ///
+    /// Fails where a class is listed twice, or none.
+    pub fn read(path: &Path) -> Result<Classes> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty());
+        let (keys, names): (Vec<String>, Vec<String>) = lines
+            .map(|line| match line.split_once(char::is_whitespace) {
+                Some((first, names)) if is_wordnet_number(first) => (first.to_owned(), names.trim().to_owned()),
+                _ => (line.to_owned(), line.to_owned()),
+            })
+            .unzip();
+        let mut classes = Classes::found(keys);
+        if classes.keys.is_empty() {
+            return Err(Error::data(path, "lists no classes; expected a name a line"));
+        }
+        if let Some(twice) = classes.keys.iter().zip(0..).find(|(key, class)| classes.by_key[*key] != *class) {
+            return Err(Error::data(path, format!("lists {:?} twice; a class has one line", twice.0)));
+        }
+        (classes.names, classes.listed_in) = (names, Some(path.to_owned()));
+        Ok(classes)
+    }
+
+    /// Whether a class is called so.
+    pub fn has(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// The class that a folder or a label means. Numbers mean lines of a list that has names, from 0.
+    pub fn index(&self, key: &str) -> Option<u32> {
+        let number = || key.parse().ok().filter(|&number: &u32| (number as usize) < self.keys.len());
+        let found = self.by_key.get(key).copied();
+        found.or_else(|| number().filter(|_| self.listed_in.is_some() && !self.are_numbers()))
+    }
+
+    /// Whether all are called by numbers.
+    pub fn are_numbers(&self) -> bool {
+        self.keys.iter().all(|key| key.parse::<u32>().is_ok())
+    }
+
+    /// Where they come from, for messages.
+    pub fn origin(&self) -> String {
+        match &self.listed_in {
+            Some(path) => format!("the {} classes of {}", self.keys.len(), path.display()),
+            None => format!("the {} classes to train on", self.keys.len()),
+        }
+    }
+}
+
+/// Whether a word is a WordNet number, such as n01440764.
+pub fn is_wordnet_number(word: &str) -> bool {
+    word.len() == 9 && word.starts_with('n') && word[1..].bytes().all(|byte| byte.is_ascii_digit())
+}

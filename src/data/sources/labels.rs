@@ -1,0 +1,246 @@
+//! Files that tell the classes of images by the images' names: `metadata.csv`, `val_annotations.txt` and others.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::classes::Classes;
+use crate::error::{Error, Result};
+
+/// What columns are called that name the image; the first that is there counts.
+const FILES: [&str; 14] = [
+    "file_name",
+    "filename",
+    "file",
+    "image_name",
+    "image_path",
+    "filepath",
+    "path",
+    "image_id",
+    "imageid",
+    "image",
+    "img",
+    "id_code",
+    "id",
+    "name",
+];
+
+/// What columns are called that name its class.
+const LABELS: [&str; 13] = [
+    "label",
+    "labels",
+    "class",
+    "class_name",
+    "classname",
+    "class_id",
+    "label_name",
+    "category",
+    "target",
+    "breed",
+    "species",
+    "wnid",
+    "predictionstring",
+];
+
+/// Rows of a file, and the names of its columns if it has any.
+struct Table {
+    path: PathBuf,
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// The classes of images.
+pub struct Labels {
+    /// The file that tells them.
+    pub path: PathBuf,
+    /// In the order of their numbers: of names that of their bytes, of numbers their own.
+    pub classes: Vec<String>,
+    /// The class of each image that the file names.
+    pub images: Vec<u32>,
+    /// The images by the names that the file has for them.
+    by_name: HashMap<String, usize>,
+    /// Those by names without their folders; `None` where there are several.
+    by_base: HashMap<String, Option<usize>>,
+}
+
+impl Labels {
+    /// Reads a file of labels. `column` names the labels' column; `known` are the classes that there may be.
+    ///
+    /// Fails where it does not say which column has the labels, or has a label that is no class.
+    pub fn read(path: &Path, column: Option<&str>, known: Option<&Classes>) -> Result<Labels> {
+        let table = Table::read(path)?;
+        let files = FILES.iter().find_map(|name| table.column(name)).unwrap_or(0);
+        let labels = table.labels(files, column, known)?;
+        let is_prediction = table.header.get(labels).is_some_and(|name| name == "predictionstring");
+        let mut pairs = Vec::new();
+        for row in &table.rows {
+            let (Some(file), Some(label)) = (row.get(files), row.get(labels)) else { continue };
+            let first = label.split_whitespace().next().unwrap_or_default();
+            let is_known = |label: &str| known.is_some_and(|known| known.index(label).is_some());
+            let label = if is_prediction || (!is_known(label) && is_known(first)) { first } else { label };
+            // Not labelled.
+            if file.is_empty() || label.is_empty() || (label == "-1" && !is_known(label)) {
+                continue;
+            }
+            pairs.push((file.replace('\\', "/").trim_start_matches("./").to_owned(), label));
+        }
+        let found = Classes::found(match known {
+            Some(known) => known.keys.clone(),
+            None => classes_of(pairs.iter().map(|(_, label)| *label)),
+        });
+        let (path, classes) = (path.to_owned(), found.keys.clone());
+        let (images, by_name, by_base) = (Vec::new(), HashMap::new(), HashMap::new());
+        let mut all = Labels { path, classes, images, by_name, by_base };
+        for (file, label) in pairs {
+            let class = known.unwrap_or(&found).index(label).ok_or_else(|| table.strange(label, known))?;
+            all.add(file, class)?;
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, file: String, class: u32) -> Result<()> {
+        match self.by_name.get(&file) {
+            Some(&before) if self.images[before] != class => {
+                return Err(Error::data(&self.path, format!("gives {file:?} two classes; it needs one")));
+            }
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        let image = self.images.len();
+        self.images.push(class);
+        let base = file.rsplit('/').next().unwrap_or_default().to_owned();
+        self.by_base.entry(base).and_modify(|several| *several = None).or_insert(Some(image));
+        self.by_name.insert(file, image);
+        Ok(())
+    }
+
+    /// The number of an image in [`Labels::images`]. The file may have its path below `folder` or below the file's own, its
+    /// name, or its name without the ending.
+    pub fn find(&self, image: &Path, folder: &Path) -> Option<usize> {
+        let below = |folder: Option<&Path>| image.strip_prefix(folder?).ok()?.to_str();
+        let [name, stem] = [image.file_name(), image.file_stem()].map(|name| name.and_then(|name| name.to_str()));
+        let names = [below(self.path.parent()), below(Some(folder)), name, stem];
+        let found = names.into_iter().flatten().find_map(|name| self.by_name.get(name).copied());
+        found.or_else(|| *self.by_base.get(name?)?)
+    }
+}
+
+/// The different labels, in order.
+fn classes_of<'a>(labels: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut classes: Vec<&str> = labels.collect();
+    classes.sort_unstable();
+    classes.dedup();
+    if classes.iter().all(|class| class.parse::<u64>().is_ok()) {
+        classes.sort_by_key(|class| class.parse::<u64>().unwrap_or_default());
+    }
+    classes.into_iter().map(str::to_owned).collect()
+}
+
+impl Table {
+    fn read(path: &Path) -> Result<Table> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = text.trim_start_matches('\u{feff}');
+        let first = text.lines().next().unwrap_or_default();
+        let has = |c: char| first.contains(c);
+        let rows = if path.extension().is_some_and(|ending| ending == "jsonl") {
+            return Table::of_json_lines(path, text);
+        } else if has('\t') || has(',') || has(';') {
+            let delimiter = [b'\t', b',', b';'].into_iter().find(|&byte| has(byte.into())).unwrap_or(b',');
+            let mut reader = csv::ReaderBuilder::new();
+            reader.has_headers(false).flexible(true).delimiter(delimiter).trim(csv::Trim::All);
+            let records = reader.from_reader(text.as_bytes()).into_records();
+            records
+                .map(|record| Ok(record?.iter().map(str::to_owned).collect()))
+                .collect::<csv::Result<Vec<Vec<String>>>>()
+                .map_err(|error| Error::data(path, format!("damaged: {error}")))?
+        } else {
+            text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+        };
+        let mut table = Table { path: path.to_owned(), header: Vec::new(), rows };
+        let names: Vec<String> = table.rows.first().into_iter().flatten().map(|name| name.to_lowercase()).collect();
+        if names.iter().any(|name| FILES.contains(&&**name) || LABELS.contains(&&**name)) {
+            table.header = names;
+            table.rows.remove(0);
+        }
+        Ok(table)
+    }
+
+    /// An object a line; its keys are the columns.
+    fn of_json_lines(path: &Path, text: &str) -> Result<Table> {
+        let mut table = Table { path: path.to_owned(), header: Vec::new(), rows: Vec::new() };
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line)
+                .map_err(|error| Error::data(path, format!("line {}: not a JSON object: {error}", number + 1)))?;
+            for key in object.keys().map(|key| key.to_lowercase()) {
+                if !table.header.contains(&key) {
+                    table.header.push(key);
+                }
+            }
+            let mut row = vec![String::new(); table.header.len()];
+            for (key, value) in object {
+                let cell = match value {
+                    serde_json::Value::Null => String::new(),
+                    serde_json::Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                if let Some(column) = table.column(&key.to_lowercase()) {
+                    row[column] = cell;
+                }
+            }
+            table.rows.push(row);
+        }
+        Ok(table)
+    }
+
+    fn column(&self, name: &str) -> Option<usize> {
+        self.header.iter().position(|known| known == name)
+    }
+
+    /// The column of the labels: the one named, the only one called so, the one that names known classes, or the only one
+    /// beside that of the images.
+    fn labels(&self, files: usize, named: Option<&str>, known: Option<&Classes>) -> Result<usize> {
+        let unclear = |problem: String| {
+            let columns = if self.header.is_empty() { "none has a name".into() } else { self.header.join(", ") };
+            Error::data(&self.path, format!("{problem} (columns: {columns}); name it with --label-column"))
+        };
+        if let Some(named) = named {
+            let column = self.column(&named.to_lowercase());
+            return column.ok_or_else(|| unclear(format!("there is no column {named:?}")));
+        }
+        let width = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let others: Vec<usize> = (0..width).filter(|&column| column != files).collect();
+        let called: Vec<usize> = others
+            .iter()
+            .copied()
+            .filter(|&column| self.header.get(column).is_some_and(|name| LABELS.contains(&&**name)))
+            .collect();
+        let by_classes = || {
+            let known = known?;
+            let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
+            let is_class =
+                |cell: &String| known.has(cell) || cell.split_whitespace().next().is_some_and(|first| known.has(first));
+            let counts: Vec<usize> =
+                others.iter().map(|&column| cells(column).filter(|cell| is_class(cell)).count()).collect();
+            let most = *counts.iter().max()?;
+            let mut best = others.iter().zip(&counts).filter(|(_, count)| **count == most).map(|(column, _)| *column);
+            best.next().filter(|_| most > 0 && best.next().is_none())
+        };
+        match (&called[..], &others[..]) {
+            ([only], _) => Ok(*only),
+            _ if by_classes().is_some() => Ok(by_classes().unwrap_or_default()),
+            // Under a name that is no label's there may be captions.
+            ([], [only]) if self.header.is_empty() => Ok(*only),
+            _ => Err(unclear("does not say which column has the classes".into())),
+        }
+    }
+
+    /// Says that a label is no class.
+    fn strange(&self, label: &str, known: Option<&Classes>) -> Error {
+        let origin = known.map(Classes::origin).unwrap_or_default();
+        let advice = if label.parse::<u32>().is_ok() {
+            "; where labels are numbers, give --classes FILE with the class names in the order of the numbers"
+        } else {
+            ""
+        };
+        Error::data(&self.path, format!("label {label:?} is not among {origin}{advice}"))
+    }
+}
