@@ -279,8 +279,8 @@ mod tests {
         let found = ready(&input, &data, &[0], None);
         let prepared = Rgb::from_planes(1, 16, 16, &stripes).square(4).unwrap();
         assert_eq!(found, prepared.chunks(3).map(|pixel| f32::from(pixel[0])).collect::<Vec<_>>());
-        // A quarter of what is seen is white, at the edges more or less.
-        assert!(found.iter().all(|v| (50. ..80.).contains(v)), "{found:?}");
+        // Pillow's row, `resize((4, 4), Image.BILINEAR)`: a quarter of what is seen is white, at the edges more or less.
+        assert_eq!(found[..4], [73., 64., 64., 46.]);
     }
 
     #[test]
