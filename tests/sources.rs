@@ -45,7 +45,7 @@ fn a_refused_image_may_be_skipped_or_mended_and_the_preparation_goes_on() {
     write(bad.clone(), b"no image");
     let found = sources::open(&source, &SourceOptions::holding_out(0.)).unwrap();
     let error = prepare(&source, &found, &out, &options(), &Quiet).unwrap_err().to_string();
-    assert!(error.contains("bad.jpg") && error.contains("mend it, or give --bad-images skip"), "{error}");
+    assert!(error.contains("bad.jpg") && error.contains("--bad-images skip leaves such images out"), "{error}");
     let skip = Options { max_bad_images: 1, ..options() };
     // By another spelling of its name it is the same set.
     let spelled = folder.path().join("set/../set");

@@ -271,8 +271,8 @@ impl Made {
 /// Says what to do about a damaged image.
 fn refuse(error: Error, skipped: usize) -> Error {
     let advice = match skipped {
-        0 => "mend it, or give --bad-images skip".to_owned(),
-        _ => format!("{skipped} images were skipped before; mend them, or give a higher --max-bad-images"),
+        0 => "--bad-images skip leaves such images out".to_owned(),
+        _ => format!("{skipped} images were skipped before; give a higher --max-bad-images to skip more"),
     };
     match error {
         Error::Data { path, problem } => Error::Data { path, problem: format!("{problem}; {advice}") },

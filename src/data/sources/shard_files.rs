@@ -31,6 +31,12 @@ pub fn part_of(name: &str) -> Option<usize> {
     WORDS.iter().position(|wanted| found.iter().any(|word| wanted.contains(word)))
 }
 
+/// Whether a folder is called like a part. Hugging Face calls the beginning of a large set "partial-train".
+pub fn is_part(name: &str) -> bool {
+    let name = name.to_lowercase();
+    WORDS.iter().any(|words| words.contains(&name.trim_start_matches("partial-")))
+}
+
 /// The name before its ending, where it is that of a shard.
 fn stem<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
     let endings: &[&str] = if ending == ".tar" { &TARS } else { &[ending] };
@@ -93,11 +99,6 @@ impl Shards {
         };
         let folder_names = names(&folders);
         // Beside other folders a compressed tar is what they came in, not a shard.
-        // Hugging Face calls the beginning of a large set "partial-train".
-        let is_part = |name: &str| {
-            let name = name.to_lowercase();
-            WORDS.iter().any(|words| words.contains(&name.trim_start_matches("partial-")))
-        };
         let is_above = |name: &String| !name.starts_with('.') && name != "data" && !is_part(name);
         let has_folders = folder_names.iter().any(is_above);
         for (path, name) in files.iter().zip(names(&files)) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folders::is_called_an_image;
-use super::shard_files::{self, ShardFiles, part_of};
+use super::shard_files::{self, ShardFiles, is_part, part_of};
 use crate::error::{Error, Result};
 
 const ENDING: &str = ".parquet";
@@ -66,7 +66,12 @@ impl Found {
             if is_called_an_image(&path) {
                 return Ok(());
             }
-            if path.is_dir() {
+            if path.is_dir() && is_part(&name) {
+                // Had it one to train on beside it, that would have been found.
+                let tables = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+                let table = tables.into_iter().find(|path| path.to_string_lossy().ends_with(ENDING));
+                self.others = self.others.take().or(table);
+            } else if path.is_dir() {
                 // Hidden ones, and the cache's files, to which its snapshots have links.
                 below.extend((!name.starts_with('.') && name != "blobs").then(|| path.clone()));
             } else if name.ends_with(ENDING) && !name.starts_with('.') {
