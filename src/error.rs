@@ -204,6 +204,15 @@ pub enum GpuTrouble {
     Process = 19,
 }
 
+impl From<alexnet_split_sources::Error> for Error {
+    fn from(error: alexnet_split_sources::Error) -> Error {
+        match error {
+            alexnet_split_sources::Error::Data { path, problem } => Error::Data { path, problem },
+            alexnet_split_sources::Error::Io { action, path, source } => Error::Io { action, path, source },
+        }
+    }
+}
+
 impl Error {
     /// A [`Error::Gpu`].
     pub fn gpu(trouble: GpuTrouble, message: impl Into<String>) -> Error {

@@ -11,6 +11,12 @@ const ORDER: [&str; 14] = [
 /// Lines of a file; more is two purposes.
 const FILE_LINES: usize = 400;
 
+/// Lines of a function; more is not seen at once.
+const FUNCTION_LINES: usize = 60;
+
+/// Lines of src; what is added beyond them makes place first.
+const SOURCE_LINES: usize = 21_000;
+
 /// Every Rust file under a folder, with its text.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     fn add(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
@@ -92,6 +98,41 @@ fn an_import_that_runs_back_up_is_found() {
     assert_eq!(climbs(&[&wrong[..], &[right]].concat()).len(), wrong.len());
 }
 
+/// Name and number of lines of each function. In rustfmt's layout nothing else of it stands as far left as its head,
+/// but the end of the head and of the function.
+fn functions(text: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let qualifiers = ["pub", "const", "unsafe", "extern", "\"C\"", "\"system\""];
+    let mut found = Vec::new();
+    for (first, line) in lines.iter().enumerate() {
+        let Some((before, name)) = line.split_once("fn ") else { continue };
+        let is_head =
+            before.split_whitespace().all(|word| qualifiers.contains(&word.split('(').next().unwrap_or_default()));
+        let is_end =
+            |end: &&str| indent(end) == indent(line) && !end.is_empty() && (end.ends_with('}') || end.ends_with(';'));
+        if is_head && let Some(last) = lines[first..].iter().position(is_end) {
+            found.push((name.split(['(', '<']).next().unwrap_or_default(), last + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_are_small() {
+    let text = "fn a() {}\npub(super) fn b<T>(\n    x: T,\n) -> T {\n    let f = |y| {\n        y\n    };\n    f(x)\n}\n    fn c();\n";
+    assert_eq!(functions(text), [("a", 1), ("b", 8), ("c", 1)]);
+    let mut count = 0;
+    for (path, text) in ["src", "crates", "examples"].into_iter().flat_map(sources) {
+        for (name, lines) in functions(&text) {
+            assert!(lines <= FUNCTION_LINES, "{} {name} has {lines} lines, {FUNCTION_LINES} at most", path.display());
+            count += 1;
+        }
+    }
+    eprintln!("{count} functions");
+    assert!(count > 1000, "{count} functions were found");
+}
+
 #[test]
 fn files_are_small() {
     let mut lines_of_all = 0;
@@ -102,6 +143,10 @@ fn files_are_small() {
             assert!(lines <= FILE_LINES, "{} has {lines} lines, {FILE_LINES} at most", path.display());
             lines_of_folder += lines;
         }
+        assert!(
+            folder != "src" || lines_of_folder <= SOURCE_LINES,
+            "src has {lines_of_folder} lines, {SOURCE_LINES} at most"
+        );
         eprintln!("{folder}: {lines_of_folder} lines of Rust");
         lines_of_all += lines_of_folder;
     }

@@ -242,7 +242,7 @@ fn wrong_data_names_the_file() {
     std::fs::remove_file(place.path("data/classes.txt")).unwrap();
     std::fs::write(place.path("data/train-labels-idx1-ubyte.gz"), b"not gzip").unwrap();
     std::fs::remove_file(place.path("data/train-labels-idx1-ubyte")).unwrap();
-    failed(place.train(&[]), 3, &["train-labels-idx1-ubyte.gz", "damaged"]);
+    failed(place.train(&[]), 3, &["train-labels-idx1-ubyte.gz", "wrong magic number"]);
     std::fs::remove_file(place.path("data/train-labels-idx1-ubyte.gz")).unwrap();
     failed(place.train(&[]), 3, &["train-labels-idx1-ubyte", "no such file"]);
     assert!(!place.path("runs").exists(), "nothing was trained");

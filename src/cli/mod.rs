@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use alexnet_split::config::OnBadLoss;
 use alexnet_split::data::shards::Store;
-use alexnet_split::data::sources::ClassesFrom;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use others::*;
@@ -172,6 +171,13 @@ pub struct DataArgs {
     pub data: Option<PathBuf>,
 }
 
+/// `--classes-from`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClassesFromArg {
+    Folders,
+    Names,
+}
+
 /// The policy for images that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BadImages {
@@ -214,7 +220,7 @@ pub struct PrepareArgs {
     /// Where the class of an image is written: in the name of its folder, whatever that is called, or in its own name,
     /// before the first dot or digit (cat.12.jpg, tabby_cat_7.jpg).
     #[arg(long, value_enum, value_name = "folders|names", hide_possible_values = true)]
-    pub classes_from: Option<ClassesFrom>,
+    pub classes_from: Option<ClassesFromArg>,
     /// The column of a table (parquet, Arrow) that holds the images.
     #[arg(long, value_name = "NAME")]
     pub image_column: Option<String>,

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use alexnet_split::data::prepare::{self, Observer, Options};
 use alexnet_split::data::shards::{Bad, Description, Shard};
-use alexnet_split::data::sources::{self, SourceOptions, Sources};
+use alexnet_split::data::sources::{self, ClassesFrom, SourceOptions, Sources};
 use alexnet_split::error::Result;
 use alexnet_split::show::logs::BARS;
 use alexnet_split::text::quoted;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::cli::{BadImages, PrepareArgs};
+use crate::cli::{BadImages, ClassesFromArg, PrepareArgs};
 
 pub fn prepare(args: &PrepareArgs) -> Result<()> {
     if let Some(threads) = args.threads {
@@ -200,7 +200,10 @@ fn options_of(args: &PrepareArgs) -> SourceOptions {
         train: args.train.clone(),
         val: args.val.clone(),
         classes: args.classes.clone(),
-        classes_from: args.classes_from,
+        classes_from: args.classes_from.map(|arg| match arg {
+            ClassesFromArg::Folders => ClassesFrom::Folders,
+            ClassesFromArg::Names => ClassesFrom::Names,
+        }),
         image_column: args.image_column.clone(),
         label_column: args.label_column.clone(),
     }

@@ -1,24 +1,21 @@
 //! Images in, batches out: small sets in memory, prepared ones on disk.
 
-mod cifar;
 pub mod colours;
-mod idx;
 pub mod input;
-mod known;
 pub mod loader;
-pub mod names;
-mod pickle;
 pub mod prepare;
 pub mod shards;
-pub mod sources;
 
 pub use alexnet_split_images::{bitmap, caught, decode, formats, scale, signature};
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+pub use alexnet_split_sources as sources;
+
 use self::colours::Colours;
 use self::shards::{Description, Shards};
+use self::sources::small::{self, SmallImages, SmallSet};
 use crate::disk::tensors::{self, TensorFile, max_bytes};
 use crate::error::{Error, Result};
 use crate::shapes::Window;
@@ -140,15 +137,6 @@ impl ImageSet {
     }
 }
 
-/// A set that is read whole, as its files have it.
-struct SmallSet {
-    form: &'static str,
-    train: ImageSet,
-    test: ImageSet,
-    /// Class names by label, and the file that they are from.
-    names: Option<(PathBuf, Vec<String>)>,
-}
-
 /// A data set: what is trained on and what is held out.
 #[derive(Debug)]
 pub struct DataSet {
@@ -174,50 +162,11 @@ impl DataSet {
         if prepare::is_unfinished(folder) {
             return Err(Error::data(folder, "its preparation is not finished; give `prepare` again, and it goes on"));
         }
-        DataSet::load_small(folder)?.map(|(_, set)| set).ok_or_else(|| not_prepared(folder))
-    }
-
-    /// Whether the folder has the files of a small set.
-    pub fn is_small(folder: &Path) -> Result<bool> {
-        Ok(cifar::find(folder)?.is_some() || idx::find(folder)?.is_some())
-    }
-
-    /// Reads a small set as it is, and gives the name of its form; `None` where the folder has no such files.
-    ///
-    /// Fails as [`DataSet::load`].
-    pub fn load_small(folder: &Path) -> Result<Option<(&'static str, DataSet)>> {
-        let small = match (cifar::find(folder)?, idx::find(folder)?) {
-            (Some(cifar), None) => cifar.load()?,
-            (None, Some(idx)) => idx.load()?,
-            (None, None) => return Ok(None),
-            (Some(_), Some(_)) => {
-                let problem = "holds files of CIFAR and IDX files, which are two sets; give a folder with one of them";
-                return Err(Error::data(folder, problem));
-            }
-        };
-        let SmallSet { form, train, test, names } = small;
-        if (train.height, train.width) != (test.height, test.width) {
-            let problem = format!(
-                "training images are {}x{}, test images {}x{}",
-                train.height, train.width, test.height, test.width
-            );
-            return Err(Error::data(folder, problem));
-        }
-        let highest = train.labels.iter().chain(&test.labels).max().map_or(0, |&label| label as usize);
-        let classes = match names {
-            Some((path, names)) if highest >= names.len() => {
-                let problem = format!(
-                    "label {highest} is out of range: {} names {} classes, 0 to {}",
-                    path.file_name().unwrap_or_default().display(),
-                    names.len(),
-                    names.len().saturating_sub(1)
-                );
-                return Err(Error::data(folder, problem));
-            }
-            Some((_, names)) => names,
-            None => (0..=highest).map(|label| format!("class {label}")).collect(),
-        };
-        Ok(Some((form, DataSet { train, test, classes, prepared: None })))
+        let SmallSet { train, test, classes, .. } = small::load(folder)?.ok_or_else(|| not_prepared(folder))?;
+        let [train, test] = [train, test].map(|SmallImages { channels, height, width, pixels, labels }| {
+            ImageSet::in_memory([channels, height, width], pixels, labels)
+        });
+        Ok(DataSet { train, test, classes, prepared: None })
     }
 
     /// A set that has no images, only their shape (C H W) and the classes' names: for a network that is to look at files.

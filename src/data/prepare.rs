@@ -15,7 +15,7 @@ use super::caught::caught;
 use super::colours::Sums;
 use super::decode::{Rgb, decode};
 use super::shards::{self, Bad, Description, Entry, Shard, Store};
-use super::sources::{Part, Picture, Sources};
+use super::sources::{self, Part, Picture, Sources};
 use crate::disk::tensors::{self, NamedTensor};
 use crate::disk::write_whole;
 use crate::error::{Error, Result};
@@ -197,7 +197,7 @@ fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> 
 
 /// A picture to the bytes that are stored.
 fn make(
-    picture: Result<Picture>,
+    picture: Result<Picture, sources::Error>,
     name: &str,
     options: &Options,
     counts: bool,

@@ -55,7 +55,7 @@ pub fn connect(gpus: [&Gpu; 2], watches: [&Arc<Watch>; 2]) -> Result<[CopyExchan
     enable_peer_access(gpus[1], gpus[0])?;
     let ((to_1, from_0), (to_0, from_1)) = (channel(), channel());
     let end = |index: usize, to, from| {
-        Ok(CopyExchange {
+        Ok::<_, Error>(CopyExchange {
             gpu: gpus[index].clone(),
             queue: gpus[index].queue()?,
             watch: watches[index].clone(),

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use alexnet_split::data::sources::{self, Part, SourceOptions, Sources};
-use alexnet_split::error::Result;
+use alexnet_split::data::sources::{self, Part, Result, SourceOptions, Sources};
 use tempfile::TempDir;
 
 use crate::support::forms::*;

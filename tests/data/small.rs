@@ -43,7 +43,7 @@ fn read(folder: &Path, form: &str) -> [Vec<(u32, Vec<u8>)>; 2] {
 fn refused(folder: &Path, parts: &[&str]) {
     for error in [
         DataSet::load(folder).unwrap_err(),
-        sources::open(folder, &SourceOptions::holding_out(0.)).map(|_| ()).unwrap_err(),
+        sources::open(folder, &SourceOptions::holding_out(0.)).map(|_| ()).unwrap_err().into(),
     ] {
         parts.iter().for_each(|part| assert!(error.to_string().contains(part), "no {part:?} in: {error}"));
     }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use alexnet_split::data::sources::Error;
 use alexnet_split::data::sources::{self, Part, Picture, SourceOptions, Sources};
-use alexnet_split::error::Error;
 use parquet::basic::Compression::SNAPPY;
 use tempfile::TempDir;
 

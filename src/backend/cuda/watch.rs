@@ -83,7 +83,7 @@ impl Watch {
         let look = || {
             let is_done = done()?;
             self.check().or_else(|error| done().and(Err(error)))?;
-            Ok(is_done)
+            Ok::<bool, Error>(is_done)
         };
         while !self.guarded("asking whether work is done", None, look)? {
             // A step takes milliseconds: a thread that spins longer would only take a core from the data loader.

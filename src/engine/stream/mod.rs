@@ -182,7 +182,8 @@ impl<B: Backend> Stream<B> {
 
     /// Waits for the scores, but not for work queued after [`Stream::start_scores`].
     pub fn finish_scores(&mut self, scores: Option<B::Read>) -> Result<Option<Scores>> {
-        let scores = scores.map(|read| Ok(Scores { rows: self.backend.finish_read(read)? })).transpose()?;
+        let rows = scores.map(|read| self.backend.finish_read(read)).transpose()?;
+        let scores = rows.map(|rows| Scores { rows });
         // What was queued before this batch is done now (where there is no loss, the times wait for it).
         self.collect_times()?;
         Ok(scores)

@@ -9,8 +9,8 @@ use super::layouts::{Images, plural};
 use super::listing::{Kind, Listing, count_images, folders_with_images, list, name_of};
 use super::notes::Notes;
 use super::roles::{Role, role};
-use crate::data::signature::Signature;
 use crate::error::{Error, Result};
+use alexnet_split_images::signature::Signature;
 
 /// Names that classes have, too: of vehicles, of faces, of forms.
 const CLASSES_TOO: [&str; 3] = ["train", "mask", "valid"];

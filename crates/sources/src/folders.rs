@@ -16,8 +16,8 @@ use super::listing::{Kind, Listing, head, holds_images, is_image, list, name_of}
 use super::notes::Notes;
 use super::places::{Place, Places};
 use super::{ClassesFrom, Found, Source, SourceOptions};
-use crate::data::signature;
 use crate::error::{Error, Result};
+use alexnet_split_images::signature;
 
 /// What image files are called; what they are is told by their bytes.
 pub const ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];

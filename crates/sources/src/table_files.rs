@@ -56,7 +56,10 @@ impl Found {
     /// Looks into a folder, and into those in it unless a set is there. A folder with images has no tables, and is left at
     /// the first one.
     fn search(&mut self, folder: &Path, depth: usize) -> Result<()> {
-        if let Some(files) = shard_files::find(folder, ENDING)? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        // A part without the others is no set, unless it is what was asked for.
+        let found = if depth < DEPTH && is_part(&name) { None } else { shard_files::find(folder, ENDING)? };
+        if let Some(files) = found {
             self.sets.push((folder.to_owned(), files));
             return Ok(());
         }
@@ -66,12 +69,7 @@ impl Found {
             if is_called_an_image(&path) {
                 return Ok(());
             }
-            if path.is_dir() && is_part(&name) {
-                // Had it one to train on beside it, that would have been found.
-                let tables = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
-                let table = tables.into_iter().find(|path| path.to_string_lossy().ends_with(ENDING));
-                self.others = self.others.take().or(table);
-            } else if path.is_dir() {
+            if path.is_dir() {
                 // Hidden ones, and the cache's files, to which its snapshots have links.
                 below.extend((!name.starts_with('.') && name != "blobs").then(|| path.clone()));
             } else if name.ends_with(ENDING) && !name.starts_with('.') {

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::names;
 use super::pickle::Pickle;
-use super::{ImageSet, SmallSet, names};
+use super::small::{Contents, SmallImages};
 use crate::error::{Error, Result};
 
 const SIDE: usize = 32;
@@ -99,11 +100,11 @@ impl Files {
     /// Reads all files.
     ///
     /// Fails, naming the file, where one is missing, or is no whole number of images.
-    pub fn load(&self) -> Result<SmallSet> {
+    pub fn load(&self) -> Result<Contents> {
         let names = Some(self.folder.join(self.form.names)).filter(|path| path.is_file());
         let names = names.map(|path| Ok((path.clone(), self.names(&path)?))).transpose()?;
         let (train, test) = (self.part(self.form.train)?, self.part(&[self.form.test])?);
-        Ok(SmallSet { form: self.form.name, train, test, names })
+        Ok(Contents { form: self.form.name, train, test, names })
     }
 
     fn names(&self, path: &Path) -> Result<Vec<String>> {
@@ -115,7 +116,7 @@ impl Files {
         names::read(path)
     }
 
-    fn part(&self, files: &[&str]) -> Result<ImageSet> {
+    fn part(&self, files: &[&str]) -> Result<SmallImages> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for file in files {
             let path = self.folder.join(file);
@@ -124,7 +125,7 @@ impl Files {
                 Place::Keys([key, _]) => read_pickle(&path, key, &mut pixels, &mut labels)?,
             }
         }
-        Ok(ImageSet::in_memory([3, SIDE, SIDE], pixels, labels))
+        Ok(SmallImages::new([3, SIDE, SIDE], pixels, labels))
     }
 }
 

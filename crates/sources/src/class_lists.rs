@@ -1,4 +1,4 @@
-//! ClassLists of a set of several files, each of which may number them in its own way: a class is its name.
+//! The classes of a set of several files, each of which may number them in its own way: a class is its name.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::notes::Notes;
 use crate::error::{Error, Result};
 
-/// FileLabels as a file has them.
+/// The labels of a file, as it has them.
 pub struct FileLabels {
     /// The class of each image by the file's own numbers; `None` for an image without one.
     pub numbers: Vec<Option<u32>>,

@@ -3,26 +3,26 @@
 use rayon::prelude::*;
 
 use super::{Item, Picture, Source};
-use crate::data::ImageSet;
 use crate::error::Result;
+use crate::small::SmallImages;
 
 /// Images in memory.
 pub struct Memory {
-    set: ImageSet,
+    set: SmallImages,
     items: Vec<Item>,
 }
 
 impl Memory {
     /// `name` is what the images are called, with their numbers.
-    pub fn new(name: &str, set: ImageSet) -> Memory {
+    pub fn new(name: &str, set: SmallImages) -> Memory {
         let item = |(number, &class)| Item { name: format!("{name} {number}"), class };
         let items = set.labels.iter().enumerate().map(item).collect();
         Memory { set, items }
     }
 
     fn picture(&self, index: u32) -> Result<Picture> {
-        let ImageSet { channels, height, width, .. } = self.set;
-        let values = self.set.image(index as usize)?.into_owned();
+        let SmallImages { channels, height, width, .. } = self.set;
+        let values = self.set.image(index as usize).to_vec();
         Ok(Picture::Planes { channels, height, width, values })
     }
 }

@@ -22,9 +22,9 @@ use super::notes::Notes;
 use super::shard_files::ShardFiles;
 use super::webdataset::{class_names, names_beside};
 use super::{Found, Item, Picture, Source, SourceOptions};
-use crate::data::caught::caught;
-use crate::data::known::signature_of;
 use crate::error::{Error, Result};
+use crate::known::signature_of;
+use alexnet_split_images::caught::caught;
 
 /// Where an image is.
 struct Place {

@@ -12,9 +12,11 @@ use super::places::{Place, Places};
 use super::shard_files::ShardFiles;
 use super::tars::{MAX_UNPACKED, Member, Tar, members};
 use super::{Found, Source, SourceOptions};
-use crate::data::names;
-use crate::data::shards::{self, Description};
 use crate::error::{Error, Result};
+use crate::names;
+
+/// What describes a set that `prepare` has made, which is one of WebDataset's form.
+const PREPARED: &str = "dataset.json";
 
 /// Opens a folder of tars, or a single one.
 pub fn open(path: &Path, files: ShardFiles, options: &SourceOptions) -> Result<Found> {
@@ -24,7 +26,7 @@ pub fn open(path: &Path, files: ShardFiles, options: &SourceOptions) -> Result<F
         None => names_beside(folder)?,
     };
     // A prepared set's labels are numbers, also where its classes are called by numbers.
-    let names = known.as_ref().filter(|_| !shards::is_prepared(folder));
+    let names = known.as_ref().filter(|_| !folder.join(PREPARED).is_file());
     let mut reader = Reader::new(names.map(|(_, names)| &**names));
     let train = reader.read(&files.train)?;
     let val = if files.val.is_empty() { None } else { Some(reader.read(&files.val)?) };
@@ -54,8 +56,13 @@ pub fn class_names(folder: &Path, known: Option<(PathBuf, Vec<String>)>, highest
 /// The class names that lie in a set's folder, and their file: of a prepared set its description, else `classes.txt` or
 /// `classnames.txt`.
 pub fn names_beside(folder: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
-    if shards::is_prepared(folder) {
-        return Ok(Some((folder.to_owned(), Description::load(folder)?.classes)));
+    let prepared = folder.join(PREPARED);
+    if prepared.is_file() {
+        let bytes = std::fs::read(&prepared).map_err(Error::io("read", &prepared))?;
+        let classes = |value: serde_json::Value| serde_json::from_value(value.get("classes")?.clone()).ok();
+        let names: Option<Vec<String>> = serde_json::from_slice(&bytes).ok().and_then(classes);
+        let wrong = || Error::data(&prepared, "not the description of a prepared set: it names no classes");
+        return Ok(Some((folder.to_owned(), names.ok_or_else(wrong)?)));
     }
     let paths = ["classes.txt", "classnames.txt"].map(|name| folder.join(name));
     let path = paths.into_iter().find(|path| path.is_file());

@@ -1,35 +1,42 @@
 //! Data sets as people have them, for `prepare` to read: one file a form. [`open`] tells the forms apart.
 
+mod cifar;
 mod class_lists;
 mod classes;
 mod columns;
 mod doubts;
+pub mod error;
 mod folders;
 mod foreign;
+mod idx;
 mod imagenet;
 mod kit;
+mod known;
 mod labels;
 mod layouts;
 mod listing;
 mod matlab;
 mod memory;
+pub mod names;
 mod notes;
 mod parquet;
+mod pickle;
 mod places;
 mod roles;
 mod shard_files;
+pub mod small;
 mod table_files;
 mod tars;
 mod webdataset;
 
+pub use error::{Error, Result};
 pub use places::read_image_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::DataSet;
-use crate::error::{Error, Result};
-use crate::rng::{Philox, Purpose};
+use self::small::SmallSet;
+use alexnet_split_cpu::rng::{Philox, Purpose};
 
 /// An image that a source holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +180,7 @@ pub struct SourceOptions {
 }
 
 /// Where the class of an image is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassesFrom {
     /// In the name of its folder.
     Folders,
@@ -246,7 +253,7 @@ impl Form {
     fn at(path: &Path) -> Result<Option<Form>> {
         Ok(match () {
             () if imagenet::is_there(path) => Some(Form::Official),
-            () if DataSet::is_small(path)? => Some(Form::Small),
+            () if small::is_there(path)? => Some(Form::Small),
             () if layouts::has_train(path) => None,
             () if table_files::find(path)?.is_some() => Some(Form::Tables),
             () if shard_files::find(path, ".tar")?.is_some() => Some(Form::Tars),
@@ -315,8 +322,7 @@ fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
         }
         Form::Official => imagenet::open(path)?,
         Form::Small => {
-            let (form, set) = DataSet::load_small(path)?.ok_or_else(gone)?;
-            let DataSet { train, test, classes, .. } = set;
+            let SmallSet { form, train, test, classes } = small::load(path)?.ok_or_else(gone)?;
             let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", test)]
                 .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
             Found { form, train, val: Some(val), classes, notes: Vec::new() }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::signature::{LENGTH, Signature, recognize};
+use alexnet_split_images::signature::{LENGTH, Signature, recognize};
 
 /// What a file is, if its first bytes tell.
 pub fn signature_of(path: &Path) -> Option<Signature> {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use super::known::signature_of;
-use super::{ImageSet, SmallSet, names};
+use super::names;
+use super::small::{Contents, SmallImages};
 use crate::error::{Error, Result};
 
 const IMAGES_MAGIC: u32 = 0x0000_0803;
@@ -90,7 +91,7 @@ impl Files {
     ///
     /// Fails, naming the file, where one is missing, has another magic, is shorter or longer than its header says, or
     /// images and labels have different counts.
-    pub fn load(&self) -> Result<SmallSet> {
+    pub fn load(&self) -> Result<Contents> {
         let (train, test) = (self.part(&["train"])?, self.part(&TEST)?);
         let listed = Some(self.folder.join("classes.txt")).filter(|path| path.is_file());
         let listed = || listed.map(|path| names::read(&path).map(|names| (path, names))).transpose();
@@ -99,7 +100,7 @@ impl Files {
             None => listed()?,
         };
         let form = if self.is_turned() { "IDX of EMNIST, turned upright" } else { "IDX" };
-        Ok(SmallSet { form, train, test, names })
+        Ok(Contents { form, train, test, names })
     }
 
     /// Whether rows and columns are exchanged, as in all files of EMNIST.
@@ -127,7 +128,7 @@ impl Files {
         Ok(Some((path, names)))
     }
 
-    fn part(&self, parts: &[&str]) -> Result<ImageSet> {
+    fn part(&self, parts: &[&str]) -> Result<SmallImages> {
         let (images, labels) = (self.file(parts, &[IMAGES])?, self.file(parts, &LABELS)?);
         let ([count, height, width], mut pixels) = read_idx::<3>(&images, IMAGES_MAGIC, 1)?;
         let classes = if labels.to_string_lossy().contains(LABELS[1]) {
@@ -145,13 +146,13 @@ impl Files {
             return Err(Error::data(images, format!("no pixels: {count} images of {height}x{width}")));
         }
         if !self.is_turned() {
-            return Ok(ImageSet::in_memory([1, height, width], pixels, classes));
+            return Ok(SmallImages::new([1, height, width], pixels, classes));
         }
         for image in pixels.chunks_exact_mut(height * width) {
             let stored = image.to_vec();
             image.iter_mut().enumerate().for_each(|(at, pixel)| *pixel = stored[at % height * width + at / height]);
         }
-        Ok(ImageSet::in_memory([1, width, height], pixels, classes))
+        Ok(SmallImages::new([1, width, height], pixels, classes))
     }
 }
 

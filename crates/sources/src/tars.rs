@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::notes::Notes;
-use crate::data::signature::{LENGTH, Signature, recognize};
 use crate::error::{Error, Result};
+use alexnet_split_images::signature::{LENGTH, Signature, recognize};
 
 /// A file in a tar.
 pub struct Member {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::folders::is_called_an_image;
 use super::notes::Notes;
 use super::roles::is_junk;
-use crate::data::signature::{self, Signature};
 use crate::error::{Error, Result};
+use alexnet_split_images::signature::{self, Signature};
 
 /// How deep below a folder images are looked for before a set is read: links may lead round in circles.
 const DEPTH: usize = 8;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::names;
 use crate::error::{Error, Result};
+use crate::names;
 
 /// Classes in the order of their numbers.
 pub struct Classes {

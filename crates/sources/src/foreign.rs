@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folders::is_called_an_image;
-use crate::data::known::signature_of;
 use crate::error::Error;
+use crate::known::signature_of;
 
 /// Folders one in another that are looked into.
 const DEPTH: usize = 3;
