@@ -29,6 +29,6 @@ open(part, "w").write(html)
 PYTHON
 }
 part head curves
-scripts/screenshot.sh "$folder/part.html" docs/images/report.png 1000 700
+scripts/screenshot.sh "$folder/part.html" docs/images/report.png 1000 600
 part timeline
-scripts/screenshot.sh "$folder/part.html" docs/images/timeline.png 1000 460
+scripts/screenshot.sh "$folder/part.html" docs/images/timeline.png 1000 375
