@@ -13,7 +13,7 @@ Prints a line for each innermost loop that multiplies and adds with the vectors 
 A loop is spoiled by a scalar multiply-add, and by a call, around which all vectors go to memory and back (LRN may
 call the power function: it has a way without for the paper's exponent). A loop over the depth of a product (`block`
 in panels.rs) is also spoiled where a sum goes through the stack, or where more than half as many instructions as
-there are multiply-adds reach it: a few may, which keep a number of the left factor for the next row. Transforms of
+there are multiply-adds reach it: a few may, which keep a word of the left operand for the next row. Transforms of
 tiles have more values than there are registers: their use of the stack is shown only. Each file that makes products
 must have such loops, or nothing was checked and that is a failure, too.
 """
@@ -139,7 +139,7 @@ def describe(adds, found):
     for address in adds:
         for (name, at), (_, user) in zip(found[address], found[address][1:]):
             if name.split("<")[0].split("::")[-1] == "block" and at.startswith("panels.rs"):
-                shared = ("panels.rs", "factors.rs", "simd.rs", "bf16.rs")
+                shared = ("panels.rs", "operands.rs", "simd.rs", "bf16.rs")
                 users = [at for _, at in found[address] if not at.startswith(shared)]
                 return (users or [user])[0], True
     frames = found[adds[len(adds) // 2]]

@@ -218,6 +218,16 @@ fn a_run_goes_on_with_its_own_data_only() {
     place.write_idx("train", &[80, 28, 28], &[9; 784 * 80], &labels[..80]);
     fs::write(place.path("data/classes.txt"), (0..12).map(|n| format!("class {n}\n")).collect::<String>()).unwrap();
     place.fails(&args, 3, &["12 classes", "trained on 10"]);
+    // A class of the run's by another number: its labels would be wrong.
+    let names = |order: [u32; 10]| order.map(|n| format!("class {n}\n")).concat();
+    fs::write(place.path("data/classes.txt"), names([1, 0, 2, 3, 4, 5, 6, 7, 8, 9])).unwrap();
+    let words = ["\"class 1\" has number 0", "in the run it has 1", "--classes"];
+    place.fails(&args, 3, &words);
+    place.fails(&["eval", "run", "--data", "data"], 3, &words);
+    // Other names for all: they may be the same classes.
+    fs::write(place.path("data/classes.txt"), "abcdefghij".split("").skip(1).take(10).collect::<Vec<_>>().join("\n"))
+        .unwrap();
+    place.ok(&["eval", "run", "--data", "data"]);
 }
 
 #[test]

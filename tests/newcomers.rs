@@ -25,8 +25,9 @@ fn files_are_looked_at_without_the_data_set() {
     write_png(&place, "a.png");
     let before = place.ok(&["predict", "run", "a.png", "--data", "elsewhere", "--json"]);
     assert_eq!(place.ok(&["predict", "run", "a.png", "--json"]), before);
+    place.ok(&["export", "run", "y.safetensors"]);
     // Its own images are another matter.
-    place.fails(&["predict", "run", "0"], 3, &["data", "no such folder"]);
+    place.fails(&["predict", "run", "0"], 3, &["data", "no such folder", "--data"]);
     place.fails(&["predict", "run"], 3, &["data", "no such folder"]);
 }
 

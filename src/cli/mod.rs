@@ -166,7 +166,7 @@ pub enum TransportArg {
 #[derive(Args, Clone)]
 pub struct DataArgs {
     /// A folder that `prepare` has made, or one with the files of MNIST (IDX, plain or .gz) or CIFAR (binary)
-    /// [default: the images that come with it].
+    /// [default: of a run its own, else the images that come with the program].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ pub fn export(args: &ExportArgs) -> Result<()> {
             format!("export writes {EXPORTED} files; call it {}", args.file.with_extension(EXPORTED).display());
         return Err(Error::Usage(format!("{}: {problem}", args.file.display())));
     }
-    on_run!(&args.run, true, |session| export::export(&mut session, &args.file)?);
+    on_run!(&args.run, false, |session| export::export(&mut session, &args.file)?);
     outln!("wrote {}: load it with scripts/load_exported.py", args.file.display());
     Ok(())
 }

@@ -114,6 +114,10 @@ fn find_run(args: &RunArgs, needs_data: bool) -> Result<(Recipe, DataSet, PathBu
         return Ok((recipe, DataSet::without_images(image, info.classes), checkpoint, streams));
     }
     let folder = args.data.data.clone().unwrap_or_else(|| info.data.clone());
+    if args.data.data.is_none() && !folder.is_dir() {
+        let problem = "no such folder; the run was trained on it: if it has moved, name it with --data";
+        return Err(Error::data(folder, problem));
+    }
     let data = DataSet::load(&folder)?;
     info.has_classes_of(&data, &folder)?;
     Ok((recipe, data, checkpoint, streams))

@@ -16,6 +16,9 @@ use serde_json::json;
 
 use crate::cli::{BadImages, ClassesFromArg, PrepareArgs};
 
+/// Training images from which on the paper's recipe is proposed: those of a tenth of ImageNet.
+const FOR_PAPER: usize = 100_000;
+
 pub fn prepare(args: &PrepareArgs) -> Result<()> {
     if let Some(threads) = args.threads {
         // Only the first call sets it.
@@ -58,7 +61,9 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
     say_what_was_made(&sources, &prepared);
     outln!("wrote    {}: {} in {}", folder.display(), HumanBytes(bytes), HumanDuration(start.elapsed()));
     if !sources.val.is_empty() {
-        outln!("\nNext: alexnet-split --recipe paper --data {}", quoted(&folder.to_string_lossy()));
+        // The paper's recipe is for sets of its size; others would wait for days, or have no whole batch.
+        let recipe = if sources.train.len() >= FOR_PAPER { "--recipe paper " } else { "" };
+        outln!("\nNext: alexnet-split {recipe}--data {}", quoted(&folder.to_string_lossy()));
     }
     Ok(())
 }

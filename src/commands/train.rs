@@ -100,7 +100,8 @@ impl<B: Backend> Training<'_, B> {
             logs::keep(&job.run.join(files::LOG))?;
         }
         let planned = recipe.train.epochs.saturating_mul(data.train.len().div_ceil(recipe.train.batch_size) as u64);
-        let total_steps = job.steps.map_or(planned, |steps| steps.min(planned));
+        // A run that is longer already stays so.
+        let total_steps = job.steps.map_or(planned, |steps| steps.min(planned)).max(step);
         run.journal(&Event::Start(Box::new(rows::Start {
             unix_s: unix_s(),
             step,

@@ -69,15 +69,24 @@ fn two() -> usize {
 impl RunInfo {
     /// Whether `data`, from `folder`, can be the run's data; other class names give a warning.
     ///
-    /// Fails where it has another number of classes.
+    /// Fails where it has another number of classes, or a class of the run's by another number.
     pub fn has_classes_of(&self, data: &DataSet, folder: &Path) -> Result<()> {
         let (found, expected) = (data.classes.len(), self.classes.len());
         if found != expected {
             let problem = format!("has {found} classes, the run was trained on {expected}");
             return Err(Error::data(folder, problem));
         }
-        let other = data.classes.iter().zip(&self.classes).find(|(found, expected)| found != expected);
-        if let Some((found, expected)) = other {
+        let differ = || data.classes.iter().zip(&self.classes).enumerate().filter(|(_, (found, own))| found != own);
+        let moved =
+            differ().find_map(|(at, (name, _))| Some((name, at, self.classes.iter().position(|own| own == name)?)));
+        if let Some((name, found, expected)) = moved {
+            let problem = format!(
+                "class {name:?} has number {found}, in the run it has {expected}: labels would be wrong; prepare the set \
+                 again with --classes and a file of the run's classes in their order (run.json has them)"
+            );
+            return Err(Error::data(folder, problem));
+        }
+        if let Some((_, (found, expected))) = differ().next() {
             // ImageNet's are called by their numbers in one form, by words in another.
             tracing::warn!(
                 "{}: {found:?} is the class that the run calls {expected:?}, by its number",

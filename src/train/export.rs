@@ -8,23 +8,26 @@ use serde_json::{Value, json};
 
 use super::session::Session;
 use crate::backend::{Backend, DropoutScaling};
+use crate::data::{Batch, Images};
 use crate::disk::tensors::{self, NamedTensor};
 use crate::engine::merge::merge;
 use crate::engine::stream::Tensor;
 use crate::error::Result;
 use crate::net::plan::{Op, Plan};
 use crate::net::spec::Activation;
+use crate::rng::{Philox, Purpose};
 
-/// Held-out images whose logits go into the file, so that a reader can check itself.
-const CHECK_IMAGES: u32 = 2;
+/// Images of noise whose logits go into the file, so that a reader can check itself.
+const CHECK_IMAGES: usize = 2;
 
 /// Writes the network of `session`: its parameters, its table as metadata, and a few images with their logits.
 pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
-    let indices: Vec<u32> = (0..CHECK_IMAGES.min(session.data().test.len() as u32)).collect();
-    let count = indices.len();
-    let batch = session.input().batch(&session.data().test, &indices, None)?;
-    session.pair().evaluate(&batch)?;
-    let images = session.pair().read_input(count)?;
+    let (count, input) = (CHECK_IMAGES.min(session.recipe().train.batch_size), *session.input().shape());
+    let (rng, elems) = (Philox::new(0, Purpose::Check, 0), count * input.channels * input.size * input.size);
+    // As wide as bytes less their mean, times the recipe's scale.
+    let value = |at| rng.normal([at, 0, 0, 0]) as f32 * 64. * input.scale;
+    let images: Vec<f32> = (0..elems as u32).map(value).collect();
+    session.pair().evaluate(&Batch { images: Images::Ready(images.clone()), labels: vec![0; count] })?;
     let logits = session.pair().logits(count)?;
     let scaling = session.recipe().train.dropout;
     let metadata = HashMap::from([
@@ -36,7 +39,6 @@ pub fn export<B: Backend>(session: &mut Session<B>, path: &Path) -> Result<()> {
     let named = |name: String, shape: Vec<usize>, values: Vec<f32>| NamedTensor { name, shape, values };
     let mut tensors: Vec<_> =
         merged.into_iter().map(|(name, tensor)| named(name, tensor.shape, tensor.values)).collect();
-    let input = session.input().shape();
     tensors.push(named("check.images".into(), vec![count, input.channels, input.size, input.size], images));
     tensors.push(named("check.logits".into(), vec![count, logits[0].len()], logits.concat()));
     tensors::write(path, &tensors, Some(metadata)).map(drop)

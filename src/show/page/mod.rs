@@ -63,7 +63,7 @@ fn header(run: &Run) -> Markup {
     let mut facts = vec![("epoch", of(run.epoch(), run.epochs())), ("step", of(run.step(), run.total_steps()))];
     if let Some(eval) = run.evals.last() {
         facts.push(("held-out error", value(percent(eval.top1_error))));
-        facts.push(("held-out top-5", value(percent(eval.top5_error))));
+        facts.push(("held-out top-5 error", value(percent(eval.top5_error))));
         facts.push(("held-out loss", value(short(eval.loss))));
     } else if let Some(loss) = run.training_loss() {
         facts.push(("training loss", value(short(loss))));
