@@ -244,6 +244,10 @@ fn cifar_is_read_as_python_has_it() {
     damage(b"", &["not a pickle"]);
     damage(&pickled(1, "labels", &[1, 0], &pixels([5, 6])), &["no list \"fine_labels\""]);
     damage(&pickled(1, "fine_labels", &[1, 0, 1], &pixels([5, 6])), &["6144 bytes of pixels for 3 images"]);
+    // As protocol 1 says that rows lie one after another.
+    let at = whole.windows(3).position(|bytes| bytes == b"b\x89B").unwrap() + 1;
+    fs::write(hundred.join("train"), [&whole[..at], b"I00\n", &whole[at + 1..]].concat()).unwrap();
+    assert!(read(&hundred, form)[0] == [(1, image(5)), (0, image(6))]);
     // Columns one after another would give other pictures.
     let turned = whole.windows(3).position(|bytes| bytes == b"b\x89B").unwrap() + 1;
     let mut columns = whole.clone();

@@ -134,6 +134,12 @@ impl<'a> Machine<'a> {
         Some(line)
     }
 
+    /// A number that is written as a line.
+    fn decimal(&mut self) -> Option<()> {
+        let number = std::str::from_utf8(self.line()?).ok()?.parse().ok()?;
+        self.push(Value::Number(number))
+    }
+
     fn push(&mut self, value: Value) -> Option<()> {
         self.stack.push(self.values.len());
         self.values.push(value);
@@ -226,6 +232,8 @@ impl<'a> Machine<'a> {
                 b'K' => self.number(1).and_then(|number| self.push(Value::Number(number as i64)))?,
                 b'M' => self.number(2).and_then(|number| self.push(Value::Number(number as i64)))?,
                 b'J' => self.number(4).and_then(|number| self.push(Value::Number(i64::from(number as u32 as i32))))?,
+                // Protocol 1 writes what is true or false as a line: `I00`.
+                b'I' => self.decimal()?,
                 b'U' | b'C' | 0x8c => self.push_bytes(1)?,
                 b'T' | b'B' | b'X' => self.push_bytes(4)?,
                 0x8d | 0x8e | 0x96 => self.push_bytes(8)?,
