@@ -55,6 +55,12 @@ fn export_writes_what_its_files_ending_says() {
     for name in ["y.onnx", "y.pth", "y"] {
         place.fails(&["export", "run", name], 2, &[name, "y.safetensors"]);
     }
+    // Nothing of a run is written over.
+    succeeded(place.train(&["--out", "run", "--steps", "1"]));
+    let checkpoint = "run/checkpoints/step-00000001/stream0.safetensors";
+    place.fails(&["export", "run", checkpoint], 2, &["lies in a checkpoint"]);
+    place.fails(&["report", "run", "--images", "0", "--out", "run/metrics.jsonl"], 2, &["ends in .html"]);
+    place.ok(&["checkpoint", "verify", "run"]);
 }
 
 #[test]

@@ -241,3 +241,54 @@ fn vehicles_and_masks_may_be_classes() {
     }
     assert_eq!(open(&linked.path().join("set")).unwrap().classes, ["one", "two"]);
 }
+
+#[test]
+fn labels_that_would_be_wrong_are_refused() {
+    let images = [("train", 4), ("val", 4)];
+    let with = |name: &str, text: &str| set(&images, &[(name, text)]);
+    // One label for two pictures, in train and in val.
+    let place = with("labels.csv", "id,label\n0,cat\n1,dog\n2,cat\n3,dog\n");
+    refused(open(place.path()), &["labels.csv", "one label for", "train/0.jpg", "val/0.jpg"]);
+    let rows = "train/0.jpg,a\ntrain/1.jpg,b\ntrain/2.jpg,a\ntrain/3.jpg,b\nval/0.jpg,a\nval/1.jpg,b\nval/2.jpg,a\nval/3.jpg,b\n";
+    let place = with("labels.csv", &format!("file_name,label\n{rows}"));
+    assert_eq!(open(place.path()).unwrap().classes, ["a", "b"]);
+    let flat = |text: &str| set(&[("images", 4)], &[("images/metadata.csv", text)]);
+    for (text, words) in [
+        // A column that tells parts; commas and quotes that are not in quotes, or not closed.
+        ("file_name,label,split\n0.jpg,a,train\n1.jpg,b,train\n2.jpg,a,test\n3.jpg,b,test\n", ["split", "test, train"]),
+        ("file_name,label\n0.jpg,kite, bird\n1.jpg,b\n2.jpg,b\n3.jpg,kite\n", ["line 2", "3 fields"]),
+        ("file_name,label\n0.jpg,a\n1.jpg,\"b\n2.jpg,a\n3.jpg,b\n", ["line 3", "quote"]),
+    ] {
+        refused(open(flat(text).path()), &[&["metadata.csv"], &words[..]].concat());
+    }
+    let place = set(&[("images", 2)], &[("images/metadata.jsonl", "{\"file_name\":\"0.jpg\",\"label\":[\"a\"]}\n")]);
+    refused(open(place.path()), &["metadata.jsonl", "list"]);
+    fs::write(place.path().join("images/metadata.jsonl"), b"\xff\xfel\0").unwrap();
+    refused(open(place.path()), &["metadata.jsonl", "UTF-8"]);
+}
+
+#[test]
+fn a_file_of_labels_beside_folders_is_noted_or_read() {
+    let rows = "file_name,label\n00/0.jpg,cat\n00/1.jpg,dog\n01/0.jpg,dog\n01/1.jpg,cat\n";
+    let place = set(&[("train/00", 2), ("train/01", 2)], &[("train/labels.csv", rows)]);
+    let found = open(place.path()).unwrap();
+    assert_eq!(found.classes, ["00", "01"]);
+    noted(&found, &["labels.csv not read: the folders tell the classes"]);
+    let found = open_with(place.path(), |options| options.label_column = Some("label".into())).unwrap();
+    assert_eq!(found.classes, ["cat", "dog"]);
+    let same = |options: &mut SourceOptions| {
+        options.train = Some("train".into());
+        options.val = Some("train".into());
+    };
+    refused(open_with(place.path(), same), &["train", "two folders"]);
+}
+
+#[test]
+fn tars_that_are_called_like_no_part_are_refused_beside_others() {
+    let place = TempDir::new().unwrap();
+    as_webdataset(place.path());
+    let mut paths = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
+    let tar = paths.find(|path| path.to_string_lossy().contains("train")).unwrap();
+    fs::copy(&tar, place.path().join("extra-000000.tar")).unwrap();
+    refused(open(place.path()), &["extra-000000.tar", "neither train"]);
+}

@@ -35,6 +35,8 @@ pub struct Labelled {
     pub places: Places,
     /// Whether no image lies directly in the folder of its class, and those of a class lie in several folders.
     pub is_deep: bool,
+    /// For each label of a file the image that has it.
+    labelled: Vec<Option<String>>,
 }
 
 /// Opens a set of image files.
@@ -50,11 +52,17 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     let list = options.classes.as_deref().map(Classes::read).transpose()?;
     let train = read(&train_images, options, list.as_ref(), &mut notes)?;
     doubts::check(&train, &train_images, options, &mut notes)?;
+    let labelled = train.labelled;
     let known = list.unwrap_or_else(|| Classes::found(train.classes));
     let val = match &val_images {
         Some(images) => Some(read(images, options, Some(&known), &mut notes)?),
         None => None,
     };
+    if let (Some(val), Some(labels)) = (&val, &train_images.labels)
+        && val_images.as_ref().is_some_and(|images| images.labels.as_ref() == Some(labels))
+    {
+        one_part_each(labels, &labelled, &val.labelled)?;
+    }
     if let Some(val) = &val {
         note_empty_classes(&val.places, &known, &mut notes);
     }
@@ -70,6 +78,17 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     };
     let val = val.map(|val| Arc::new(val.places) as Arc<dyn Source>);
     Ok(Found { form, train: Arc::new(train.places), val, classes, notes: notes.say() })
+}
+
+/// Fails where one label is that of an image to train on and of another to hold out: their names are alike.
+fn one_part_each(labels: &Path, train: &[Option<String>], val: &[Option<String>]) -> Result<()> {
+    let both = train.iter().zip(val).find_map(|(train, val)| Some((train.as_ref()?, val.as_ref()?)));
+    let Some((train, val)) = both else { return Ok(()) };
+    let problem = format!(
+        "has one label for {train} and {val}; give each part a file of labels (train.csv, val.csv), or write the folders \
+         before the names"
+    );
+    Err(Error::data(labels, problem))
 }
 
 /// The classes by the names that a list has for all of them.
@@ -151,7 +170,7 @@ fn by_labels(folder: &Path, labels: Labels, notes: &mut Notes) -> Result<Labelle
             labels.path.display()
         ));
     }
-    Ok(Labelled { classes: labels.classes, places, is_deep: false })
+    Ok(Labelled { classes: labels.classes, places, is_deep: false, labelled: taken })
 }
 
 /// All images below a folder, whose names tell their classes.
@@ -174,7 +193,7 @@ fn by_names(folder: &Path, known: Option<&Classes>, notes: &mut Notes) -> Result
         });
         item.class = class?;
     }
-    Ok(Labelled { classes: known.keys.clone(), places, is_deep: false })
+    Ok(Labelled { classes: known.keys.clone(), places, is_deep: false, labelled: Vec::new() })
 }
 
 /// The class that an image's name begins with: all before the first dot or digit, or a WordNet number.
@@ -232,7 +251,7 @@ fn by_folders(path: &Path, except: Option<&Path>, known: Option<&Classes>, notes
             first.display()
         ));
     }
-    Ok(Labelled { classes: found.keys, places, is_deep: !is_direct && is_branched })
+    Ok(Labelled { classes: found.keys, places, is_deep: !is_direct && is_branched, labelled: Vec::new() })
 }
 
 /// The folders of classes among those in `path`.
@@ -285,7 +304,11 @@ fn collect(
 ) -> Result<Shape> {
     let real = folder.canonicalize().map_err(Error::io("read", folder))?;
     if !above.insert(real.clone()) {
-        return Err(Error::data(folder, "a link to a folder above it: it would be read for ever; remove the link"));
+        let link = folder.ancestors().find(|path| path.is_symlink()).unwrap_or(folder);
+        return Err(Error::data(
+            link,
+            "is a link to a folder above it: it would be read for ever; remove the link alone",
+        ));
     }
     let mut shape = Shape::default();
     let Listing { folders, files } = list(folder, notes)?;

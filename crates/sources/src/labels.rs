@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::classes::Classes;
 use crate::error::{Error, Result};
+use crate::names;
 
 /// What columns are called that name the image; the first that is there counts.
 const FILES: [&str; 14] = [
@@ -41,6 +42,9 @@ const LABELS: [&str; 13] = [
     "predictionstring",
 ];
 
+/// What columns are called that tell the part of the set.
+const PARTS: [&str; 6] = ["split", "is_valid", "is_test", "subset", "partition", "fold"];
+
 /// Rows of a file, and the names of its columns if it has any.
 struct Table {
     path: PathBuf,
@@ -70,6 +74,7 @@ impl Labels {
         let table = Table::read(path)?;
         let files = FILES.iter().find_map(|name| table.column(name)).unwrap_or(0);
         let labels = table.labels(files, column, known)?;
+        table.check_parts()?;
         let is_prediction = table.header.get(labels).is_some_and(|name| name == "predictionstring");
         let mut pairs = Vec::new();
         for row in &table.rows {
@@ -80,6 +85,12 @@ impl Labels {
             // Not labelled.
             if file.is_empty() || label.is_empty() || (label == "-1" && !is_known(label)) {
                 continue;
+            }
+            if label.starts_with(['[', '{']) {
+                return Err(Error::data(
+                    path,
+                    format!("label {label} of {file:?} is a list or an object, not a class"),
+                ));
             }
             pairs.push((file.replace('\\', "/").trim_start_matches("./").to_owned(), label));
         }
@@ -124,6 +135,26 @@ impl Labels {
     }
 }
 
+/// Fails at a row that reads otherwise than it is meant.
+fn check_rows(path: &Path, rows: &[csv::StringRecord]) -> Result<()> {
+    let width = rows.first().map_or(0, csv::StringRecord::len);
+    for row in rows {
+        let line = row.position().map_or(0, csv::Position::line);
+        if row.len() > width {
+            let problem = format!(
+                "line {line} has {} fields, the first line has {width}; put names with commas in quotes",
+                row.len()
+            );
+            return Err(Error::data(path, problem));
+        }
+        if row.iter().any(|field| field.contains('\n')) {
+            let problem = format!("line {line}: a field with a line break; a quote may not be closed");
+            return Err(Error::data(path, problem));
+        }
+    }
+    Ok(())
+}
+
 /// The different labels, in order.
 fn classes_of<'a>(labels: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut classes: Vec<&str> = labels.collect();
@@ -137,8 +168,7 @@ fn classes_of<'a>(labels: impl Iterator<Item = &'a str>) -> Vec<String> {
 
 impl Table {
     fn read(path: &Path) -> Result<Table> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let text = text.trim_start_matches('\u{feff}');
+        let text = &*names::text(path)?;
         let first = text.lines().next().unwrap_or_default();
         let has = |c: char| first.contains(c);
         let rows = if path.extension().is_some_and(|ending| ending == "jsonl") {
@@ -148,10 +178,10 @@ impl Table {
             let mut reader = csv::ReaderBuilder::new();
             reader.has_headers(false).flexible(true).delimiter(delimiter).trim(csv::Trim::All);
             let records = reader.from_reader(text.as_bytes()).into_records();
-            records
-                .map(|record| Ok(record?.iter().map(str::to_owned).collect()))
-                .collect::<csv::Result<Vec<Vec<String>>>>()
-                .map_err(|error| Error::data(path, format!("damaged: {error}")))?
+            let rows: Vec<csv::StringRecord> =
+                records.collect::<csv::Result<_>>().map_err(|error| Error::data(path, format!("damaged: {error}")))?;
+            check_rows(path, &rows)?;
+            rows.iter().map(|row| row.iter().map(str::to_owned).collect()).collect()
         } else {
             text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
         };
@@ -193,6 +223,24 @@ impl Table {
 
     fn column(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|known| known == name)
+    }
+
+    /// Fails where a column tells the parts of the set: nothing here reads it, and images to test with would be trained on.
+    fn check_parts(&self) -> Result<()> {
+        let Some(column) = PARTS.iter().find_map(|name| self.column(name)) else { return Ok(()) };
+        let mut parts: Vec<&str> = self.rows.iter().filter_map(|row| row.get(column)).map(|part| &**part).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        if parts.len() < 2 {
+            return Ok(());
+        }
+        let problem = format!(
+            "its column {} puts the images into parts ({}), which is not read; make a folder of images and a file of \
+             labels for each part, or remove the column if all are one set",
+            self.header[column],
+            parts.iter().take(4).copied().collect::<Vec<_>>().join(", ")
+        );
+        Err(Error::data(&self.path, problem))
     }
 
     /// The column of the labels: the one named, the only one called so, the one that names known classes, or the only one

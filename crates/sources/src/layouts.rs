@@ -124,9 +124,14 @@ pub fn find(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<L
             notes.line(format!("{} tells the classes of its images", labels.display()));
             notes.uses(labels.display());
         } else if !is_flat(&part.folder) {
-            let tables = ["metadata.csv", "metadata.jsonl"].map(|name| part.folder.join(name));
-            for table in tables.iter().filter(|path| path.is_file()) {
-                notes.line(format!("{} not read: the folders tell the classes", table.display()));
+            match labels_of(path, &part.folder) {
+                // Asked for by the name of its column.
+                Some(labels) if options.label_column.is_some() => part.labels = Some(labels),
+                Some(labels) => notes.line(format!(
+                    "{} not read: the folders tell the classes (--label-column NAME reads it)",
+                    labels.display()
+                )),
+                None => {}
             }
         }
     }
@@ -191,6 +196,9 @@ fn by_names(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<L
             None => return in_one_piece(path, rest, val, options, notes),
         },
     };
+    if let Some(val) = val.as_ref().filter(|val| is_same(val, &train)) {
+        return Err(Error::data(val, "cannot be trained on and held out; give two folders"));
+    }
     rest.retain(|inner| inner.path != train);
     let val = match val {
         Some(val) => Some(val),

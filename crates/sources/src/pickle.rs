@@ -102,11 +102,12 @@ impl Pickle {
         };
         // The state is version, shape, type, whether columns lie one after another, bytes. Since protocol 5 the arguments
         // are bytes, type, shape, order.
-        if let [.., _, _, _, Value::Number(0), Value::Bytes(bytes)] = &parts(object.last()?)[..] {
-            return Some(bytes);
+        let is_of_rows = |shape: &Value| matches!(shape, Value::Several(sizes) if sizes.len() == 2);
+        if let [.., shape, _, Value::Number(0), Value::Bytes(bytes)] = &parts(object.last()?)[..] {
+            return Some(&**bytes).filter(|_| is_of_rows(shape));
         }
         match &object.iter().map(|place| &self.values[*place]).collect::<Vec<_>>()[..] {
-            [Value::Bytes(bytes), _, _, Value::Bytes(order)] if order == b"C" => Some(bytes),
+            [Value::Bytes(bytes), _, shape, Value::Bytes(order)] if order == b"C" && is_of_rows(shape) => Some(bytes),
             _ => None,
         }
     }

@@ -21,8 +21,11 @@ const TARS: [&str; 11] =
     [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4", ".tar.lzma"];
 
 /// Words that tell the part.
-const WORDS: [&[&str]; 3] =
-    [&["train", "training"], &["val", "valid", "validation", "dev", "eval", "evaluation"], &["test", "testing"]];
+const WORDS: [&[&str]; 3] = [
+    &["train", "training"],
+    &["val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "heldout"],
+    &["test", "testing"],
+];
 
 /// The part that a name tells, by its words: 0 to train on, 1 to hold out, 2 to hold out where there is no 1.
 pub fn part_of(name: &str) -> Option<usize> {
@@ -59,6 +62,19 @@ pub fn find(path: &Path, ending: &str) -> Result<Option<ShardFiles>> {
     let Shards { mut parts, mut notes, .. } = found;
     parts.iter_mut().for_each(|paths| paths.sort());
     let [train, mut val, test] = parts;
+    let is_unclear = |path: &&PathBuf| {
+        let names = [Some(path.as_path()), path.parent()];
+        names.iter().flatten().filter_map(|path| path.file_name()?.to_str().and_then(part_of)).next().is_none()
+    };
+    let unclear: Vec<&PathBuf> = train.iter().filter(is_unclear).collect();
+    if let (Some(first), true, ".tar") = (unclear.first(), unclear.len() < train.len(), ending) {
+        let problem = format!(
+            "is called neither train, validation nor test, and lies beside {}, which is; name each tar after its part, \
+             or move it elsewhere",
+            train.iter().find(|path| !is_unclear(path)).map_or(String::new(), |path| path.display().to_string())
+        );
+        return Err(Error::data(*first, problem));
+    }
     if train.is_empty() {
         return Ok(None);
     }

@@ -55,6 +55,9 @@ pub struct SmallSet {
     pub classes: Vec<String>,
 }
 
+/// More than any set has; a name is made for each.
+const MOST_CLASSES: usize = 1 << 20;
+
 /// Whether the folder has the files of a small set.
 pub fn is_there(folder: &Path) -> Result<bool> {
     Ok(cifar::find(folder)?.is_some() || idx::find(folder)?.is_some())
@@ -92,6 +95,10 @@ pub fn load(folder: &Path) -> Result<Option<SmallSet>> {
             return Err(Error::data(folder, problem));
         }
         Some((_, names)) => names,
+        None if highest >= MOST_CLASSES => {
+            let problem = format!("there is a label {highest}, expected the number of a class; labels may be damaged");
+            return Err(Error::data(folder, problem));
+        }
         None => (0..=highest).map(|label| format!("class {label}")).collect(),
     };
     Ok(Some(SmallSet { form, train, test, classes }))
