@@ -9,6 +9,7 @@ use super::support::prepared::refused;
 /// A set of tars with a sample each.
 fn tars(names: &[&str]) -> TempDir {
     let folder = TempDir::new().unwrap();
+    write(folder.path().join("classes.txt"), b"a\nb\n");
     for (number, name) in names.iter().enumerate() {
         let image = jpeg(&picture(number as u32));
         let files = [("0.jpg".to_owned(), image), ("0.cls".to_owned(), b"0".to_vec())];
@@ -79,7 +80,9 @@ fn shards_are_read_once_and_from_the_folders_of_their_parts() {
     assert!(rest.iter().any(|note| note.contains("1 hidden files") && note.contains("._train-0.tar")), "{rest:?}");
 
     // One file may be given alone.
-    let files = (0..4).flat_map(|i| [(format!("{i}.jpg"), jpeg(&picture(i))), (format!("{i}.cls"), b"0".into())]);
+    let files = (0..4).flat_map(|i| {
+        [(format!("{i}.jpg"), jpeg(&picture(i))), (format!("{i}.cls"), format!("{}", i % 2).into_bytes())]
+    });
     let single = TempDir::new().unwrap();
     let path = single.path().join("all.tar");
     write(path.clone(), &tar_of(&files.collect::<Vec<_>>()));

@@ -107,6 +107,11 @@ fn qmnist_has_rows_of_labels() {
     }
     rename(folder.path(), |name| format!("qmnist-{}.gz", name.replace("t10k", "test")));
     assert!(read(folder.path(), "IDX") == expected);
+    // A label beyond reason takes no memory for the names of its classes.
+    let labels = folder.path().join("qmnist-train-labels-idx2-int.gz");
+    let rows: Vec<u8> = expected[0].iter().flat_map(|_| be(&[u32::MAX, 0, 0, 0, 0, 0, 0, 0])).collect();
+    write(labels, &gzip(&[be(&[0xc02, expected[0].len() as u32, 8]), rows].concat()));
+    refused(folder.path(), &["label 4294967295"]);
 }
 
 #[test]

@@ -216,6 +216,10 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
     if train.is_empty() {
         return Err(Error::data(path, format!("{name}: there are no images to train on")));
     }
+    if let [only] = &classes[..] {
+        let problem = format!("{name}: has one class, {only:?}; training needs two at least");
+        return Err(Error::data(path, problem));
+    }
     if val.is_empty() && options.val_fraction > 0. {
         let problem = format!("{name}: there are no images to hold out; a class needs two images at least");
         return Err(Error::data(path, problem));
