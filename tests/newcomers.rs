@@ -71,6 +71,11 @@ fn the_images_that_come_with_it_are_in_the_binary() {
     command.args(support::place::TINY).env("ALEXNET_SPLIT_CACHE", place.path("cache"));
     let text = succeeded(command.output().unwrap());
     assert!(text.contains(&*unpacked.to_string_lossy()), "{text}");
+    // A file where the cache's folder would be.
+    fs::write(place.path("file"), "").unwrap();
+    let mut command = place.command(&["train", "--steps", "1", "--out", "other"]);
+    let output = command.args(support::place::TINY).env("ALEXNET_SPLIT_CACHE", place.path("file")).output().unwrap();
+    failed(output, 3, &["file/fashion-mnist", "ALEXNET_SPLIT_CACHE", "--data"]);
     for file in ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "classes.txt", "LICENSE"] {
         let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/fashion-mnist").join(file);
         assert_eq!(fs::read(unpacked.join(file)).unwrap(), fs::read(own).unwrap(), "{file}");

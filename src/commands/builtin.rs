@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use alexnet_split::disk::{self, write_whole};
-use alexnet_split::error::{Error, Result};
+use alexnet_split::error::{Error, NO_SPACE, Result};
 
 /// Fashion-MNIST as its authors have it, 3.5 MB, and its licence.
 const FILES: [(&str, &[u8]); 6] = [
@@ -23,12 +23,19 @@ pub fn unpack() -> Result<PathBuf> {
         let problem = "there is no folder for the images that come with the program: set HOME, or give --data";
         return Err(Error::data("fashion-mnist", problem));
     };
-    disk::create_folder(&folder)?;
+    let unwritable = |error: Error| match error.exit_code() {
+        NO_SPACE => error,
+        _ => Error::data(
+            &folder,
+            format!("{error}; set {} to a folder that can be written, or give --data", disk::CACHE),
+        ),
+    };
+    disk::create_folder(&folder).map_err(unwritable)?;
     for (name, bytes) in FILES {
         let path = folder.join(name);
         let is_there = path.metadata().is_ok_and(|found| found.len() == bytes.len() as u64);
         if !is_there {
-            write_whole(&path, bytes)?;
+            write_whole(&path, bytes).map_err(unwritable)?;
         }
     }
     Ok(folder)
