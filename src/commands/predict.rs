@@ -24,7 +24,7 @@ fn number(image: &OsStr) -> Option<u32> {
 }
 
 fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> Result<()> {
-    let count = session.data().test.len();
+    let count = session.data().held_out.len();
     let images = match &args.images[..] {
         [] => (0..count.min(5)).map(|number| number.to_string().into()).collect(),
         images => images.to_vec(),
@@ -49,16 +49,16 @@ fn predict_session<B: Backend>(args: &PredictArgs, session: &mut Session<B>) -> 
 }
 
 fn predict_image<B: Backend>(image: &OsStr, as_json: bool, session: &mut Session<B>) -> Result<()> {
-    let (file, number, count) = (Path::new(image), number(image), session.data().test.len());
+    let (file, number, count) = (Path::new(image), number(image), session.data().held_out.len());
     if let Some(outside) = number.filter(|&number| number as usize >= count) {
         let problem = format!("there is no image {outside}; they are numbered 0 to {}", count - 1);
         return Err(Error::data("held-out images", problem));
     }
     let own = match number {
         Some(_) => None,
-        None => Some(ImageSet::of_file(file, &session.data().test)?),
+        None => Some(ImageSet::of_file(file, &session.data().held_out)?),
     };
-    let (set, index) = (own.as_ref().unwrap_or(&session.data().test), number.unwrap_or(0));
+    let (set, index) = (own.as_ref().unwrap_or(&session.data().held_out), number.unwrap_or(0));
     let batch = session.input().batch(set, &[index], None)?;
     let seen = (!as_json).then(|| picture(set, index as usize)).transpose()?;
     session.pair().evaluate(&batch)?;
@@ -69,7 +69,7 @@ fn predict_image<B: Backend>(image: &OsStr, as_json: bool, session: &mut Session
     let name = |class: usize| data.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
     let shown = |class: usize| name(class).replace(char::is_control, "?");
     let top = order.iter().take(5).map(|&class| (class, probabilities[class]));
-    let label = number.map(|number| data.test.labels[number as usize] as usize);
+    let label = number.map(|number| data.held_out.labels[number as usize] as usize);
     if as_json {
         let top: Vec<_> =
             top.map(|(class, probability)| json!({"class": name(class), "probability": probability})).collect();

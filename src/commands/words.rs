@@ -19,7 +19,7 @@ pub fn work<B: Backend>(session: &Session<B>) -> Work {
     Work {
         batch_size: session.recipe().train.batch_size,
         steps_per_epoch: session.steps_per_epoch(),
-        held_out: session.data().test.len(),
+        held_out: session.data().held_out.len(),
         classes: session.data().classes.len(),
     }
 }

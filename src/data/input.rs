@@ -235,8 +235,8 @@ mod tests {
     }
 
     fn ramp() -> DataSet {
-        let [train, test] = [(); 2].map(|()| ImageSet::in_memory([1, 4, 4], pixels(), vec![0]));
-        DataSet { train, test, classes: vec!["ramp".into()], prepared: None }
+        let [train, held_out] = [(); 2].map(|()| ImageSet::in_memory([1, 4, 4], pixels(), vec![0]));
+        DataSet { train, held_out, classes: vec!["ramp".into()], prepared: None }
     }
 
     fn pixels() -> Vec<u8> {
@@ -274,7 +274,7 @@ mod tests {
         let stripes: Vec<u8> = (0..16 * 16).map(|at| if at % 4 == 0 { 255 } else { 0 }).collect();
         let set = |pixels: &[u8]| ImageSet::in_memory([1, 16, 16], pixels.to_vec(), vec![0]);
         let data =
-            DataSet { train: set(&stripes), test: set(&stripes), classes: vec!["stripes".into()], prepared: None };
+            DataSet { train: set(&stripes), held_out: set(&stripes), classes: vec!["stripes".into()], prepared: None };
         let input = Preprocessor::new(&recipe(4, Crop::Center, false), [1, 4, 4], &data).unwrap();
         let found = ready(&input, &data, &[0], None);
         let prepared = Rgb::from_planes(1, 16, 16, &stripes).square(4).unwrap();
@@ -287,7 +287,7 @@ mod tests {
     fn the_mean_image_is_scaled_as_the_images_are() {
         let pixels: Vec<u8> = (0..30 * 2 * 63).map(|at: usize| (at * at * 7 / 13 % 251) as u8).collect();
         let set = || ImageSet::in_memory([2, 9, 7], pixels.clone(), vec![0; 30]);
-        let data = DataSet { train: set(), test: set(), classes: vec!["noise".into()], prepared: None };
+        let data = DataSet { train: set(), held_out: set(), classes: vec!["noise".into()], prepared: None };
         for size in [5, 12] {
             let recipe = InputRecipe { mean: Mean::Image(MeanImage::Pixel), ..recipe(size, Crop::Center, false) };
             let input = Preprocessor::new(&recipe, [2, size, size], &data).unwrap();

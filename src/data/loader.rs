@@ -37,7 +37,7 @@ impl Loader {
         let (to, batches) = sync_channel(1);
         let work = move || {
             for Order { held_out, indices, augment } in orders {
-                let set = if held_out { &data.test } else { &data.train };
+                let set = if held_out { &data.held_out } else { &data.train };
                 let making = tracing::debug_span!("make batch").entered();
                 let batch = input.batch(set, &indices, augment);
                 drop(making);

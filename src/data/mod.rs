@@ -143,7 +143,7 @@ pub struct DataSet {
     /// Training images.
     pub train: ImageSet,
     /// Held-out images.
-    pub test: ImageSet,
+    pub held_out: ImageSet,
     /// Class names by label.
     pub classes: Vec<String>,
     /// The mean training image (C H W) and how colours vary, where preparing has found them.
@@ -162,25 +162,25 @@ impl DataSet {
         if prepare::is_unfinished(folder) {
             return Err(Error::data(folder, "its preparation is not finished; give `prepare` again, and it goes on"));
         }
-        let SmallSet { train, test, classes, .. } = small::load(folder)?.ok_or_else(|| not_prepared(folder))?;
-        let [train, test] = [train, test].map(|SmallImages { channels, height, width, pixels, labels }| {
+        let SmallSet { train, held_out, classes, .. } = small::load(folder)?.ok_or_else(|| not_prepared(folder))?;
+        let [train, held_out] = [train, held_out].map(|SmallImages { channels, height, width, pixels, labels }| {
             ImageSet::in_memory([channels, height, width], pixels, labels)
         });
-        Ok(DataSet { train, test, classes, prepared: None })
+        Ok(DataSet { train, held_out, classes, prepared: None })
     }
 
     /// A set that has no images, only their shape (C H W) and the classes' names: for a network that is to look at files.
     pub fn without_images(shape: [usize; 3], classes: Vec<String>) -> DataSet {
-        let [train, test] = [(); 2].map(|()| ImageSet::in_memory(shape, Vec::new(), Vec::new()));
-        DataSet { train, test, classes, prepared: None }
+        let [train, held_out] = [(); 2].map(|()| ImageSet::in_memory(shape, Vec::new(), Vec::new()));
+        DataSet { train, held_out, classes, prepared: None }
     }
 
     fn load_prepared(folder: &Path) -> Result<DataSet> {
         let description = Description::load(folder)?;
-        let [train, test] =
+        let [train, held_out] =
             [&description.train, &description.val].map(|shards| Shards::open(folder, &description, shards));
-        let (train, test) = (train?, test?);
-        if test.is_empty() {
+        let (train, held_out) = (train?, held_out?);
+        if held_out.is_empty() {
             let problem = "has no held-out images, which training measures itself on; prepare the set again with \
                            --val DIR, or with a --val-fraction above 0";
             return Err(Error::data(folder, problem));
@@ -196,7 +196,7 @@ impl DataSet {
         if mean.len() != train.elems() {
             return Err(Error::data(&path, format!("{} values, expected {}", mean.len(), train.elems())));
         }
-        Ok(DataSet { train, test, classes: description.classes, prepared: Some((mean, description.colours)) })
+        Ok(DataSet { train, held_out, classes: description.classes, prepared: Some((mean, description.colours)) })
     }
 }
 

@@ -75,7 +75,7 @@ impl<B: Backend> Session<B> {
     /// a rollback helps.
     pub(super) fn leave_out_evaluated(&mut self, loss: f64, to: &mut Outputs) -> Result<()> {
         let (step, why) = (self.state.step, format!("the held-out loss after it is {}", loss_text(loss)));
-        let (size, count) = (self.recipe.train.batch_size, self.data.test.len());
+        let (size, count) = (self.recipe.train.batch_size, self.data.held_out.len());
         let details = self.write_details(step, (count - 1) % size + 1, Vec::new(), loss, &why, to)?;
         self.state.bad_in_a_row += 1;
         let rolls_back = self.recipe.train.on_bad_loss == OnBadLoss::Rollback;

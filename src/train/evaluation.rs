@@ -14,7 +14,7 @@ impl<B: Backend> Session<B> {
     /// Runs all held-out images; `None` where the run must end first.
     pub fn evaluate(&mut self, observer: &mut dyn TrainObserver) -> Result<Option<BatchResult>> {
         let _span = tracing::info_span!("eval", step = self.state.step).entered();
-        let (mut whole, count) = (BatchResult::default(), self.data.test.len());
+        let (mut whole, count) = (BatchResult::default(), self.data.held_out.len());
         let orders: Vec<Order> = self.held_out_batches().collect();
         let mut loader = Loader::start(self.data.clone(), self.input.clone(), orders.clone().into_iter())?;
         for _ in orders {
@@ -29,7 +29,7 @@ impl<B: Backend> Session<B> {
     }
 
     fn held_out_batches(&self) -> impl Iterator<Item = Order> {
-        let (size, count) = (self.recipe.train.batch_size as u32, self.data.test.len() as u32);
+        let (size, count) = (self.recipe.train.batch_size as u32, self.data.held_out.len() as u32);
         let batch = move |first: u32| (first..(first + size).min(count)).collect();
         (0..count).step_by(size as usize).map(move |first| Order {
             held_out: true,
@@ -52,7 +52,7 @@ impl<B: Backend> Session<B> {
         let views = input.ten_views();
         let orders: Vec<Order> = self.held_out_batches().collect();
         let mut loader = Loader::start(self.data.clone(), input, orders.into_iter())?;
-        let (mut whole, count) = (BatchResult::default(), self.data.test.len());
+        let (mut whole, count) = (BatchResult::default(), self.data.held_out.len());
         while whole.images < count {
             // Read once, cut by the device for each view.
             let mut batch = loader.wait()?;

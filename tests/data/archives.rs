@@ -200,7 +200,7 @@ fn gzipped_tars_are_read_under_any_name() {
     for name in ["train-0.tar", "train-0.tar.gz", "train-0.tgz"] {
         let gzipped = folder(&[(name, gzip(&tar_of(&samples("a")))), ("val-0.tar.gz", gzip(&tar_of(&samples("v"))))]);
         assert!(train(gzipped.path()) == expected, "{name}");
-        assert_eq!(prepared(gzipped.path(), &options()).unwrap().0.test.len(), 2);
+        assert_eq!(prepared(gzipped.path(), &options()).unwrap().0.held_out.len(), 2);
     }
     let whole = gzip(&tar_of(&samples("a")));
     refused(set(&whole[..whole.len() / 2]).path(), &["train-0.tar", "damaged or truncated gzip", "fetch it again"]);

@@ -30,7 +30,7 @@ use tempfile::TempDir;
 type Contents = [Vec<(u32, Vec<u8>)>; 2];
 
 fn contents(data: &DataSet) -> Contents {
-    [&data.train, &data.test].map(|set| {
+    [&data.train, &data.held_out].map(|set| {
         let mut images: Vec<_> = (0..set.len()).map(|i| (set.labels[i], set.image(i).unwrap().into_owned())).collect();
         images.sort();
         images

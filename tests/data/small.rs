@@ -36,7 +36,7 @@ fn read(folder: &Path, form: &str) -> [Vec<(u32, Vec<u8>)>; 2] {
     let data = DataSet::load(folder).unwrap();
     let found = sources::open(folder, &SourceOptions::holding_out(0.)).unwrap();
     assert_eq!((found.form, found.train.len(), &found.classes), (form, data.train.len(), &data.classes));
-    [&data.train, &data.test]
+    [&data.train, &data.held_out]
         .map(|set| (0..set.len()).map(|image| (set.labels[image], set.image(image).unwrap().into_owned())).collect())
 }
 

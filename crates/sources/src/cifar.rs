@@ -104,7 +104,7 @@ impl Files {
         let names = Some(self.folder.join(self.form.names)).filter(|path| path.is_file());
         let names = names.map(|path| Ok((path.clone(), self.names(&path)?))).transpose()?;
         let (train, test) = (self.part(self.form.train)?, self.part(&[self.form.test])?);
-        Ok(Contents { form: self.form.name, train, test, names })
+        Ok(Contents { form: self.form.name, train, held_out: test, names })
     }
 
     fn names(&self, path: &Path) -> Result<Vec<String>> {

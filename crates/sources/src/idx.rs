@@ -100,7 +100,7 @@ impl Files {
             None => listed()?,
         };
         let form = if self.is_turned() { "IDX of EMNIST, turned upright" } else { "IDX" };
-        Ok(Contents { form, train, test, names })
+        Ok(Contents { form, train, held_out: test, names })
     }
 
     /// Whether rows and columns are exchanged, as in all files of EMNIST.

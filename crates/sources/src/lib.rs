@@ -326,8 +326,8 @@ fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
         }
         Form::Official => imagenet::open(path)?,
         Form::Small => {
-            let SmallSet { form, train, test, classes } = small::load(path)?.ok_or_else(gone)?;
-            let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", test)]
+            let SmallSet { form, train, held_out, classes } = small::load(path)?.ok_or_else(gone)?;
+            let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", held_out)]
                 .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
             Found { form, train, val: Some(val), classes, notes: Vec::new() }
         }

@@ -37,7 +37,7 @@ impl SmallImages {
 pub(crate) struct Contents {
     pub form: &'static str,
     pub train: SmallImages,
-    pub test: SmallImages,
+    pub held_out: SmallImages,
     /// Class names by label, and the file that they are from.
     pub names: Option<(PathBuf, Vec<String>)>,
 }
@@ -50,7 +50,7 @@ pub struct SmallSet {
     /// Training images.
     pub train: SmallImages,
     /// Held-out images.
-    pub test: SmallImages,
+    pub held_out: SmallImages,
     /// Class names by label.
     pub classes: Vec<String>,
 }
@@ -77,13 +77,15 @@ pub fn load(folder: &Path) -> Result<Option<SmallSet>> {
             return Err(Error::data(folder, problem));
         }
     };
-    let Contents { form, train, test, names } = files;
-    if (train.height, train.width) != (test.height, test.width) {
-        let problem =
-            format!("training images are {}x{}, test images {}x{}", train.height, train.width, test.height, test.width);
+    let Contents { form, train, held_out, names } = files;
+    if (train.height, train.width) != (held_out.height, held_out.width) {
+        let problem = format!(
+            "training images are {}x{}, test images {}x{}",
+            train.height, train.width, held_out.height, held_out.width
+        );
         return Err(Error::data(folder, problem));
     }
-    let highest = train.labels.iter().chain(&test.labels).max().map_or(0, |&label| label as usize);
+    let highest = train.labels.iter().chain(&held_out.labels).max().map_or(0, |&label| label as usize);
     let classes = match names {
         Some((path, names)) if highest >= names.len() => {
             let problem = format!(
@@ -101,5 +103,5 @@ pub fn load(folder: &Path) -> Result<Option<SmallSet>> {
         }
         None => (0..=highest).map(|label| format!("class {label}")).collect(),
     };
-    Ok(Some(SmallSet { form, train, test, classes }))
+    Ok(Some(SmallSet { form, train, held_out, classes }))
 }

@@ -61,13 +61,13 @@ pub struct Shown {
 ///
 /// Fails where an image cannot be read, and where the data has classes that the network has not.
 pub fn look<B: Backend>(session: &mut Session<B>, count: usize) -> Result<HeldOut> {
-    let of = session.data().test.len();
+    let of = session.data().held_out.len();
     let batch_size = session.recipe().train.batch_size.max(1);
     let count = count.min(of);
     let numbers: Vec<u32> = (0..count).map(|number| (number * of / count) as u32).collect();
     let mut verdicts = Vec::with_capacity(numbers.len());
     for numbers in numbers.chunks(batch_size) {
-        let mut batch = session.input().batch(&session.data().test, numbers, None)?;
+        let mut batch = session.input().batch(&session.data().held_out, numbers, None)?;
         // The labels are compared here; the network must not meet one that it has no class for.
         let labels = std::mem::replace(&mut batch.labels, vec![0; numbers.len()]);
         session.pair().evaluate(&batch)?;
@@ -80,13 +80,13 @@ pub fn look<B: Backend>(session: &mut Session<B>, count: usize) -> Result<HeldOu
     by_probability.sort_by(|a, b| a.of_label.total_cmp(&b.of_label));
     let wrong = by_probability.iter().filter(|verdict| verdict.above > 0).take(SHOWN);
     let right = by_probability.iter().rev().filter(|verdict| verdict.above == 0).take(SHOWN);
-    let DataSet { test, classes, .. } = session.data();
+    let DataSet { held_out, classes, .. } = session.data();
     Ok(HeldOut {
         step: session.step(),
         of,
         classes: classes.clone(),
-        worst: wrong.map(|verdict| Shown::new(test, verdict)).collect::<Result<_>>()?,
-        best: right.map(|verdict| Shown::new(test, verdict)).collect::<Result<_>>()?,
+        worst: wrong.map(|verdict| Shown::new(held_out, verdict)).collect::<Result<_>>()?,
+        best: right.map(|verdict| Shown::new(held_out, verdict)).collect::<Result<_>>()?,
         verdicts,
     })
 }
