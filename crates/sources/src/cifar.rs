@@ -20,11 +20,11 @@ struct Form {
     test: &'static str,
     /// The file of the classes' names.
     names: &'static str,
-    labels: Place,
+    labels: LabelPlace,
 }
 
 /// Where the classes are.
-enum Place {
+enum LabelPlace {
     /// Before each image so many bytes, of which the last counts.
     Bytes(usize),
     /// In a pickle, under these keys: the labels, and in the file of names those.
@@ -38,7 +38,7 @@ const FORMS: [Form; 4] = [
         train: &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"],
         test: "test_batch.bin",
         names: "batches.meta.txt",
-        labels: Place::Bytes(1),
+        labels: LabelPlace::Bytes(1),
     },
     Form {
         name: "CIFAR, binary",
@@ -46,7 +46,7 @@ const FORMS: [Form; 4] = [
         train: &["train.bin"],
         test: "test.bin",
         names: "fine_label_names.txt",
-        labels: Place::Bytes(2),
+        labels: LabelPlace::Bytes(2),
     },
     Form {
         name: "CIFAR, Python's batches",
@@ -54,7 +54,7 @@ const FORMS: [Form; 4] = [
         train: &["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
         test: "test_batch",
         names: "batches.meta",
-        labels: Place::Keys(["labels", "label_names"]),
+        labels: LabelPlace::Keys(["labels", "label_names"]),
     },
     Form {
         name: "CIFAR, Python's batches",
@@ -62,7 +62,7 @@ const FORMS: [Form; 4] = [
         train: &["train"],
         test: "test",
         names: "meta",
-        labels: Place::Keys(["fine_labels", "fine_label_names"]),
+        labels: LabelPlace::Keys(["fine_labels", "fine_label_names"]),
     },
 ];
 
@@ -108,7 +108,7 @@ impl Files {
     }
 
     fn names(&self, path: &Path) -> Result<Vec<String>> {
-        if let Place::Keys([_, key]) = self.form.labels {
+        if let LabelPlace::Keys([_, key]) = self.form.labels {
             let pickle = Pickle::read(path)?;
             let names = pickle.texts(key);
             return names.ok_or_else(|| Error::data(path, format!("has no list {key:?} of names")));
@@ -121,8 +121,8 @@ impl Files {
         for file in files {
             let path = self.folder.join(file);
             match self.form.labels {
-                Place::Bytes(count) => read_binary(&path, count, &mut pixels, &mut labels)?,
-                Place::Keys([key, _]) => read_pickle(&path, key, &mut pixels, &mut labels)?,
+                LabelPlace::Bytes(count) => read_binary(&path, count, &mut pixels, &mut labels)?,
+                LabelPlace::Keys([key, _]) => read_pickle(&path, key, &mut pixels, &mut labels)?,
             }
         }
         Ok(SmallImages::new([3, SIDE, SIDE], pixels, labels))

@@ -27,7 +27,7 @@ use crate::known::signature_of;
 use alexnet_split_images::caught::caught;
 
 /// Where an image is.
-struct Place {
+struct RowPlace {
     file: usize,
     group: usize,
     row: usize,
@@ -46,7 +46,7 @@ struct Shard {
 struct Shards {
     shards: Vec<Shard>,
     items: Vec<Item>,
-    places: Vec<Place>,
+    places: Vec<RowPlace>,
     /// Rows without a label.
     unlabelled: usize,
 }
@@ -199,7 +199,7 @@ impl Set<'_> {
                     continue;
                 };
                 part.items.push(Item { name: format!("{} row {row} of group {group}", path.display()), class });
-                part.places.push(Place { file: part.shards.len(), group, row });
+                part.places.push(RowPlace { file: part.shards.len(), group, row });
             }
         }
         part.shards.push(shard);
