@@ -22,11 +22,11 @@ pub fn report(args: &ReportArgs) -> Result<()> {
         several => (page::of_several(several), PathBuf::from("runs-report.html")),
     };
     let out = args.out.clone().unwrap_or(default);
-    if !out.extension().is_some_and(|ending| ending == "html" || ending == "htm") {
-        return Err(Error::Usage(format!("{}: --out writes a page; give a name that ends in .html", out.display())));
-    }
     if out.is_dir() {
         return Err(Error::run(&out, "is a folder; --out takes the name of a file"));
+    }
+    if !out.extension().is_some_and(|ending| ending == "html" || ending == "htm") {
+        return Err(Error::Usage(format!("{}: --out writes a page; give a name that ends in .html", out.display())));
     }
     // As an absolute path it has a folder that can be flushed.
     let absolute = std::path::absolute(&out).map_err(Error::io("find", &out))?;
