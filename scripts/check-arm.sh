@@ -13,8 +13,9 @@ if ! tools > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; 
         > /dev/null 2>&1 || true
 fi
 if ! tools > /dev/null; then
-    echo "compiling only: no aarch64-linux-gnu-gcc and qemu-aarch64 (Debian's gcc-aarch64-linux-gnu and qemu-user)"
-    exec cargo check --locked --quiet --target "$target"
+    echo "compiling the CPU's operations and the pictures only: no aarch64-linux-gnu-gcc, which zstd's C code takes, and"
+    echo "qemu-aarch64 (Debian's gcc-aarch64-linux-gnu and qemu-user)"
+    exec cargo check --locked --quiet --target "$target" -p alexnet-split-cpu -p alexnet-split-images
 fi
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"

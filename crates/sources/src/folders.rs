@@ -12,12 +12,12 @@ use super::classes::{Classes, is_wordnet_number};
 use super::doubts;
 use super::labels::Labels;
 use super::layouts::{self, Images, Layout, is_flat, is_same, plural};
-use super::listing::{Kind, Listing, head, holds_images, is_image, list, name_of};
+use super::listing::{Kind, Listing, holds_images, is_image, list, name_of};
 use super::notes::Notes;
 use super::places::{Place, Places};
 use super::{ClassesFrom, Found, Source, SourceOptions};
 use crate::error::{Error, Result};
-use alexnet_split_images::signature;
+use crate::known::signature_of;
 
 /// What image files are called; what they are is told by their bytes.
 pub const ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];
@@ -42,7 +42,7 @@ pub struct Labelled {
 /// Opens a set of image files.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     if !path.is_dir() {
-        let found = head(path).ok().and_then(|bytes| signature::recognize(&bytes));
+        let found = signature_of(path);
         let what = found.map_or("is a file".into(), |found| format!("is {}: {}", found.name, found.advice));
         let problem = format!("{what}; `prepare` takes a folder with a data set, and its --help lists the forms");
         return Err(Error::data(path, problem));

@@ -1,4 +1,4 @@
-//! What files are by their first bytes, for messages about those that are something else than they are called.
+//! What files are by their first bytes.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,9 +6,14 @@ use std::path::Path;
 
 use alexnet_split_images::signature::{LENGTH, Signature, recognize};
 
+/// The first bytes of a file, as many as tell what it is.
+pub fn head(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LENGTH as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// What a file is, if its first bytes tell.
 pub fn signature_of(path: &Path) -> Option<Signature> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(LENGTH as u64).read_to_end(&mut bytes).ok()?;
-    recognize(&bytes)
+    recognize(&head(path).ok()?)
 }

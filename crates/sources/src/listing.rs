@@ -1,13 +1,13 @@
 //! What is in folders, and which files are images.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::folders::is_called_an_image;
 use super::notes::Notes;
 use super::roles::is_junk;
 use crate::error::{Error, Result};
+use crate::known;
 use alexnet_split_images::signature::{self, Signature};
 
 /// How deep below a folder images are looked for before a set is read: links may lead round in circles.
@@ -114,7 +114,7 @@ impl Kind {
             return Kind::Other(None);
         }
         // One that cannot be read is named when it is to be read.
-        head(path).map_or(Kind::Image, |bytes| match signature::recognize(&bytes) {
+        known::head(path).map_or(Kind::Image, |bytes| match signature::recognize(&bytes) {
             Some(found) if READ.contains(&found.name) => Kind::Image,
             None if matches!(bytes[..], [b'P', b'5' | b'6', space, ..] if space.is_ascii_whitespace()) => Kind::Image,
             found => Kind::Other(found),
@@ -130,13 +130,6 @@ impl Kind {
             _ => notes.add("files that are no images not read", path.display()),
         }
     }
-}
-
-/// The first bytes of a file, enough to recognize it.
-pub fn head(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(signature::LENGTH as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Whether a file is an image that is read.
