@@ -3,10 +3,49 @@
 // m16n8k16": with group = lane / 4 and t = lane % 4, a lane holds of A (16 x k, rows) the words of rows group and group
 // + 8 at depths t and t + 4, of B (k x 8) those of column group at the same depths, and of C (16 x 8) columns 2t and 2t
 // + 1 of rows group and group + 8. A word is one tf32 number or two bf16 numbers of neighbouring depths, the even one
-// low.
+// low. ldmatrix is in "Warp-level matrix load instruction: ldmatrix", cp.async in "Data Movement and Conversion".
 #pragma once
 
 #ifndef SOFTGPU
+
+// A place in shared memory.
+typedef unsigned SharedAddress;
+
+static __device__ SharedAddress shared_address(const void* place) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(place));
+}
+
+// Starts a copy of 16 bytes from global to shared memory; where not `there`, 16 zeros, and `from` may be any address. It
+// goes through L1: the taps of a convolution read the same lines again and again.
+static __device__ void copy16(SharedAddress to, const void* from, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16u : 0u) : "memory");
+}
+
+// Makes a group of this thread's copies since the last group.
+static __device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all but the newest LEFT groups of this thread are there.
+template <int LEFT>
+static __device__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+// Four matrices of 8 rows x 16 bytes: lane i gives the address of row i % 8 of matrix i / 8, and gets of each matrix word
+// lane % 4 of row lane / 4; TRANSPOSED: of its transpose, a matrix of two-byte numbers.
+template <bool TRANSPOSED>
+static __device__ void ldmatrix(unsigned (&words)[4], SharedAddress row) {
+    if (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "r"(row)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "r"(row)
+                     : "memory");
+    }
+}
 
 // To 10 bits of mantissa, ties away from 0.
 static __device__ unsigned to_tf32(float x) {
@@ -39,6 +78,31 @@ static __device__ void mma_bf16(float (&c)[4], const unsigned (&a)[4], const uns
 }
 
 #else
+
+typedef unsigned char* SharedAddress;
+
+static SharedAddress shared_address(void* place) { return static_cast<SharedAddress>(place); }
+
+static void copy16(SharedAddress to, const void* from, bool there) {
+    *reinterpret_cast<uint4*>(to) = there ? *static_cast<const uint4*>(from) : uint4(0, 0, 0, 0);
+}
+
+static void commit_copies() {}
+
+template <int LEFT>
+static void wait_for_copies() {}
+
+template <bool TRANSPOSED>
+static void ldmatrix(unsigned (&words)[4], SharedAddress row) {
+    const auto rows = softgpu::warp_share(row);
+    const unsigned i = softgpu::lane() / 4, j = softgpu::lane() % 4 * 2;
+    for (unsigned matrix = 0; matrix < 4; ++matrix) {
+        const auto at = [&](unsigned row, unsigned column) {
+            return unsigned{reinterpret_cast<const unsigned short*>(rows[8 * matrix + row])[column]};
+        };
+        words[matrix] = TRANSPOSED ? at(j + 1, i) << 16 | at(j, i) : at(i, j + 1) << 16 | at(i, j);
+    }
+}
 
 static unsigned to_tf32(float x) {
     if (isnan(x)) {

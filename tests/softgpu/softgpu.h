@@ -26,7 +26,31 @@ namespace softgpu {
 // Ends the kernel: a vector was read or written at an address that is not a multiple of its size.
 [[noreturn]] void misaligned_vector(const void* address);
 
-// Four words that hardware moves at once; unlike the processor of this machine it insists on their alignment.
+template <size_t SIZE>
+void check_alignment(const void* address) {
+    // The compiler takes alignment for granted; it must not know where this number comes from.
+    uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    asm("" : "+r"(at));
+    if (at % SIZE) {
+        misaligned_vector(address);
+    }
+}
+
+// Two or four words that hardware moves at once; unlike the processor of this machine it insists on their alignment.
+template <class Word>
+struct alignas(8) Vector2 {
+    Word x, y;
+
+    Vector2() = default;
+    Vector2(Word x, Word y) : x(x), y(y) {}
+    Vector2(const Vector2& from) { *this = from; }
+    Vector2& operator=(const Vector2& from) {
+        check_alignment<8>(this);
+        check_alignment<8>(&from);
+        memcpy(static_cast<void*>(this), &from, sizeof from);
+        return *this;
+    }
+};
 template <class Word>
 struct alignas(16) Vector4 {
     Word x, y, z, w;
@@ -35,25 +59,16 @@ struct alignas(16) Vector4 {
     Vector4(Word x, Word y, Word z, Word w) : x(x), y(y), z(z), w(w) {}
     Vector4(const Vector4& from) { *this = from; }
     Vector4& operator=(const Vector4& from) {
-        check(this);
-        check(&from);
+        check_alignment<16>(this);
+        check_alignment<16>(&from);
         memcpy(static_cast<void*>(this), &from, sizeof from);
         return *this;
-    }
-
-  private:
-    static void check(const void* address) {
-        // The compiler takes alignment for granted; it must not know where this number comes from.
-        uintptr_t at = reinterpret_cast<uintptr_t>(address);
-        asm("" : "+r"(at));
-        if (at % sizeof(Vector4)) {
-            misaligned_vector(address);
-        }
     }
 };
 
 }  // namespace softgpu
 
+using uint2 = softgpu::Vector2<unsigned>;
 using uint4 = softgpu::Vector4<unsigned>;
 using float4 = softgpu::Vector4<float>;
 
@@ -124,6 +139,11 @@ struct Entry<Function> {
 
 inline void __syncthreads() { softgpu::sync_threads(); }
 inline void __syncwarp() { softgpu::warp_share(0); }
+// The value of the lane whose number differs by the bits of `lanes`; the whole warp calls it.
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int lanes) {
+    return softgpu::warp_share(value)[softgpu::lane() ^ lanes];
+}
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
 inline unsigned __float_as_uint(float x) {
@@ -142,6 +162,7 @@ inline float __fadd_rn(float a, float b) {
     sum = sum + b;
     return sum;
 }
+inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 using std::isnan;
 template <class T>
 T min(T a, T b) {

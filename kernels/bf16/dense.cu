@@ -1,0 +1,45 @@
+// The gradient of a dense layer's input, dx = dy w: rows are images, columns inputs, depth outputs, along which w lies in
+// columns. Forward and the gradient of w are those of a convolution of one pixel (conv.cu). Tiling: tile.cuh.
+#include "tile.cuh"
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    dense_backward_input(unsigned n, unsigned inputs, unsigned outputs, Split split, const bf16* __restrict__ dy,
+                         const bf16* __restrict__ w, float* __restrict__ sums, bf16* __restrict__ dx) {
+    __shared__ Ring<64> ring;
+    typedef Tile<64, false, true> Product;
+    typedef Product::A A;
+    typedef Product::B B;
+    const unsigned first_row = blockIdx.x * ROWS, first_column = blockIdx.y * 64;
+    const unsigned from = blockIdx.z * split.depth, end = min(from + split.depth, outputs);
+    const unsigned image = first_row + A::row(), column = first_column + B::chunk() * 8;
+    const unsigned end_b = column < inputs ? end : 0;
+    unsigned at_a = from + A::chunk() * 8, at_b = from + B::row();
+
+    Product product;
+    product.run(ring, (end - from + DEPTH - 1) / DEPTH, [&](SharedAddress a, SharedAddress b) {
+#pragma unroll
+        for (unsigned i = 0; i < A::COPIES; ++i) {
+            const unsigned row = image + i * A::ROWS_A_PASS;
+            copy16(a + A::copy_place(i), dy + (row * outputs + at_a), row < n && at_a < end);
+        }
+#pragma unroll
+        for (unsigned i = 0; i < B::COPIES; ++i) {
+            const unsigned row = at_b + i * B::ROWS_A_PASS;
+            copy16(b + B::copy_place(i), w + (row * inputs + column), row < end_b);
+        }
+        at_a += DEPTH, at_b += DEPTH;
+    });
+
+    float* part = sums + static_cast<size_t>(blockIdx.z) * n * inputs;
+    product.each_four([&](unsigned row, unsigned column, const Four& four) {
+        row += first_row, column += first_column;
+        if (row < n && column < inputs) {
+            const size_t place = (static_cast<size_t>(row) * inputs + column) / 4;
+            if (sums) {
+                store4(part, place, four);
+            } else {
+                store4(dx, place, four);
+            }
+        }
+    });
+}
