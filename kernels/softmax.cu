@@ -4,6 +4,18 @@
 // fixed.
 #include "shapes.cuh"
 
+// With BF16_MAPS rows are padded to a multiple of 8 classes, and the logits' gradient is bf16, 0 in the padding.
+#ifdef BF16_MAPS
+#include "layouts.cuh"
+typedef bf16 Gradient;
+static __device__ unsigned row_size(unsigned classes) { return (classes + 7) / 8 * 8; }
+static __device__ Gradient to_gradient(float x) { return static_cast<bf16>(to_bf16x2(x, 0.f)); }
+#else
+typedef float Gradient;
+static __device__ unsigned row_size(unsigned classes) { return classes; }
+static __device__ Gradient to_gradient(float x) { return x; }
+#endif
+
 // The larger of two, NaN if either is.
 static __device__ float larger(float a, float b) { return a > b || isnan(a) ? a : b; }
 
@@ -32,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
                   float* __restrict__ stats) {
     __shared__ float scratch[SOFTMAX_THREADS];
     const unsigned image = blockIdx.x;
-    const float* row = logits + image * shape.classes;
+    const float* row = logits + image * row_size(shape.classes);
     float largest = minus_infinity();
     for (unsigned i = threadIdx.x; i < shape.classes; i += SOFTMAX_THREADS) {
         largest = larger(largest, row[i]);
@@ -53,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
 
 extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
     softmax_cross_entropy(SoftmaxShape shape, const float* __restrict__ logits, const unsigned* __restrict__ labels,
-                          const float* __restrict__ ours, const float* __restrict__ theirs, float* __restrict__ dlogits,
+                          const float* __restrict__ ours, const float* __restrict__ theirs, Gradient* __restrict__ dlogits,
                           float* __restrict__ scores) {
     __shared__ float scratch[SOFTMAX_THREADS];
     const unsigned image = blockIdx.x, label = labels[image];
@@ -66,13 +78,17 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
         largest = whole;
         label_logit = fmaxf(label_logit, theirs[3 * image + 2]);
     }
-    const float* row = logits + image * shape.classes;
+    const float* row = logits + image * row_size(shape.classes);
+    Gradient* gradient = dlogits + image * row_size(shape.classes);
     float above = 0.f;
     for (unsigned i = threadIdx.x; i < shape.classes; i += SOFTMAX_THREADS) {
         const unsigned place = i + shape.first;
         const float one_hot = place == label ? 1.f : 0.f;
-        dlogits[image * shape.classes + i] = (expf(row[i] - largest) / sum - one_hot) / static_cast<float>(shape.n);
+        gradient[i] = to_gradient((expf(row[i] - largest) / sum - one_hot) / static_cast<float>(shape.n));
         above += row[i] > label_logit || (row[i] == label_logit && place < label) ? 1.f : 0.f;
+    }
+    for (unsigned i = shape.classes + threadIdx.x; i < row_size(shape.classes); i += SOFTMAX_THREADS) {
+        gradient[i] = to_gradient(0.f);
     }
     above = over_threads(scratch, above, add_up);
     if (threadIdx.x == 0) {
