@@ -156,6 +156,11 @@ inline float __uint_as_float(unsigned bits) {
     memcpy(&x, &bits, 4);
     return x;
 }
+inline float __fmul_rn(float a, float b) {
+    volatile float product = a;
+    product = product * b;
+    return product;
+}
 // A sum that the compiler must not merge with a product.
 inline float __fadd_rn(float a, float b) {
     volatile float sum = a;
