@@ -12,14 +12,9 @@ struct Scale {
     float power, inverse;  // s^-beta, s^-1
 };
 
-// The paper's beta of 3/4 by square roots instead of a power function.
 static __device__ Scale scale(const Lrn& f, float squares) {
     const float s = fmaf(f.alpha, squares, f.k);
-    if (f.beta == 0.75f) {
-        const float root = rsqrtf(s);
-        return {root * root * rsqrtf(root), root * root};
-    }
-    return {exp2f(-f.beta * log2f(s)), 1.f / s};
+    return {fast_exp2(-f.beta * fast_log2(s)), fast_reciprocal(s)};
 }
 
 // Of the gradient, dx_i = dy_i / s_i^beta - 2 alpha beta x_i * the sum of terms over the window around i.

@@ -167,7 +167,6 @@ inline float __fadd_rn(float a, float b) {
     sum = sum + b;
     return sum;
 }
-inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 using std::isnan;
 template <class T>
 T min(T a, T b) {
