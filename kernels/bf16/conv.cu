@@ -110,7 +110,7 @@ static __device__ void forward(Ring<COLUMNS>& ring, const Conv& f, const Split& 
         next_stage.advance(here);
     });
 
-    float* part = sums + static_cast<size_t>(blockIdx.z) * rows * f.k;
+    const size_t part = static_cast<size_t>(blockIdx.z) * rows * f.k / 4;
     product.each_four([&](unsigned row, unsigned column, Four four) {
         row += first_row, column += first_column;
         if (row < rows && column < f.k) {
@@ -122,7 +122,7 @@ static __device__ void forward(Ring<COLUMNS>& ring, const Conv& f, const Split& 
                 four.add(load4(start, place));
             }
             if (sums) {
-                store4(part, place, four);
+                store4(sums, part + place, four);
             } else {
                 store4(y, place, four);
             }
@@ -192,11 +192,10 @@ static __device__ void backward_weight(Ring<COLUMNS>& ring, const Conv& f, const
         left_a -= DEPTH, left_b -= DEPTH, offset += DEPTH * f.k;
     });
 
-    parts += static_cast<size_t>(blockIdx.z) * f.k * columns;
     product.each_four([&](unsigned row, unsigned column, const Four& four) {
         row += first_row, column += first_column;
         if (row < f.k && column < columns) {
-            store4(parts, (static_cast<size_t>(row) * columns + column) / 4, four);
+            store4(parts, ((static_cast<size_t>(blockIdx.z) * f.k + row) * columns + column) / 4, four);
         }
     });
 }

@@ -30,13 +30,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         at_a += DEPTH, at_b += DEPTH;
     });
 
-    float* part = sums + static_cast<size_t>(blockIdx.z) * n * inputs;
+    const size_t part = static_cast<size_t>(blockIdx.z) * n * inputs / 4;
     product.each_four([&](unsigned row, unsigned column, const Four& four) {
         row += first_row, column += first_column;
         if (row < n && column < inputs) {
             const size_t place = (static_cast<size_t>(row) * inputs + column) / 4;
             if (sums) {
-                store4(part, place, four);
+                store4(sums, part + place, four);
             } else {
                 store4(dx, place, four);
             }

@@ -37,7 +37,6 @@ struct Factor {
     }
     // Of copy i; a pass is a multiple of 8 rows, which leaves the XOR as it is.
     static __device__ unsigned copy_place(unsigned i) { return place(row(), chunk()) + i * ROWS_A_PASS * ROW_CHUNKS * 16; }
-
 };
 
 // Where a lane finds, in a stage, its rows of the pieces of 16 (of SIZE) x 16 (deep) that ldmatrix reads as four 8 x 8
