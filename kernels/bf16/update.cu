@@ -1,5 +1,6 @@
 // The optimizers' updates, one thread for four weights: bound by memory, each value is read and written once. The products
-// read bf16 copies of the weights, their shadows, in the same order. Contracts: Update in src/backend/mod.rs.
+// read bf16 copies of the weights, their shadows, in the same order; biases have none (null). Contracts: Update in
+// src/backend/mod.rs.
 #include "layouts.cuh"
 
 // Every shadow but those of updates: of weights that the host wrote.
@@ -28,7 +29,9 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     }
     store4(v, four, speed);
     store4(w, four, weight);
-    store4(shadow, four, weight);
+    if (shadow) {
+        store4(shadow, four, weight);
+    }
 }
 
 // Adam (Kingma and Ba, 2015); rate and root correct both moments for their start at 0.
@@ -52,7 +55,9 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     store4(m, four, mean);
     store4(v, four, square);
     store4(w, four, weight);
-    store4(shadow, four, weight);
+    if (shadow) {
+        store4(shadow, four, weight);
+    }
 }
 
 // The second shadow of a convolution's filters K R S C, for the gradient of its input: C R S K with the taps rotated by 180
