@@ -69,7 +69,7 @@ fn main() {
             let batch = input.batch(&data.train, &indices, Some((1, run))).expect("a batch");
             let bytes = start.elapsed();
             let Images::Bytes(pixels, windows) = &batch.images else { unreachable!("bytes of a set in shards") };
-            backend.augment(input.shape(), pixels, windows, &mean, &mut y).expect("the network's input");
+            backend.augment(input.shape(), pixels, windows, &mean, y.len(), &mut y).expect("the network's input");
             let floats = start.elapsed();
             let start = Instant::now();
             for file in &files {

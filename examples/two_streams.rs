@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     // What crossed between the streams: activations forward, and as many gradients backward.
     for layer in &pair.plans()[0].layers {
         if let Some(point) = layer.exchange_point {
-            println!("before {}: {} values each way, forward and backward", layer.name, IMAGES * point.elems);
+            println!("before {}: {} values each way, forward and backward", layer.name, IMAGES * point.elems());
         }
         if let Op::SoftmaxCrossEntropy(shape) = layer.op
             && shape.split

@@ -8,8 +8,8 @@
 // words: then the fragments' words (depth t, row group) lie in 32 different banks.
 //
 //   fp32: each thread has 8 x 8 sums and reads 4 x float4 a depth for 64 multiply-adds.
-//   tf32, bf16: each warp has 32 x 64 sums, as 2 x 8 tensor-core tiles of 16 x 8. Operands are rounded when they are
-//   stored to shared memory, once; bf16 keeps two neighbouring depths in a word. Sums are fp32 always.
+//   tf32: each warp has 32 x 64 sums, as 2 x 8 tensor-core tiles of 16 x 8. Operands are rounded when they are stored to
+//   shared memory, once. Sums are fp32 always.
 //
 // Where few tiles make up the output, gridDim.z blocks share a tile's depth and write raw sums, which reduce_partials
 // (pointwise.cu) adds in their order: the same bits on every GPU of one architecture. No kernel here spills registers.
@@ -20,20 +20,14 @@
 
 #define FP32 0
 #define TF32 1
-#define BF16 2
 
 constexpr unsigned PAD = 8;
-#if PRECISION == BF16
-constexpr unsigned WORDS = TILE_DEPTH / 2;  // of depth
-#else
-constexpr unsigned WORDS = TILE_DEPTH;
-#endif
 static_assert(GEMM_THREADS == 128 && TILE_ROWS == 64 && TILE_COLS == 128 && TILE_DEPTH == 16, "the threads' shares are made for these");
 
 // Both operands' tiles, twice.
 struct __align__(16) Tiles {
-    unsigned a[2][WORDS][TILE_ROWS + PAD];
-    unsigned b[2][WORDS][TILE_COLS + PAD];
+    unsigned a[2][TILE_DEPTH][TILE_ROWS + PAD];
+    unsigned b[2][TILE_DEPTH][TILE_COLS + PAD];
 };
 
 // One operand on its way to shared memory. A thread carries pairs of neighbouring depths: of one row (or column) where
@@ -81,12 +75,9 @@ struct Carrier {
     }
 
     template <unsigned STRIDE>
-    __device__ void store(unsigned (&tile)[WORDS][STRIDE]) const {
+    __device__ void store(unsigned (&tile)[TILE_DEPTH][STRIDE]) const {
 #pragma unroll
         for (unsigned pair = 0; pair < PAIRS; ++pair) {
-#if PRECISION == BF16
-            tile[depth(pair)][row(pair)] = to_bf16x2(values[pair][0], values[pair][1]);
-#else
 #pragma unroll
             for (unsigned odd = 0; odd < 2; ++odd) {
 #if PRECISION == TF32
@@ -95,7 +86,6 @@ struct Carrier {
                 tile[2 * depth(pair) + odd][row(pair)] = __float_as_uint(values[pair][odd]);
 #endif
             }
-#endif
         }
     }
 };
@@ -114,7 +104,7 @@ struct Sums {
 
     __device__ void multiply(const Tiles& tiles, unsigned half) {
 #pragma unroll
-        for (unsigned depth = 0; depth < WORDS; ++depth) {
+        for (unsigned depth = 0; depth < TILE_DEPTH; ++depth) {
             __align__(16) float a[8], b[8];
 #pragma unroll
             for (unsigned i = 0; i < 8; i += 4) {
@@ -149,7 +139,7 @@ struct Sums {
 
     __device__ void multiply(const Tiles& tiles, unsigned half) {
 #pragma unroll
-        for (unsigned depth = 0; depth < WORDS; depth += 8) {
+        for (unsigned depth = 0; depth < TILE_DEPTH; depth += 8) {
             const auto& upper_a = tiles.a[half][depth + t()];
             const auto& lower_a = tiles.a[half][depth + t() + 4];
             unsigned a[2][4];
@@ -167,11 +157,7 @@ struct Sums {
                 const unsigned b[2] = {tiles.b[half][depth + t()][column], tiles.b[half][depth + t() + 4][column]};
 #pragma unroll
                 for (unsigned i = 0; i < 2; ++i) {
-#if PRECISION == TF32
                     mma_tf32(sums[i][j], a[i], b);
-#else
-                    mma_bf16(sums[i][j], a[i], b);
-#endif
                 }
             }
         }

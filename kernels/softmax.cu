@@ -5,7 +5,7 @@
 #include "shapes.cuh"
 
 // With BF16_MAPS rows are padded to a multiple of 8 classes, and the logits' gradient is bf16, 0 in the padding.
-#ifdef BF16_MAPS
+#if BF16_MAPS
 #include "layouts.cuh"
 typedef bf16 Gradient;
 static __device__ unsigned row_size(unsigned classes) { return (classes + 7) / 8 * 8; }

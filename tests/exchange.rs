@@ -15,7 +15,7 @@ fn swap(values: [&[f32]; 2], gives: [bool; 2]) -> [Vec<f32>; 2] {
     let elems = values[0].len();
     let end = |mut exchange: local::LocalExchange, mine: &[f32], gives: bool, takes: bool| {
         let (backend, mine) = (CpuBackend::default(), mine.to_vec());
-        let swap = Swap { layer: "fc6".into(), pass: Pass::Forward, step: Some(0), elems };
+        let swap = Swap { layer: "fc6".into(), pass: Pass::Forward, step: Some(0), elems, bytes: 4 * elems };
         let mut theirs = vec![f32::NAN; elems];
         exchange.start_swap(&backend, &swap, gives.then_some(&mine), takes.then_some(&mut theirs)).unwrap();
         exchange.finish_swap(&backend, &swap, takes.then_some(&mut theirs)).unwrap();

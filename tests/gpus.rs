@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use alexnet_split::backend::cuda::compiler::SOURCES;
+use alexnet_split::backend::cuda::kernels::Exact;
 use support::place::{Place, checkpoint, failed, metrics, output_within, succeeded};
 use support::softgpu;
 use support::tolerance::{LEARNED, MERGED};
@@ -63,8 +63,8 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
     // Another order of streams, blocks and threads each time.
     let runs: [(&str, &[&str], &str); 4] = [
         ("one", &["--gpus", "1"], "1"),
-        ("two", &["--gpus", "2"], "2"),
-        ("copies", &["--gpus", "2", "--exchange", "copy"], "3"),
+        ("two", &["--gpus", "2", "--exchange", "nccl"], "2"),
+        ("copies", &["--gpus", "2"], "3"),
         ("processes", &[], "4"),
     ];
     for (out, args, seed) in runs {
@@ -210,7 +210,7 @@ fn what_a_machine_lacks_is_said() {
     }
     check(&one, setting, 13, &["NVRTC", "pip install"]);
     bring("libnvrtc.so");
-    check(&two, setting, 14, &["NCCL", "pip install", "--exchange copy"]);
+    check(&["--gpus", "2", "--exchange", "nccl"], setting, 14, &["NCCL", "pip install", "--exchange copy"]);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn every_fault_ends_in_its_message_in_time() {
     let place = begun();
     let empty_cache = place.path("cache");
     let timeout = TIMEOUT.as_secs().to_string();
-    let args = ["--gpus", "2", "--exchange-timeout", &timeout];
+    let args = ["--gpus", "2", "--exchange", "nccl", "--exchange-timeout", &timeout];
     let check = |fault: &str, code: i32, parts: &[&str]| {
         let settings = [("SOFTGPU_FAULT", fault)];
         goes_wrong(&place, &args, &settings, code, parts, PATIENCE)
@@ -361,7 +361,7 @@ fn compiled_kernels_are_kept_safely() {
     };
     let Some(first) = look(&kept) else { return };
     let whole = entries();
-    assert_eq!(whole.len(), SOURCES.len(), "one a file");
+    assert_eq!(whole.len(), Exact::SOURCES.len(), "one a file");
     // Cut short, a bit flipped, empty, and what another program left there: each is made anew.
     std::fs::write(&whole[0].0, &whole[0].1[..whole[0].1.len() - 1]).unwrap();
     let mut flipped = whole[1].1.clone();

@@ -9,9 +9,9 @@ use std::time::Duration;
 use alexnet_split::backend::Backend;
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::CudaBackend;
-use alexnet_split::backend::cuda::compiler::SOURCES;
+use alexnet_split::backend::cuda::compiler::KernelFile;
 use alexnet_split::backend::cuda::device::Gpu;
-use alexnet_split::backend::cuda::kernels::Kernels;
+use alexnet_split::backend::cuda::kernels::{Bf16, Exact, Kernels};
 use alexnet_split::backend::cuda::watch::Watch;
 use alexnet_split::exchange::Exchange;
 use alexnet_split::exchange::nccl::{self, NcclExchange};
@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Trains the tiny net for a step on two GPUs.
 fn train(place: &Place, out: &str, args: &[&str], settings: &[(&str, &str)]) -> Option<Output> {
-    let mut command = place.train_command(&[&["--gpus", "2", "--steps", "1", "--out", out], args].concat());
+    let mut command =
+        place.train_command(&[&["--gpus", "2", "--exchange", "nccl", "--steps", "1", "--out", out], args].concat());
     let command = softgpu::with_gpus(&mut command, 2)?.envs(settings.iter().copied());
     Some(output_within(command, PATIENCE))
 }
@@ -51,8 +52,9 @@ fn train_planted_with(
     std::fs::create_dir(&kernels).unwrap();
     for entry in std::fs::read_dir(softgpu::cache()?).unwrap().map(|entry| entry.unwrap()) {
         let name = entry.file_name().into_string().unwrap();
-        let stem = name.split('-').next().unwrap();
-        let source = SOURCES.iter().find(|source| source.name.strip_suffix(".cu") == Some(stem)).unwrap();
+        let (stem, _) = name.rsplit_once('-').unwrap();
+        let is_this = |source: &&KernelFile| source.name.replace('/', "-").strip_suffix(".cu") == Some(stem);
+        let source = [Exact::SOURCES, Bf16::SOURCES].concat().iter().find(is_this).copied().unwrap();
         if source.name != file && !source.text.contains(&format!("#include \"{file}\"")) {
             std::fs::copy(entry.path(), kernels.join(name)).unwrap();
         }
@@ -71,28 +73,36 @@ fn differs(place: &Place, out: &str, output: &Output, healthy: &[serde_json::Val
 #[test]
 fn every_missing_barrier_gives_another_result() {
     let place = Place::new();
-    let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
-    succeeded(output);
-    let healthy = metrics(&place.path("healthy"));
     let barrier = "__syncthreads();";
-    let gemm = include_str!("../kernels/gemm.cuh");
-    let files = SOURCES.iter().map(|source| (source.name, source.text)).chain([("gemm.cuh", gemm)]);
-    let mut planted = 0;
-    for (file, text) in files {
-        for n in 1..=text.matches(barrier).count() {
-            let out = format!("{}-{n}", file.replace('.', "-"));
-            let output = train_planted(&place, &out, &["--precision", "bf16"], [file, barrier, ""], n).unwrap();
-            assert!(differs(&place, &out, &output, &healthy), "barrier {n} of {file} is missing and nobody sees it");
-            planted += 1;
+    let gemm = ("gemm.cuh", include_str!("../kernels/gemm.cuh"));
+    let tile = ("tile.cuh", include_str!("../kernels/bf16/tile.cuh"));
+    for (precision, sources, header) in [("tf32", Exact::SOURCES, gemm), ("bf16", Bf16::SOURCES, tile)] {
+        let healthy_out = format!("healthy-{precision}");
+        // Channels enough that a pixel has several threads.
+        let args = ["--precision", precision, "--set", "net.conv_channels=[40,12,16,16,12]"];
+        let Some(output) = train(&place, &healthy_out, &args, &[]) else { return };
+        succeeded(output);
+        let healthy = metrics(&place.path(&healthy_out));
+        let mut planted = 0;
+        for (file, text) in sources.iter().map(|source| (source.name, source.text)).chain([header]) {
+            for n in 1..=text.matches(barrier).count() {
+                let out = format!("{precision}-{}-{n}", file.replace(['.', '/'], "-"));
+                let output = train_planted(&place, &out, &args, [file, barrier, ""], n).unwrap();
+                assert!(
+                    differs(&place, &out, &output, &healthy),
+                    "barrier {n} of {file} is missing and nobody sees it"
+                );
+                planted += 1;
+            }
         }
+        assert!(planted >= 5, "{precision}: {planted}");
     }
-    assert!(planted >= 7, "{planted}");
 }
 
 #[test]
 fn kernels_that_go_astray_are_stopped_with_their_name() {
     let place = Place::new();
-    let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
+    let Some(output) = train(&place, "healthy", &["--precision", "tf32"], &[]) else { return };
     succeeded(output);
     // Name, file, the code to replace, its replacement, and the expected message.
     let bugs = [
@@ -107,12 +117,12 @@ fn kernels_that_go_astray_are_stopped_with_their_name() {
         ),
         (
             "a product that one lane leaves out",
-            ["gemm.cuh", "mma_bf16(sums[i][j], a[i], b);", "if (threadIdx.x % 32) mma_bf16(sums[i][j], a[i], b);"],
+            ["gemm.cuh", "mma_tf32(sums[i][j], a[i], b);", "if (threadIdx.x % 32) mma_tf32(sums[i][j], a[i], b);"],
             "divergent warp collective: block",
         ),
     ];
     for (index, (what, bug, part)) in bugs.into_iter().enumerate() {
-        let output = train_planted(&place, &index.to_string(), &["--precision", "bf16"], bug, 1).unwrap();
+        let output = train_planted(&place, &index.to_string(), &["--precision", "tf32"], bug, 1).unwrap();
         eprintln!("{what}: {}", String::from_utf8_lossy(&output.stderr));
         failed(output, 17, &["softgpu: device", "kernel ", part]);
     }
@@ -122,13 +132,13 @@ fn kernels_that_go_astray_are_stopped_with_their_name() {
 #[test]
 fn a_gpu_that_failed_is_named_and_not_its_exchange() {
     let place = Place::new();
-    let Some(output) = train(&place, "healthy", &["--precision", "bf16"], &[]) else { return };
+    let Some(output) = train(&place, "healthy", &["--precision", "tf32"], &[]) else { return };
     succeeded(output);
     let bug = ["pointwise.cu", "if (i < elems)", "if (i <= elems)"];
     for first in ["fails-first:0", "fails-first:1", "fails-first:0,fails-first:1"] {
         let out = first.replace([':', ','], "-");
         let fault = [("SOFTGPU_FAULT", first)];
-        let output = train_planted_with(&place, &out, &["--precision", "bf16"], bug, 1, &fault).unwrap();
+        let output = train_planted_with(&place, &out, &["--precision", "tf32"], bug, 1, &fault).unwrap();
         failed(output, 17, &["softgpu: device", "relu_forward", "CUDA_ERROR_ILLEGAL_ADDRESS"]);
     }
 }
@@ -206,7 +216,7 @@ fn mismatched_collectives_fail_on_both_ranks() {
         for (backend, exchange, (layer, elems)) in begun {
             scope.spawn(move || {
                 let mut exchange = exchange.join().unwrap();
-                let swap = Swap { layer: layer.into(), pass: Pass::Forward, step: Some(0), elems };
+                let swap = Swap { layer: layer.into(), pass: Pass::Forward, step: Some(0), elems, bytes: 4 * elems };
                 let (give, mut take) = (backend.alloc(elems).unwrap(), backend.alloc(elems).unwrap());
                 let result = exchange.start_swap(&backend, &swap, Some(&give), Some(&mut take));
                 let result = result.and_then(|()| exchange.finish_swap(&backend, &swap, Some(&mut take)).map(|_| ()));

@@ -39,9 +39,9 @@ static __device__ bool exists(const Absent& f, unsigned at) {
     return row < f.r && column < f.s && channel < f.block * f.block * f.channels;
 }
 
-// The gradient of a layer's weights from its parts; 0 where filters have none.
+// The gradient of a layer's weights from its parts; 0 where filters have none. A single part may be `out` itself.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
-    reduce_weights(unsigned elems, unsigned count, Absent absent, const float* __restrict__ parts, float* __restrict__ out) {
+    reduce_weights(unsigned elems, unsigned count, Absent absent, const float* parts, float* out) {
     const unsigned four = element();
     if (four >= elems / 4) {
         return;

@@ -1,6 +1,5 @@
 // The optimizers' updates, one thread for four weights: bound by memory, each value is read and written once. The products
-// read bf16 copies of the weights, their shadows, in the same order; biases have none (null). Contracts: Update in
-// src/backend/mod.rs.
+// read bf16 copies of the weights, their shadows, in the same order; biases have none. Contracts: Update in src/backend/mod.rs.
 #include "layouts.cuh"
 
 // Every shadow but those of updates: of weights that the host wrote.

@@ -80,7 +80,8 @@ impl Backend for CpuBackend {
         if self.is_reference { "reference".into() } else { simd::Level::chosen().name().into() }
     }
 
-    fn alloc(&self, elems: usize) -> Result<Vec<f32>> {
+    fn alloc(&self, shape: impl Into<TensorShape>) -> Result<Vec<f32>> {
+        let elems = shape.into().elems();
         // An allocation that fails would abort the process: whether it can be made is asked first.
         let mut asked = Vec::<f32>::new();
         if asked.try_reserve_exact(elems).is_err() {
@@ -92,21 +93,21 @@ impl Backend for CpuBackend {
         Ok(vec![0.; elems])
     }
 
-    fn write(&self, host: &[f32], to: &mut Vec<f32>) -> Result<()> {
+    fn write(&self, host: &[f32], _: impl Into<TensorShape>, to: &mut Vec<f32>) -> Result<()> {
         to[..host.len()].copy_from_slice(host);
         Ok(())
     }
 
-    fn start_read(&self, from: &Vec<f32>, elems: usize) -> Result<Vec<f32>> {
-        Ok(from[..elems].to_vec())
+    fn start_read(&self, from: &Vec<f32>, shape: impl Into<TensorShape>) -> Result<Vec<f32>> {
+        Ok(from[..shape.into().elems()].to_vec())
     }
 
     fn finish_read(&self, read: Vec<f32>) -> Result<Vec<f32>> {
         Ok(read)
     }
 
-    fn fill_zero(&self, elems: usize, to: &mut Vec<f32>) -> Result<()> {
-        to[..elems].fill(0.);
+    fn fill_zero(&self, shape: impl Into<TensorShape>, to: &mut Vec<f32>) -> Result<()> {
+        to[..shape.into().elems()].fill(0.);
         Ok(())
     }
 
@@ -118,14 +119,29 @@ impl Backend for CpuBackend {
         Ok(to.duration_since(*from))
     }
 
-    fn fuses(lrn: &LrnShape, pool: &PoolShape) -> bool {
+    fn fuses(&self, lrn: &LrnShape, pool: &PoolShape) -> bool {
         relu_lrn_max_pool::applies(lrn, pool)
+    }
+
+    fn augment(
+        &self,
+        shape: &AugmentShape,
+        pixels: &[u8],
+        windows: &[Window],
+        mean: &Vec<f32>,
+        _: impl Into<TensorShape>,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
+        let _core = self.core();
+        match self.is_reference {
+            true => reference::augment(shape, pixels, windows, mean, y),
+            false => augment::augment(shape, pixels, windows, mean, y),
+        }
+        Ok(())
     }
 
     operations! {
         self =>
-        fn augment(shape: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &Vec<f32>, y: &mut Vec<f32>) =>
-            augment::augment(shape, pixels, windows, mean, y);
         fn conv_forward(
             shape: &ConvShape, n: usize, x: &Vec<f32>, w: &Vec<f32>, bias: Option<&Vec<f32>>, y: &mut Vec<f32>
         ) =>
@@ -151,10 +167,10 @@ impl Backend for CpuBackend {
             dense::dense_backward_weight_update(self.precision, shape, n, x, dy, update, w, state);
         fn dense_backward_bias(shape: &DenseShape, n: usize, dy: &Vec<f32>, dbias: &mut Vec<f32>) =>
             dense::dense_backward_bias(shape, n, dy, dbias);
-        fn activation_forward(kind: Activation, elems: usize, y: &mut Vec<f32>) =>
-            pointwise::activation_forward(kind, &mut y[..elems]);
-        fn activation_backward(kind: Activation, elems: usize, y: &Vec<f32>, dy: &mut Vec<f32>) =>
-            pointwise::activation_backward(kind, &y[..elems], &mut dy[..elems]);
+        fn activation_forward(kind: Activation, shape: impl Into<TensorShape>, y: &mut Vec<f32>) =>
+            pointwise::activation_forward(kind, &mut y[..shape.into().elems()]);
+        fn activation_backward(kind: Activation, shape: impl Into<TensorShape>, y: &Vec<f32>, dy: &mut Vec<f32>) =>
+            pointwise::activation_backward(kind, y, &mut dy[..shape.into().elems()]);
         fn lrn_forward(shape: &LrnShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
             lrn::lrn_forward(shape, n, x, y);
         fn lrn_backward(shape: &LrnShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>) =>
@@ -182,9 +198,11 @@ impl Backend for CpuBackend {
             theirs: Option<&Vec<f32>>, dlogits: &mut Vec<f32>, scores: &mut Vec<f32>
         ) =>
             softmax::softmax_cross_entropy(shape, n, logits, labels, ours, theirs.map(Vec::as_slice), dlogits, scores);
-        fn add(elems: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
-            pointwise::add(&x[..elems], &mut y[..elems]);
-        fn update(update: &Update, elems: usize, dw: &Vec<f32>, w: &mut Vec<f32>, state: &mut [Vec<f32>]) =>
-            update::update(update, &dw[..elems], &mut w[..elems], state);
+        fn add(shape: impl Into<TensorShape>, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            pointwise::add(x, &mut y[..shape.into().elems()]);
+        fn update(
+            update: &Update, shape: impl Into<TensorShape>, dw: &Vec<f32>, w: &mut Vec<f32>, state: &mut [Vec<f32>]
+        ) =>
+            update::update(update, dw, &mut w[..shape.into().elems()], state);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Layouts. Activations are `N C H W`, one image after another; filters are `K C R S`; outputs of a convolution or
 //! pooling are `N K P Q`. Dense layers read the same memory as `N` rows of `C*H*W` inputs; their weights are `outputs x
-//! inputs`. `d` before a name is the gradient of the loss with respect to it. All values are f32. `n` is the number of
-//! images in the batch, at most what the buffers were made for. Unless a method says "adds", it overwrites.
+//! inputs`. So the host writes and reads them, as f32; a device may keep them otherwise (see [`TensorShape`]). `d` before
+//! a name is the gradient of the loss with respect to it. `n` is the number of images in the batch, at most what the
+//! buffers were made for. Unless a method says "adds", it overwrites.
 
 pub mod cpu;
 pub mod cuda;
@@ -14,13 +15,14 @@ use std::time::Duration;
 pub use alexnet_split_cpu::shapes::*;
 
 use crate::error::Result;
+use crate::net::plan::Plan;
 
 /// A device that can run one stream. An operation knows shapes and buffers, never how many streams there are.
 ///
 /// Methods may return before the work is done (a GPU queues it); [`Backend::finish_read`] waits. They fail where the
 /// device does; shapes come from the plan and are right by construction, and a mismatch is a panic.
 pub trait Backend: Send {
-    /// Memory of the device holding f32 values.
+    /// Memory of the device.
     type Buffer: Send + Sync;
     /// A moment in the device's time.
     type Mark: Send;
@@ -32,21 +34,29 @@ pub trait Backend: Send {
 
     /// The instructions that compute, such as `avx2` or `sm_90`. The same run gives the same bits on the same ones.
     fn instructions(&self) -> String;
-    /// Memory for `elems` values, all 0.
-    fn alloc(&self, elems: usize) -> Result<Self::Buffer>;
-    /// Copies `host` to the start of `to`.
-    fn write(&self, host: &[f32], to: &mut Self::Buffer) -> Result<()>;
-    /// Starts to read the first `elems` values of `from` as they are after all work queued before; work queued later
+    /// The bytes that values of this shape take on the device, and in an exchange.
+    fn bytes(&self, shape: impl Into<TensorShape>) -> usize {
+        shape.into().elems() * size_of::<f32>()
+    }
+    /// Memory for values of this shape, all 0.
+    fn alloc(&self, shape: impl Into<TensorShape>) -> Result<Self::Buffer>;
+    /// Memory for a parameter of this shape, which operations read, all 0.
+    fn alloc_param(&self, shape: impl Into<TensorShape>) -> Result<Self::Buffer> {
+        self.alloc(shape)
+    }
+    /// Copies `host`, which has this shape, to the start of `to`.
+    fn write(&self, host: &[f32], shape: impl Into<TensorShape>, to: &mut Self::Buffer) -> Result<()>;
+    /// Starts to read values of this shape from the start of `from` as they are after all work queued before; work queued later
     /// may overwrite them.
-    fn start_read(&self, from: &Self::Buffer, elems: usize) -> Result<Self::Read>;
+    fn start_read(&self, from: &Self::Buffer, shape: impl Into<TensorShape>) -> Result<Self::Read>;
     /// Waits for a read, and so for all work queued before it was started.
     fn finish_read(&self, read: Self::Read) -> Result<Vec<f32>>;
-    /// The first `elems` values of `from`, when all work queued before is done.
-    fn read(&self, from: &Self::Buffer, elems: usize) -> Result<Vec<f32>> {
-        self.finish_read(self.start_read(from, elems)?)
+    /// The values at the start of `from`, when all work queued before is done.
+    fn read(&self, from: &Self::Buffer, shape: impl Into<TensorShape>) -> Result<Vec<f32>> {
+        self.finish_read(self.start_read(from, shape)?)
     }
-    /// Sets the first `elems` values to 0.
-    fn fill_zero(&self, elems: usize, to: &mut Self::Buffer) -> Result<()>;
+    /// Sets values of this shape to 0.
+    fn fill_zero(&self, shape: impl Into<TensorShape>, to: &mut Self::Buffer) -> Result<()>;
     /// Now, in the device's time.
     fn mark(&self) -> Result<Self::Mark>;
     /// Time between two marks; waits for the second.
@@ -55,15 +65,28 @@ pub trait Backend: Send {
     /// The network's input from the bytes of images (paper, sections 2 and 4.1): `windows[i]` is cut from image i, C x
     /// side x side values of 0 to 255, where it is not that window already, and mirrored where it says so; y = (value +
     /// shift - mean) * scale, with the mean at the value's place in the whole image. mean: C x resize x resize, y: N x
-    /// channels x size x size. A grey image fills all channels.
+    /// channels x size x size, of the shape `input`. A grey image fills all channels.
     fn augment(
         &self,
         shape: &AugmentShape,
         pixels: &[u8],
         windows: &[Window],
         mean: &Self::Buffer,
+        input: impl Into<TensorShape>,
         y: &mut Self::Buffer,
     ) -> Result<()>;
+
+    /// Fails where a layer of the plan is not among the operations.
+    fn check(&self, plan: &Plan) -> Result<()> {
+        let _ = plan;
+        Ok(())
+    }
+
+    /// Makes room for what layers that add up two blocks write.
+    fn reserve_sums(&self, outputs: impl Iterator<Item = TensorShape>) -> Result<()> {
+        let _ = outputs;
+        Ok(())
+    }
 
     /// Makes room for batches of up to `images` images: their labels and scores, and of each image the `bytes` that it
     /// comes as. Devices that queue their work allocate nothing in a step afterwards: an allocation may wait for a device
@@ -74,7 +97,7 @@ pub trait Backend: Send {
     }
 
     /// y = x * w + bias (cross-correlation); where `bias` is `None`, adds x * w to y: the second block of a layer
-    /// that reads both streams. Taps outside the image read 0. x: N C H W, w: K C R S, y: N K P Q. Paper 3.5.
+    /// that reads both streams, right after the first one. Taps outside the image read 0. x: N C H W, w: K C R S, y: N K P Q. Paper 3.5.
     fn conv_forward(
         &self,
         shape: &ConvShape,
@@ -152,10 +175,9 @@ pub trait Backend: Send {
         w: &mut Self::Buffer,
         state: &mut [Self::Buffer],
     ) -> Result<()> {
-        let elems = shape.inputs * shape.outputs;
-        let mut dw = self.alloc(elems)?;
+        let mut dw = self.alloc(TensorShape::Weights(*shape))?;
         self.dense_backward_weight(shape, n, x, dy, &mut dw)?;
-        self.update(update, elems, &dw, w, state)
+        self.update(update, TensorShape::Weights(*shape), &dw, w, state)
     }
     /// dbias = the sum of dy over the batch.
     fn dense_backward_bias(
@@ -166,13 +188,13 @@ pub trait Backend: Send {
         dbias: &mut Self::Buffer,
     ) -> Result<()>;
 
-    /// y = f(y) over `elems` values. Paper 3.1.
-    fn activation_forward(&self, kind: Activation, elems: usize, y: &mut Self::Buffer) -> Result<()>;
+    /// y = f(y). Paper 3.1.
+    fn activation_forward(&self, kind: Activation, shape: impl Into<TensorShape>, y: &mut Self::Buffer) -> Result<()>;
     /// dy = dy f'(x), from y = f(x): ReLU's derivative at 0 is 0.
     fn activation_backward(
         &self,
         kind: Activation,
-        elems: usize,
+        shape: impl Into<TensorShape>,
         y: &Self::Buffer,
         dy: &mut Self::Buffer,
     ) -> Result<()>;
@@ -204,7 +226,8 @@ pub trait Backend: Send {
     ) -> Result<()>;
 
     /// Whether this device has ReLU, normalization and pooling in one, for these shapes: the two methods that follow.
-    fn fuses(_lrn: &LrnShape, _pool: &PoolShape) -> bool {
+    fn fuses(&self, lrn: &LrnShape, pool: &PoolShape) -> bool {
+        let _ = (lrn, pool);
         false
     }
     /// y = max pooling of the normalized ReLU of x, to the bits of the three operations one after another.
@@ -274,13 +297,13 @@ pub trait Backend: Send {
         scores: &mut Self::Buffer,
     ) -> Result<()>;
 
-    /// y = y + x over `elems` values: the other stream's part of a gradient.
-    fn add(&self, elems: usize, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
+    /// y = y + x: the other stream's part of a gradient.
+    fn add(&self, shape: impl Into<TensorShape>, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
     /// Updates w and the optimizer's state from dw: the state is v, or m and v for Adam.
     fn update(
         &self,
         update: &Update,
-        elems: usize,
+        shape: impl Into<TensorShape>,
         dw: &Self::Buffer,
         w: &mut Self::Buffer,
         state: &mut [Self::Buffer],

@@ -132,8 +132,15 @@ pub struct DeviceArgs {
     /// keeps its own.
     #[arg(long, value_enum, value_name = "fp32|tf32|bf16", hide_possible_values = true)]
     pub precision: Option<PrecisionArg>,
-    /// Transport between two GPUs: nccl, or copy (direct copies within one process).
-    #[arg(long, value_enum, default_value_t = TransportArg::Nccl, value_name = "nccl|copy", hide_possible_values = true)]
+    /// Transport between two GPUs: nccl, copy (direct copies within one process), or auto: copy where one process has
+    /// both GPUs and they reach each other's memory, nccl elsewhere.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = TransportArg::Auto,
+        value_name = "auto|nccl|copy",
+        hide_possible_values = true
+    )]
     pub exchange: TransportArg,
     /// Longest time that the GPUs wait for each other before the run ends with an error.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
@@ -158,6 +165,7 @@ pub enum PrecisionArg {
 /// `--exchange`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TransportArg {
+    Auto,
     Nccl,
     Copy,
 }

@@ -152,7 +152,8 @@ fn layer_reports(plans: &[Plan], times: &[StreamTimes], n: usize) -> Vec<LayerRe
 
 /// The bytes that a pass without products must read and write at least.
 fn bytes(plan: &Plan, layer: &PlannedLayer, pass: Pass, n: usize) -> u64 {
-    let (ins, outs) = (n * plan.slots[layer.x], n * plan.slots[layer.y]);
+    let elems = |slot: usize| plan.shape(slot, n).elems();
+    let (ins, outs) = (elems(layer.x), elems(layer.y));
     let elems = match (&layer.op, pass) {
         (Op::Activation(..) | Op::Dropout(_), Pass::Forward) => 2 * outs,
         (Op::Dropout(_), Pass::Backward) => 2 * outs,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::{compiler, device, libraries};
-use alexnet_split::engine::devices::{GpuOptions, Transport};
+use alexnet_split::engine::devices::{self, GpuOptions, Transport};
 use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
 use alexnet_split_cpu::simd;
@@ -53,7 +53,8 @@ fn best_gpus(args: &DeviceArgs, streams: usize) -> Result<usize> {
     if usable > 0 {
         compiler::version_for_driver()?;
     }
-    let two = usable >= 2 && streams == 2 && (args.exchange == TransportArg::Copy || nccl::version().is_ok());
+    let reached = || devices::between(transport(args), 0, 1) == Transport::Copy || nccl::version().is_ok();
+    let two = usable >= 2 && streams == 2 && reached();
     Ok(if two { 2 } else { usable.min(1) })
 }
 
@@ -72,14 +73,19 @@ pub fn asked(args: &DeviceArgs) -> Option<Precision> {
     args.precision.map(Precision::from)
 }
 
+fn transport(args: &DeviceArgs) -> Transport {
+    match args.exchange {
+        TransportArg::Auto => Transport::Auto,
+        TransportArg::Nccl => Transport::Nccl,
+        TransportArg::Copy => Transport::Copy,
+    }
+}
+
 /// The settings for GPUs from the flags. Without `--precision` it is `precision`, or else the default.
 pub fn gpu_options(args: &DeviceArgs, precision: Option<Precision>) -> GpuOptions {
     GpuOptions {
         precision: asked(args).or(precision).unwrap_or(DEFAULT_PRECISION),
-        transport: match args.exchange {
-            TransportArg::Nccl => Transport::Nccl,
-            TransportArg::Copy => Transport::Copy,
-        },
+        transport: transport(args),
         exchange_timeout: Duration::from_secs(args.exchange_timeout.into()),
     }
 }

@@ -1,7 +1,8 @@
 //! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler reports about each.
 
 use alexnet_split::backend::Precision;
-use alexnet_split::backend::cuda::compiler::{self, SOURCES, Target};
+use alexnet_split::backend::cuda::compiler::{self, Target};
+use alexnet_split::backend::cuda::kernels::Kernels;
 use alexnet_split::error::{Error, GpuTrouble, Result};
 
 use crate::cli::KernelsArgs;
@@ -13,7 +14,8 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
     let names: Vec<&str> =
         if args.arch.is_empty() { TARGETS.to_vec() } else { args.arch.iter().map(String::as_str).collect() };
     let (major, minor) = compiler::version()?;
-    outln!("NVRTC {major}.{minor}; kernels of {} files\n", SOURCES.len());
+    let sources = Kernels::sources(Precision::Fp32);
+    outln!("NVRTC {major}.{minor}; kernels of {} files\n", sources.len());
     outln!(
         "{:<9} {:<5} {:<22} {:>9} {:>12} {:>12}",
         "target",
@@ -28,7 +30,7 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
         let target = Target::parse(name).ok_or_else(|| {
             Error::gpu(GpuTrouble::NoCompiler, format!("--arch {name}: expected a name such as sm_90"))
         })?;
-        for source in SOURCES {
+        for &source in sources {
             // The precision matters to matrix products only.
             let all = [Precision::Fp32, Precision::Tf32, Precision::Bf16];
             let products = ["conv.cu", "dense.cu"].contains(&source.name);

@@ -62,7 +62,7 @@ fn look(args: &ReportArgs) -> Result<HeldOut> {
         gpus: Some(0),
         threads: args.threads,
         precision: None,
-        exchange: TransportArg::Nccl,
+        exchange: TransportArg::Auto,
         exchange_timeout: 60,
     };
     let run = RunArgs { run: args.runs[0].clone(), device, data: args.data.clone() };

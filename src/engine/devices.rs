@@ -19,6 +19,8 @@ use crate::exchange::self_test::{SelfTest, Trial};
 /// The transport between two GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
+    /// [`Transport::Copy`] where the GPUs reach each other's memory, else [`Transport::Nccl`].
+    Auto,
     /// NCCL, which finds the best way there is.
     Nccl,
     /// Copies from GPU to GPU within one process.
@@ -44,6 +46,16 @@ pub struct GpuContexts {
     pub about: String,
 }
 
+/// The transport that is meant between two GPUs of one process.
+pub fn between(transport: Transport, gpu: usize, other: usize) -> Transport {
+    let reach = || device::can_access_peer(gpu, other) && device::can_access_peer(other, gpu);
+    match transport {
+        Transport::Auto if reach() => Transport::Copy,
+        Transport::Auto => Transport::Nccl,
+        chosen => chosen,
+    }
+}
+
 type Ends = Vec<Option<Box<dyn Exchange<CudaBackend>>>>;
 
 /// The contexts of all streams in this process on the first `gpus` (1 or 2) of the machine.
@@ -56,7 +68,8 @@ pub fn contexts(gpus: usize, streams: usize, options: &GpuOptions) -> Result<Gpu
     }
     // Missing libraries first: they take no time to find.
     let two = gpus == 2 && streams == 2;
-    if two && options.transport == Transport::Nccl {
+    let transport = if two { between(options.transport, 0, 1) } else { Transport::Copy };
+    if transport == Transport::Nccl {
         nccl::version()?;
     }
     let mut opened = vec![Gpu::open(0)?];
@@ -67,9 +80,9 @@ pub fn contexts(gpus: usize, streams: usize, options: &GpuOptions) -> Result<Gpu
     let kernels: Vec<Arc<Kernels>> = kernels.collect::<Result<_>>()?;
     let gpu_of = |stream: usize| &opened[stream % opened.len()];
     let watches: Vec<_> = (0..streams).map(|stream| Watch::new(stream, options.exchange_timeout)).collect();
-    let (ends, transport): (Ends, String) = match (streams, two, options.transport) {
-        (1, ..) => (vec![None], String::new()),
-        (_, true, Transport::Nccl) => {
+    let (ends, transport): (Ends, String) = match (streams, transport) {
+        (1, _) => (vec![None], String::new()),
+        (_, Transport::Nccl) => {
             let id = nccl::unique_id()?;
             let begin =
                 |stream: usize| NcclExchange::begin(gpu_of(stream), &id, &watches[stream], Some(&watches[1 - stream]));

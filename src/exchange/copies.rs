@@ -92,7 +92,7 @@ impl CopyExchange {
 
     /// Queues the copy from the other stream's buffer.
     fn fetch(&self, swap: &Swap, from: DeviceMemory, to: &Buffer) -> Result<()> {
-        let (bytes, context) = (swap.elems * size_of::<f32>(), self.gpu.context());
+        let (bytes, context) = (swap.bytes, self.gpu.context());
         let copied = context.bind_to_thread().and_then(|()| {
             // SAFETY: both buffers hold the values and live until the swap is done.
             unsafe {

@@ -98,7 +98,7 @@ mod tests {
     use crate::net::swap::Pass;
 
     fn swap(elems: usize) -> Swap {
-        Swap { layer: "conv3".into(), pass: Pass::Forward, step: Some(0), elems }
+        Swap { layer: "conv3".into(), pass: Pass::Forward, step: Some(0), elems, bytes: 4 * elems }
     }
 
     #[test]

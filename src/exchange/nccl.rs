@@ -205,7 +205,7 @@ impl NcclExchange {
     /// Queues both directions.
     fn queue_swap(&self, swap: &Swap, give: Option<&Buffer>, take: Option<&Buffer>) -> Result<(), String> {
         let (nccl, peer) = (self.comm.nccl, 1 - self.rank);
-        let kind = ncclDataType_t::ncclFloat32;
+        let kind = ncclDataType_t::ncclUint8;
         let queue = self.queue.cu_stream();
         let ended = self.watch.guarded("queueing the exchange", Some(swap), || {
             self.comm.with(|comm| {
@@ -213,10 +213,10 @@ impl NcclExchange {
                 unsafe {
                     let mut results = vec![(nccl.ncclGroupStart)()];
                     if let Some(give) = give {
-                        results.push((nccl.ncclSend)(give.address() as _, swap.elems, kind, peer, comm, queue));
+                        results.push((nccl.ncclSend)(give.address() as _, swap.bytes, kind, peer, comm, queue));
                     }
                     if let Some(take) = take {
-                        results.push((nccl.ncclRecv)(take.address() as _, swap.elems, kind, peer, comm, queue));
+                        results.push((nccl.ncclRecv)(take.address() as _, swap.bytes, kind, peer, comm, queue));
                     }
                     results.push((nccl.ncclGroupEnd)());
                     results

@@ -47,9 +47,10 @@ impl<B: Backend> Trial<B> {
         for elems in SIZES {
             for round in 0..ROUNDS {
                 let (mut give, take) = (backend.alloc(elems)?, backend.alloc(elems)?);
-                backend.write(&(0..elems).map(|i| value(stream, round, i)).collect::<Vec<_>>(), &mut give)?;
+                backend.write(&(0..elems).map(|i| value(stream, round, i)).collect::<Vec<_>>(), elems, &mut give)?;
                 let (layer, pass, step) = (Arc::from("self-test"), Pass::Forward, Some(round));
-                swaps.push((Swap { layer, pass, step, elems }, give, take));
+                let bytes = backend.bytes(elems);
+                swaps.push((Swap { layer, pass, step, elems, bytes }, give, take));
             }
         }
         Ok(Trial { stream, swaps, transfers: Vec::new() })

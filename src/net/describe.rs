@@ -61,8 +61,11 @@ pub fn describe(net: &Net, batch_size: usize, states: usize) -> Result<Descripti
     let all = || streams.iter().flatten();
     let softmax_bytes = all().filter(|layer| &*layer.name == "loss").map(|layer| layer.sent_bytes).sum();
     let parameters = |plan: &Plan| plan.params.iter().map(|param| param.elems() as u64).sum::<u64>();
-    let buffers =
-        |plan: &Plan| plan.slots.iter().sum::<usize>() + 2 * plan.largest_gradient() + 2 * plan.largest_exchange();
+    let buffers = |plan: &Plan| {
+        plan.slots.iter().flat_map(|shape| shape.iter().copied().reduce(|a, b| a * b)).sum::<usize>()
+            + 2 * plan.largest_gradient()
+            + 2 * plan.largest_exchange()
+    };
     Ok(Description {
         image: net.image,
         classes: net.classes(),

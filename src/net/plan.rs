@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::planner;
 use super::spec::{Activation, Net};
 use crate::error::{Error, Result};
-use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
+use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
 
 /// Index of an activation buffer in [`Plan::slots`].
 pub type Slot = usize;
@@ -19,8 +19,8 @@ pub struct Plan {
     pub streams: usize,
     /// The rows of the table, as this stream runs them.
     pub layers: Vec<PlannedLayer>,
-    /// Elements per image of every activation buffer; slot 0 is the image.
-    pub slots: Vec<usize>,
+    /// Channels, height, width of every activation buffer; slot 0 is the image.
+    pub slots: Vec<[usize; 3]>,
     /// This stream's parameters in the table's order.
     pub params: Vec<Param>,
 }
@@ -60,8 +60,8 @@ pub struct LayerParams {
 pub struct ExchangePoint {
     /// The buffer for the other stream's activations.
     pub theirs: Slot,
-    /// Elements per image that go each way.
-    pub elems: usize,
+    /// Channels, height, width of what goes each way.
+    pub shape: [usize; 3],
     /// Whether this stream has units of the layer, and so needs the other's activations.
     pub takes: bool,
     /// Whether the other stream has units of the layer, and so needs ours.
@@ -75,8 +75,8 @@ pub enum Op {
     Conv(ConvShape),
     /// Dense layer; the shape is that of one weight block.
     Dense(DenseShape),
-    /// Non-linearity over this many elements an image, in place.
-    Activation(Activation, usize),
+    /// Non-linearity over maps of these channels, height, width, in place.
+    Activation(Activation, [usize; 3]),
     /// Local response normalization.
     Lrn(LrnShape),
     /// Max pooling.
@@ -117,10 +117,19 @@ pub struct Param {
     pub bias_init: f32,
     /// The table's standard deviation of initial weights, where it has one.
     pub std: Option<f32>,
+    /// The same shape with what a device needs to know to keep it its own way.
+    pub tensor: TensorShape,
 }
 
 impl Param {
     /// Elements of the tensor.
+    pub fn elems(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl ExchangePoint {
+    /// Elements per image that go each way.
     pub fn elems(&self) -> usize {
         self.shape.iter().product()
     }
@@ -157,7 +166,7 @@ impl PlannedLayer {
     /// Bytes per image that this stream sends in the forward pass.
     pub fn sent_bytes(&self) -> u64 {
         match (self.exchange_point, self.op) {
-            (Some(point), _) if point.gives => 4 * point.elems as u64,
+            (Some(point), _) if point.gives => 4 * point.elems() as u64,
             (_, Op::SoftmaxCrossEntropy(s)) if s.split => 4 * SoftmaxShape::STATS as u64,
             _ => 0,
         }
@@ -187,7 +196,7 @@ impl Plan {
     /// The same with every ReLU, normalization and pooling after a convolution as one layer, where `fuses` says that
     /// the device can. Nothing is kept between them, and the gradient with respect to what they read takes its place: a
     /// convolution's backward pass does not need its output.
-    pub fn fused(mut self, fuses: fn(&LrnShape, &PoolShape) -> bool) -> Plan {
+    pub fn fused(mut self, fuses: impl Fn(&LrnShape, &PoolShape) -> bool) -> Plan {
         for first in 0..self.layers.len() {
             let Some([conv, relu, norm, pool]) = self.layers.get(first..first + 4) else { break };
             let (Op::Conv(_), Op::Activation(Activation::Relu, _), Op::Lrn(lrn), Op::MaxPool(shape)) =
@@ -196,7 +205,7 @@ impl Plan {
                 continue;
             };
             if fuses(&lrn, &shape) {
-                self.slots[norm.y] = 0;
+                self.slots[norm.y] = [0; 3];
                 let name = format!("{}-{}", relu.name, pool.name).into();
                 let fused = PlannedLayer { name, op: Op::ReluLrnMaxPool(lrn, shape), x: relu.x, ..pool.clone() };
                 self.layers.splice(first + 1..first + 4, [fused]);
@@ -205,11 +214,42 @@ impl Plan {
         self
     }
 
+    /// The activations of `n` images in a slot.
+    pub fn shape(&self, slot: Slot, n: usize) -> TensorShape {
+        let reads = |layer: &&PlannedLayer| {
+            layer.x == slot || (layer.reads_image() && layer.exchange_point.is_some_and(|point| point.theirs == slot))
+        };
+        match self.layers.first().filter(|_| self.slots[slot] == self.slots[0]).filter(reads).map(|layer| layer.op) {
+            Some(Op::Conv(shape)) => TensorShape::Input(n, shape),
+            _ if self.layers.last().is_some_and(|loss| loss.x == slot) => {
+                TensorShape::Logits(n, self.slots[slot].iter().product())
+            }
+            _ if self.layers.iter().any(|layer| layer.y == slot && matches!(layer.op, Op::ReluLrnMaxPool(..))) => {
+                TensorShape::Pooled(n, self.slots[slot])
+            }
+            _ => self.gradient_shape(slot, n),
+        }
+    }
+
+    /// The gradient with respect to the activations of `n` images in a slot.
+    pub fn gradient_shape(&self, slot: Slot, n: usize) -> TensorShape {
+        TensorShape::Maps(n, self.slots[slot])
+    }
+
+    /// The slots whose gradients need a buffer of their own.
+    pub fn own_gradients(&self) -> impl Iterator<Item = Slot> + '_ {
+        let by_inputs = self.layers.iter().filter(|layer| !layer.reads_image() && !layer.works_in_place());
+        by_inputs.chain(self.layers.last()).map(|layer| layer.x)
+    }
+
     /// Elements per image of the largest gradient that needs a buffer of its own.
     pub fn largest_gradient(&self) -> usize {
-        let by_inputs = self.layers.iter().filter(|layer| !layer.reads_image() && !layer.works_in_place());
-        let of_loss = self.layers.last().map(|last| last.x);
-        by_inputs.map(|layer| layer.x).chain(of_loss).map(|slot| self.slots[slot]).max().unwrap_or(0)
+        self.own_gradients().map(|slot| self.slots[slot].iter().product()).max().unwrap_or(0)
+    }
+
+    /// The exchange points.
+    pub fn exchange_points(&self) -> impl Iterator<Item = &ExchangePoint> {
+        self.layers.iter().filter_map(|layer| layer.exchange_point.as_ref())
     }
 
     /// The slot of the gradient with respect to each layer's input, and last of that with respect to the loss layer's
@@ -237,8 +277,14 @@ impl Plan {
         })
     }
 
+    /// The outputs of `n` images of the layers that add up two blocks.
+    pub fn added_outputs(&self, n: usize) -> impl Iterator<Item = TensorShape> + '_ {
+        let added = self.layers.iter().filter(|layer| layer.exchange_point.is_some_and(|point| point.takes));
+        added.map(move |layer| TensorShape::Maps(n, layer.out_shape))
+    }
+
     /// Elements per image of the largest exchange.
     pub fn largest_exchange(&self) -> usize {
-        self.layers.iter().filter_map(|layer| layer.exchange_point).map(|point| point.elems).max().unwrap_or(0)
+        self.exchange_points().map(ExchangePoint::elems).max().unwrap_or(0)
     }
 }

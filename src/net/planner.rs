@@ -3,11 +3,11 @@
 use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
 use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Reads};
 use crate::error::{Error, Result};
-use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape};
+use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
 
 /// See [`Plan::new`].
 pub(super) fn plan(net: &Net, stream: usize) -> Result<Plan> {
-    let slots = vec![net.image.iter().product()];
+    let slots = vec![net.image];
     let plan = Plan { stream, streams: net.streams, layers: vec![], slots, params: vec![] };
     let mut planner = Planner { net, plan, shape: net.image, slot: 0, stage: String::new() };
     for (index, layer) in net.layers.iter().enumerate() {
@@ -31,16 +31,18 @@ impl Planner<'_> {
         let [c, h, w] = self.shape;
         let before = self.plan.layers.last().map_or("image", |layer| &layer.name);
         countable(before, "outputs for one image", &self.shape)?;
-        let elems = c * h * w;
         match layer {
             Layer::Conv(row) => self.conv(row),
-            Layer::Dense(row) => self.dense(row),
+            Layer::Dense(row) => {
+                let next = self.net.layers.get(index + 1);
+                self.dense(row, matches!(next, Some(Layer::SoftmaxCrossEntropy)))
+            }
             Layer::Activation(kind) => {
                 let name = match kind {
                     Activation::Relu => "relu",
                     Activation::Tanh => "tanh",
                 };
-                self.push_in_place(format!("{name}{}", self.stage), Op::Activation(*kind, elems));
+                self.push_in_place(format!("{name}{}", self.stage), Op::Activation(*kind, self.shape));
                 Ok(())
             }
             Layer::Dropout(keep) => self.dropout(*keep, index),
@@ -63,6 +65,7 @@ impl Planner<'_> {
             }
             Layer::SoftmaxCrossEntropy => {
                 let total = self.net.classes();
+                let elems = c * h * w;
                 let split = self.net.streams == 2 && elems < total && elems > 0;
                 let first = if split && self.plan.stream == 1 { total - elems } else { 0 };
                 let shape = SoftmaxShape { classes: elems, first, split };
@@ -79,26 +82,30 @@ impl Planner<'_> {
         let k = self.share(&row.name, row.out, Placement::Split)?;
         let p = conv_out_size(&row.name, h, kernel, row.stride, row.pad, row.round_up)?;
         let q = conv_out_size(&row.name, w, kernel, row.stride, row.pad, row.round_up)?;
-        let shape = ConvShape { c, h, w, k, r: kernel, s: kernel, p, q, stride: row.stride, pad: row.pad };
-        let point = self.exchange_point(row.reads, c * h * w, k, k);
-        let (block, taps) = (vec![k, c, kernel, kernel], kernel * kernel);
-        let params = self.params(&row.name, block, point.is_some(), [c * taps, k * taps], row.bias, row.std)?;
+        let point = self.exchange_point(row.reads, k, k);
+        let blocks = if point.is_some() { 2 } else { 1 };
+        let shape = ConvShape { c, h, w, k, r: kernel, s: kernel, p, q, stride: row.stride, pad: row.pad, blocks };
+        let (block, taps) = (TensorShape::Filters(shape), kernel * kernel);
+        let params = self.params(&row.name, block, blocks, [c * taps, k * taps], row.bias, row.std)?;
         self.push(row.name.clone(), Op::Conv(shape), [k, p, q], point, Some(params));
         Ok(())
     }
 
-    fn dense(&mut self, row: &Dense) -> Result<()> {
+    fn dense(&mut self, row: &Dense, logits: bool) -> Result<()> {
         self.name_stage(&row.name);
-        let inputs = self.shape.iter().product();
+        let [c, h, w] = self.shape;
+        let (inputs, pixels) = (c * h * w, h * w);
         let units = row.out.unwrap_or_default();
         let outputs = self.share(&row.name, units, row.placement)?;
         let theirs = if self.net.streams == 2 { units - outputs } else { 0 };
-        let point = self.exchange_point(row.reads, inputs, outputs, theirs);
+        let point = self.exchange_point(row.reads, outputs, theirs);
+        let blocks = if point.is_some() { 2 } else { 1 };
         let (op, params) = if outputs > 0 {
             let fan_out = if point.is_some() { units } else { outputs };
-            let block = vec![outputs, inputs];
-            let params = self.params(&row.name, block, point.is_some(), [inputs, fan_out], row.bias, row.std)?;
-            (Op::Dense(DenseShape { inputs, outputs }), Some(params))
+            let shape = DenseShape { inputs, outputs, pixels, blocks, logits };
+            let block = TensorShape::Weights(shape);
+            let params = self.params(&row.name, block, blocks, [inputs, fan_out], row.bias, row.std)?;
+            (Op::Dense(shape), Some(params))
         } else {
             (Op::Absent, None)
         };
@@ -111,9 +118,10 @@ impl Planner<'_> {
         if !(keep > 0. && keep <= 1.) {
             return Err(Error::net(name, format!("keep probability {keep} is not in (0, 1]")));
         }
-        let elems = self.shape.iter().product();
+        let [c, h, w] = self.shape;
+        let (elems, pixels) = (c * h * w, h * w);
         // Units are numbered over both streams, so that each has masks of its own.
-        let shape = DropoutShape { elems, first_unit: self.plan.stream * elems, keep, layer: index as u32 };
+        let shape = DropoutShape { elems, pixels, first_unit: self.plan.stream * elems, keep, layer: index as u32 };
         // Not in place: the backward pass of the non-linearity before it needs its output as it was.
         self.push(name, Op::Dropout(shape), self.shape, None, None);
         Ok(())
@@ -150,31 +158,32 @@ impl Planner<'_> {
             .unwrap_or("")
     }
 
-    fn exchange_point(&mut self, reads: Reads, elems: usize, ours: usize, theirs: usize) -> Option<ExchangePoint> {
+    fn exchange_point(&mut self, reads: Reads, ours: usize, theirs: usize) -> Option<ExchangePoint> {
         if reads != Reads::Both || self.net.streams == 1 {
             return None;
         }
         let (takes, gives) = (ours > 0, theirs > 0);
-        self.plan.slots.push(if takes { elems } else { 0 });
-        Some(ExchangePoint { theirs: self.plan.slots.len() - 1, elems, takes, gives })
+        self.plan.slots.push(if takes { self.shape } else { [0; 3] });
+        Some(ExchangePoint { theirs: self.plan.slots.len() - 1, shape: self.shape, takes, gives })
     }
 
     fn params(
         &mut self,
         name: &str,
-        block: Vec<usize>,
-        both: bool,
+        block: TensorShape,
+        blocks: usize,
         [block_fan_in, fan_out]: [usize; 2],
         bias: f32,
         std: Option<f32>,
     ) -> Result<LayerParams> {
-        countable(name, "weights", &block)?;
-        let fan_in = block_fan_in * if both { 2 } else { 1 };
-        let k = block[0];
-        let mut add = |suffix: &str, shape: Vec<usize>, kind: ParamKind, bias_init: f32| {
+        let dims = block.dims();
+        countable(name, "weights", &dims)?;
+        let fan_in = block_fan_in * blocks;
+        let mut add = |suffix: &str, tensor: TensorShape, kind: ParamKind, bias_init: f32| {
             self.plan.params.push(Param {
                 name: format!("{name}.{suffix}"),
-                shape,
+                shape: tensor.dims(),
+                tensor,
                 kind,
                 fan_in,
                 fan_out,
@@ -183,9 +192,9 @@ impl Planner<'_> {
             });
             self.plan.params.len() - 1
         };
-        let own = add("weight.own", block.clone(), ParamKind::Weight, 0.);
-        let theirs = both.then(|| add("weight.theirs", block, ParamKind::Weight, 0.));
-        let bias = add("bias", vec![k], ParamKind::Bias, bias);
+        let own = add("weight.own", block, ParamKind::Weight, 0.);
+        let theirs = (blocks == 2).then(|| add("weight.theirs", block, ParamKind::Weight, 0.));
+        let bias = add("bias", dims[0].into(), ParamKind::Bias, bias);
         Ok(LayerParams { own, theirs, bias })
     }
 
@@ -198,7 +207,7 @@ impl Planner<'_> {
         params: Option<LayerParams>,
     ) {
         let x = self.slot;
-        self.plan.slots.push(out_shape.iter().product());
+        self.plan.slots.push(out_shape);
         self.slot = self.plan.slots.len() - 1;
         self.shape = out_shape;
         self.plan.layers.push(PlannedLayer {

@@ -41,6 +41,8 @@ pub struct Swap {
     pub step: Option<u64>,
     /// Values in each buffer.
     pub elems: usize,
+    /// The bytes that they take.
+    pub bytes: usize,
 }
 
 impl fmt::Display for Swap {

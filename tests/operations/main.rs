@@ -2,6 +2,7 @@
 //! untouched. The CUDA kernels run on the software device.
 
 mod products;
+mod softmax;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -12,8 +13,25 @@ use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::Activation;
 use alexnet_split::rng::{Philox, Purpose};
 use products::{convolution, dense};
-use support::tolerance::{OPERATION, assert_close};
-use support::{cases, normals};
+use softmax::softmax_cross_entropy_wherever_the_classes_live;
+use support::tolerance::{BF16_MAPS, OPERATION, assert_close};
+use support::{cases, normals, round_to_bf16};
+
+/// How a device keeps activations: what it rounds them to, and the tolerance of what is stored so.
+#[derive(Clone, Copy)]
+pub struct Stored(fn(f32) -> f32, f64);
+
+/// As they are.
+const EXACTLY: Stored = Stored(|value| value, OPERATION);
+/// In bf16.
+const IN_BF16: Stored = Stored(round_to_bf16, BF16_MAPS);
+
+impl Stored {
+    /// Values as the device keeps them.
+    fn values(self, values: Vec<f32>) -> Vec<f32> {
+        values.into_iter().map(self.0).collect()
+    }
+}
 
 /// Every test of the list, on every device.
 macro_rules! on_every_device {
@@ -21,13 +39,13 @@ macro_rules! on_every_device {
         mod cpu {
             $(#[test]
             fn $name() {
-                super::$name(&super::CpuBackend::default());
+                super::$name(&super::CpuBackend::default(), super::EXACTLY);
             })*
         }
         mod reference_operations {
             $(#[test]
             fn $name() {
-                super::$name(&super::CpuBackend::default().as_reference());
+                super::$name(&super::CpuBackend::default().as_reference(), super::EXACTLY);
             })*
         }
         mod cuda {
@@ -35,7 +53,16 @@ macro_rules! on_every_device {
             fn $name() {
                 let fp32 = alexnet_split::backend::Precision::Fp32;
                 if let Some(backend) = super::support::softgpu::backend(fp32) {
-                    super::$name(&backend);
+                    super::$name(&backend, super::EXACTLY);
+                }
+            })*
+        }
+        mod cuda_bf16 {
+            $(#[test]
+            fn $name() {
+                let bf16 = alexnet_split::backend::Precision::Bf16;
+                if let Some(backend) = super::support::softgpu::backend(bf16) {
+                    super::$name(&backend, super::IN_BF16);
                 }
             })*
         }
@@ -49,6 +76,7 @@ on_every_device!(
     local_response_normalization,
     max_pooling,
     non_linearities,
+    fused_layers_compute_the_same,
     dropout_draws_one_mask_for_both_passes,
     softmax_cross_entropy_wherever_the_classes_live,
     updates
@@ -70,22 +98,22 @@ fn narrower_instructions_compute_the_same() {
 }
 
 /// ReLU, normalization and pooling in one give the bits of one after another.
-#[test]
-fn fused_layers_compute_the_same() {
-    let backend = CpuBackend::default();
+fn fused_layers_compute_the_same<B: Backend>(backend: &B, stored: Stored) {
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     for case in cases::small() {
         let Op::ReluLrnMaxPool(lrn, pool) = case.op else { continue };
+        if !backend.fuses(&lrn, &pool) {
+            return;
+        }
         let PoolShape { c, h, w, p, q, .. } = pool;
-        assert!(CpuBackend::fuses(&lrn, &pool));
         for n in [1, 3] {
             let name = format!("{pool:?} n={n}");
-            let (ins, outs) = (n * c * h * w, n * c * p * q);
+            let (ins, outs) = (TensorShape::Maps(n, [c, h, w]), TensorShape::Maps(n, [c, p, q]));
             // Few different values: windows with several maxima.
-            let x: Vec<f32> = normals(ins, 2., 1).iter().map(|v| v.round()).collect();
-            let dy = upload(&backend, &normals(outs, 1., 2));
+            let x: Vec<f32> = normals(ins.elems(), 2., 1).iter().map(|v| v.round()).collect();
+            let dy = upload(backend, &stored.values(normals(outs.elems(), 1., 2)), outs);
             let (relu, mut normalized) = (Activation::Relu, backend.alloc(ins).unwrap());
-            let (mut activated, mut y) = (upload(&backend, &x), output(&backend, outs));
+            let (mut activated, mut y) = (upload(backend, &x, ins), backend.alloc(outs).unwrap());
             backend.activation_forward(relu, ins, &mut activated).unwrap();
             backend.lrn_forward(&lrn, n, &activated, &mut normalized).unwrap();
             backend.max_pool_forward(&pool, n, &normalized, &mut y).unwrap();
@@ -94,38 +122,78 @@ fn fused_layers_compute_the_same() {
             backend.lrn_backward(&lrn, n, &activated, &by_normalized, &mut dx).unwrap();
             backend.activation_backward(relu, ins, &activated, &mut dx).unwrap();
 
-            let (mut fused_x, mut fused_y) = (output(&backend, ins), output(&backend, outs));
-            fused_x[..ins].copy_from_slice(&x);
+            let mut fused_x = in_place(backend, &x, ins);
+            let mut fused_y = backend.alloc(TensorShape::Pooled(n, [c, p, q])).unwrap();
             backend.relu_lrn_max_pool_forward(&lrn, &pool, n, &fused_x, &mut fused_y).unwrap();
             backend.relu_lrn_max_pool_backward(&lrn, &pool, n, &mut fused_x, &fused_y, &dy).unwrap();
-            assert_eq!(bits(&written(&backend, &name, &fused_y, outs)), bits(&y[..outs]), "y, {name}");
-            assert_eq!(bits(&written(&backend, &name, &fused_x, ins)), bits(&dx), "dx, {name}");
+            let [y, fused_y] = [&y, &fused_y].map(|y| backend.read(y, outs).unwrap());
+            assert_eq!(bits(&fused_y), bits(&y), "y, {name}");
+            let dx = backend.read(&dx, ins).unwrap();
+            assert_eq!(bits(&written(backend, &name, &fused_x, ins)), bits(&dx), "dx, {name}");
         }
     }
 }
 
-fn upload<B: Backend>(backend: &B, values: &[f32]) -> B::Buffer {
-    let mut buffer = backend.alloc(values.len()).unwrap();
-    backend.write(values, &mut buffer).unwrap();
+fn upload<B: Backend>(backend: &B, values: &[f32], shape: impl Into<TensorShape>) -> B::Buffer {
+    let shape = shape.into();
+    let mut buffer = backend.alloc(shape).unwrap();
+    backend.write(values, shape, &mut buffer).unwrap();
     buffer
 }
 
-/// Stands in memory that an operation must not write.
-const UNTOUCHED: f32 = 12345.;
-
-/// Room for `elems` values and one that must stay as it is.
-fn output<B: Backend>(backend: &B, elems: usize) -> B::Buffer {
-    upload(backend, &vec![UNTOUCHED; elems + 1])
+fn upload_param<B: Backend>(backend: &B, values: &[f32], shape: impl Into<TensorShape>) -> B::Buffer {
+    let shape = shape.into();
+    let mut buffer = backend.alloc_param(shape).unwrap();
+    backend.write(values, shape, &mut buffer).unwrap();
+    buffer
 }
 
-/// The `elems` values of an output, after a check of the values beyond them.
-fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, elems: usize) -> Vec<f32> {
-    let mut values = backend.read(buffer, elems + 1).unwrap();
-    assert_eq!(values.pop(), Some(UNTOUCHED), "{name} wrote beyond its batch");
+/// Stands in memory that an operation must not write; bf16 has it, too.
+const UNTOUCHED: f32 = 12288.;
+
+/// The shape with more images, filters or values than an operation writes, also where it writes eight at a time.
+fn more_of(shape: TensorShape) -> TensorShape {
+    let more = |count: usize| count.next_multiple_of(8) + 8;
+    match shape {
+        TensorShape::Values(elems) => TensorShape::Values(more(elems)),
+        TensorShape::Maps(n, maps) => TensorShape::Maps(n + 1, maps),
+        TensorShape::Pooled(n, maps) => TensorShape::Pooled(n + 1, maps),
+        TensorShape::Logits(n, classes) => TensorShape::Logits(n + 1, classes),
+        TensorShape::Input(n, s) => TensorShape::Input(n + 1, s),
+        TensorShape::Filters(s) => TensorShape::Filters(ConvShape { k: more(s.k), ..s }),
+        TensorShape::Weights(s) => TensorShape::Weights(DenseShape { outputs: more(s.outputs), ..s }),
+    }
+}
+
+/// These values, and behind them some that must stay as they are.
+fn in_place<B: Backend>(backend: &B, values: &[f32], shape: impl Into<TensorShape>) -> B::Buffer {
+    let more = more_of(shape.into());
+    let mut all = values.to_vec();
+    all.resize(more.elems(), UNTOUCHED);
+    upload_param(backend, &all, more)
+}
+
+/// Room for values of this shape and some that must stay as they are.
+fn output<B: Backend>(backend: &B, shape: impl Into<TensorShape>) -> B::Buffer {
+    in_place(backend, &[], shape)
+}
+
+/// The values of an output, after a check of those beyond them.
+fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, shape: impl Into<TensorShape>) -> Vec<f32> {
+    let shape = shape.into();
+    let more = more_of(shape);
+    let mut values = backend.read(buffer, more).unwrap();
+    // Where a device pads, it writes up to the next eighth of what comes in a row.
+    let pads = backend.bytes(more) != more.elems() * size_of::<f32>() || B::QUEUES;
+    let is_row = matches!(shape, TensorShape::Values(_) | TensorShape::Filters(_) | TensorShape::Weights(_));
+    let outer = shape.dims()[0];
+    let end = if pads && is_row { outer.next_multiple_of(8) * shape.elems() / outer } else { shape.elems() };
+    assert!(values[end..].iter().all(|&value| value == UNTOUCHED), "{name} wrote beyond its batch");
+    values.truncate(shape.elems());
     values
 }
 
-fn augmentation<B: Backend>(backend: &B) {
+fn augmentation<B: Backend>(backend: &B, Stored(_, tolerance): Stored) {
     // Whole images of the network's size and of a larger one, windows alone; grey for a network that sees colours.
     for (c, side, resize, channels, size) in [
         (3, 20, 20, 3, 20),
@@ -141,85 +209,95 @@ fn augmentation<B: Backend>(backend: &B) {
         let room = (resize - size) as u32;
         let window = |row, col, mirrored| Window { row, col, mirrored, shift: [7.25, -3., row as f32] };
         let windows = [window(0, room, false), window(room, 0, true), window(room / 2, room / 3, true)];
-        let (mean_on_device, elems) = (upload(backend, &mean), 3 * channels * size * size);
-        let mut y = output(backend, elems);
-        backend.augment(&s, &pixels, &windows, &mean_on_device, &mut y).unwrap();
+        let mean_on_device = upload(backend, &mean, mean.len());
         let expected = reference::augment(&s, &pixels, &windows, &mean);
-        assert_close(&format!("{s:?}"), &written(backend, "y", &y, elems), &expected, OPERATION);
+        // As maps, and as a convolution over every pixel reads them.
+        let [kernel, stride, pad] = [7, 4, 3];
+        let p = (size + 2 * pad - kernel) / stride + 1;
+        let (c, k) = (channels, 1);
+        let conv = ConvShape { c, h: size, w: size, k, r: kernel, s: kernel, p, q: p, stride, pad, blocks: 1 };
+        for input in [TensorShape::Maps(3, [channels, size, size]), TensorShape::Input(3, conv)] {
+            let mut y = output(backend, input);
+            backend.augment(&s, &pixels, &windows, &mean_on_device, input, &mut y).unwrap();
+            assert_close(&format!("{s:?}"), &written(backend, "y", &y, input), &expected, tolerance);
+        }
     }
 }
 
-fn local_response_normalization<B: Backend>(backend: &B) {
+fn local_response_normalization<B: Backend>(backend: &B, stored: Stored) {
     for case in cases::small() {
         let Op::Lrn(s) = case.op else { continue };
-        let (images, all) = (3, 3 * s.c * s.pixels);
-        let (x, dy) = (normals(all, 3., 1), normals(all, 1., 2));
-        let (on_device_x, on_device_dy) = (upload(backend, &x), upload(backend, &dy));
+        let (images, all) = (3, TensorShape::Maps(3, [s.c, s.pixels, 1]));
+        let [x, dy] = [(3., 1), (1., 2)].map(|(scale, seed)| stored.values(normals(all.elems(), scale, seed)));
+        let (on_device_x, on_device_dy) = (upload(backend, &x, all), upload(backend, &dy, all));
         let (mut y, mut dx) = (output(backend, all), output(backend, all));
         backend.lrn_forward(&s, images, &on_device_x, &mut y).unwrap();
         backend.lrn_backward(&s, images, &on_device_x, &on_device_dy, &mut dx).unwrap();
         let expected = reference::lrn_forward(&s, &wide(&x));
-        assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, all), &expected, OPERATION);
+        assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, all), &expected, stored.1);
         let expected = reference::lrn_backward(&s, &wide(&x), &wide(&dy));
-        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, all), &expected, OPERATION);
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, all), &expected, stored.1);
     }
 }
 
-fn max_pooling<B: Backend>(backend: &B) {
+fn max_pooling<B: Backend>(backend: &B, stored: Stored) {
     for case in cases::small() {
         let Op::MaxPool(s) = case.op else { continue };
         let (n, ins, outs) = (2, s.c * s.h * s.w, s.c * s.p * s.q);
         // Few distinct values: many ties.
         let x: Vec<f32> = normals(n * ins, 2., 1).iter().map(|v| v.round()).collect();
-        let dy = normals(n * outs, 1., 2);
+        let dy = stored.values(normals(n * outs, 1., 2));
+        let (in_maps, out_maps) = (TensorShape::Maps(n, [s.c, s.h, s.w]), TensorShape::Maps(n, [s.c, s.p, s.q]));
         let places = reference::max_pool_places(&s, n, &x);
-        let (on_device_x, on_device_dy) = (upload(backend, &x), upload(backend, &dy));
-        let (mut y, mut dx) = (output(backend, n * outs), output(backend, n * ins));
+        let (on_device_x, on_device_dy) = (upload(backend, &x, in_maps), upload(backend, &dy, out_maps));
+        let (mut y, mut dx) = (output(backend, out_maps), output(backend, in_maps));
         backend.max_pool_forward(&s, n, &on_device_x, &mut y).unwrap();
         backend.max_pool_backward(&s, n, &on_device_x, &y, &on_device_dy, &mut dx).unwrap();
         let expected: Vec<f32> = places.iter().map(|&place| x[place]).collect();
-        assert_eq!(written(backend, "y", &y, n * outs), expected, "{s:?}");
+        assert_eq!(written(backend, "y", &y, out_maps), expected, "{s:?}");
         let mut expected = vec![0.; n * ins];
         places.iter().zip(&dy).for_each(|(&place, dy)| expected[place] += f64::from(*dy));
-        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, n * ins), &expected, OPERATION);
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, in_maps), &expected, stored.1);
     }
 }
 
-fn non_linearities<B: Backend>(backend: &B) {
-    let elems = 70_001; // more than one block
-    let (x, dy) = (normals(elems, 1., 1), normals(elems, 1., 2));
+fn non_linearities<B: Backend>(backend: &B, stored: Stored) {
+    let maps = TensorShape::Maps(7, [73, 11, 13]); // more than one block
+    let [x, dy] = [1, 2].map(|seed| stored.values(normals(maps.elems(), 1., seed)));
     for kind in [Activation::Relu, Activation::Tanh] {
-        let [mut y, mut dx] = [&x, &dy].map(|values| upload(backend, &[&values[..], &[UNTOUCHED]].concat()));
-        backend.activation_forward(kind, elems, &mut y).unwrap();
-        backend.activation_backward(kind, elems, &y, &mut dx).unwrap();
+        let [mut y, mut dx] = [&x, &dy].map(|values| in_place(backend, values, maps));
+        backend.activation_forward(kind, maps, &mut y).unwrap();
+        backend.activation_backward(kind, maps, &y, &mut dx).unwrap();
         let f = |x: f64| if kind == Activation::Relu { x.max(0.) } else { x.tanh() };
         let slope = |x: f64| match kind {
             Activation::Relu => f64::from(x > 0.),
             Activation::Tanh => 1. - x.tanh().powi(2),
         };
         let expected: Vec<f64> = wide(&x).into_iter().map(f).collect();
-        assert_close("y", &written(backend, "y", &y, elems), &expected, OPERATION);
+        assert_close("y", &written(backend, "y", &y, maps), &expected, stored.1);
         let expected: Vec<f64> = wide(&x).into_iter().zip(wide(&dy)).map(|(x, dy)| dy * slope(x)).collect();
-        assert_close("dx", &written(backend, "dx", &dx, elems), &expected, OPERATION);
+        assert_close("dx", &written(backend, "dx", &dx, maps), &expected, stored.1);
     }
-    let mut y = upload(backend, &[f32::NAN, -1., 0.]);
-    backend.activation_forward(Activation::Relu, 3, &mut y).unwrap();
-    let y = backend.read(&y, 3).unwrap();
+    let three = TensorShape::Maps(1, [3, 1, 1]);
+    let mut y = upload(backend, &[f32::NAN, -1., 0.], three);
+    backend.activation_forward(Activation::Relu, three, &mut y).unwrap();
+    let y = backend.read(&y, three).unwrap();
     assert!(y[0].is_nan() && y[1..] == [0., 0.], "a NaN must be seen in the loss");
 }
 
-fn dropout_draws_one_mask_for_both_passes<B: Backend>(backend: &B) {
-    for (elems, first_unit) in [(1000, 0), (1001, 1001), (3, 6)] {
+fn dropout_draws_one_mask_for_both_passes<B: Backend>(backend: &B, stored: Stored) {
+    for (elems, pixels, first_unit) in [(1000, 1, 0), (1001, 1, 1001), (3, 1, 6), (1001, 7, 13)] {
         for (keep, scaling) in [(0.5, DropoutScaling::Test), (0.8, DropoutScaling::Train), (1., DropoutScaling::Train)]
         {
-            let s = DropoutShape { elems, first_unit, keep, layer: 17 };
+            let s = DropoutShape { elems, pixels, first_unit, keep, layer: 17 };
             let rng = Philox::new(5, Purpose::Dropout, 17);
             let draw = DropoutDraw { mask: Some((rng, 7)), scaling };
-            let (n, x) = (20, upload(backend, &vec![1.; 20 * elems]));
-            let mut y = output(backend, n * elems);
+            let (n, maps) = (20, TensorShape::Maps(20, [elems / pixels, pixels, 1]));
+            let x = upload(backend, &vec![1.; n * elems], maps);
+            let mut y = output(backend, maps);
             backend.dropout_forward(&s, n, &draw, &x, &mut y).unwrap();
-            let y = written(backend, "y", &y, n * elems);
-            let factor = if scaling == DropoutScaling::Train { 1. / keep } else { 1. };
+            let y = written(backend, "y", &y, maps);
+            let factor = stored.0(if scaling == DropoutScaling::Train { 1. / keep } else { 1. });
             for (i, &y) in y.iter().enumerate() {
                 let (sample, unit) = (i / elems, first_unit + i % elems);
                 let word = rng.block([unit as u32 / 4, sample as u32, 7, 0])[unit % 4];
@@ -229,92 +307,22 @@ fn dropout_draws_one_mask_for_both_passes<B: Backend>(backend: &B) {
             let kept = y.iter().filter(|&&v| v != 0.).count() as f64 / y.len() as f64;
             let deviation = (f64::from(keep * (1. - keep)) / y.len() as f64).sqrt();
             assert!((kept - f64::from(keep)).abs() <= 4. * deviation, "{kept} kept, not {keep}");
-            let mut dy = upload(backend, &[vec![1.; n * elems], vec![UNTOUCHED]].concat());
+            let mut dy = in_place(backend, &vec![1.; n * elems], maps);
             backend.dropout_backward(&s, n, &draw, &mut dy).unwrap();
-            assert_eq!(written(backend, "dy", &dy, n * elems), y);
+            assert_eq!(written(backend, "dy", &dy, maps), y);
             let test = DropoutDraw { mask: None, scaling };
-            let mut y = output(backend, n * elems);
+            let mut y = output(backend, maps);
             backend.dropout_forward(&s, n, &test, &x, &mut y).unwrap();
-            let factor = if scaling == DropoutScaling::Test { keep } else { 1. };
-            assert!(written(backend, "y", &y, n * elems).iter().all(|&v| v == factor));
+            let factor = stored.0(if scaling == DropoutScaling::Test { keep } else { 1. });
+            assert!(written(backend, "y", &y, maps).iter().all(|&v| v == factor));
         }
     }
 }
 
-/// Both halves' gradient, losses and ranks, the classes cut at `cut` (all in one at `cut` = `classes`).
-fn split_softmax<B: Backend>(
-    backend: &B,
-    classes: usize,
-    cut: usize,
-    logits: &[f32],
-    labels: &[u32],
-) -> (Vec<f32>, [Vec<f32>; 2]) {
-    let n = labels.len();
-    let parts = [0..cut, cut..classes];
-    let split = cut < classes;
-    let shapes = parts.clone().map(|part| SoftmaxShape { classes: part.len(), first: part.start, split });
-    let logits = parts.clone().map(|part| {
-        let rows: Vec<f32> = logits.chunks(classes).flat_map(|row| row[part.clone()].to_vec()).collect();
-        upload(backend, &rows)
-    });
-    let count = if split { 2 } else { 1 };
-    let stats: Vec<B::Buffer> = (0..count)
-        .map(|i| {
-            let mut stats = output(backend, 3 * n);
-            backend.softmax_stats(&shapes[i], n, &logits[i], labels, &mut stats).unwrap();
-            written(backend, "stats", &stats, 3 * n);
-            stats
-        })
-        .collect();
-    let results: Vec<(Vec<f32>, Vec<f32>)> = (0..count)
-        .map(|i| {
-            let elems = n * shapes[i].classes;
-            let (mut d, mut scores) = (output(backend, elems), output(backend, 2 * n));
-            let theirs = split.then(|| &stats[1 - i]);
-            backend
-                .softmax_cross_entropy(&shapes[i], n, &logits[i], labels, &stats[i], theirs, &mut d, &mut scores)
-                .unwrap();
-            (written(backend, "dlogits", &d, elems), written(backend, "scores", &scores, 2 * n))
-        })
-        .collect();
-    let mut gradient = Vec::new();
-    for image in 0..n {
-        for (i, (d, _)) in results.iter().enumerate() {
-            gradient.extend_from_slice(&d[image * parts[i].len()..][..parts[i].len()]);
-        }
-    }
-    let losses = |i: usize| results[i].1.iter().step_by(2).copied().collect::<Vec<_>>();
-    if split {
-        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-        assert!(losses(0).iter().zip(&losses(1)).all(same), "both streams get the same bits");
-    }
-    let above = (0..n).map(|image| results.iter().map(|(_, scores)| scores[2 * image + 1]).sum()).collect();
-    (gradient, [losses(0), above])
-}
-
-fn softmax_cross_entropy_wherever_the_classes_live<B: Backend>(backend: &B) {
-    for (classes, cut) in [(7, 4), (10, 5), (1000, 500), (2, 1), (10, 10), (1, 1)] {
-        let labels: Vec<u32> = (0..6).map(|i| (i * 7 % classes) as u32).collect();
-        // Large logits would overflow without the maximum; equal ones test the ranks.
-        let logits: Vec<f32> = normals(6 * classes, 40., 1).iter().map(|v| v.round()).collect();
-        let (gradient, [losses, above]) = split_softmax(backend, classes, cut, &logits, &labels);
-        let (expected_losses, expected) = reference::softmax_cross_entropy(classes, &wide(&logits), &labels);
-        assert_close("dlogits", &gradient, &expected, OPERATION);
-        assert_close("losses", &losses, &expected_losses, OPERATION);
-        for (image, row) in logits.chunks(classes).enumerate() {
-            let label = labels[image] as usize;
-            let rank = (0..classes)
-                .filter(|&class| row[class] > row[label] || (row[class] == row[label] && class < label))
-                .count();
-            assert_eq!(above[image], rank as f32);
-        }
-    }
-    let (_, [losses, _]) = split_softmax(backend, 4, 2, &[0., 1., f32::NAN, 2.], &[0]);
-    assert!(!losses[0].is_finite(), "a NaN in the other stream must be seen");
-}
-
-fn updates<B: Backend>(backend: &B) {
-    let elems = 70_001;
+fn updates<B: Backend>(backend: &B, _: Stored) {
+    let weights =
+        TensorShape::Weights(DenseShape { inputs: 389 * 6, outputs: 31, pixels: 6, blocks: 1, logits: false });
+    let elems = weights.elems();
     let (w, v, m, dw) = (normals(elems, 1., 1), normals(elems, 0.1, 2), normals(elems, 0.1, 3), normals(elems, 1., 4));
     let squares: Vec<f32> = v.iter().map(|v| v * v).collect();
     let each = |f: &dyn Fn(f64, f64, f64, f64) -> f64| -> Vec<f64> {
@@ -322,11 +330,11 @@ fn updates<B: Backend>(backend: &B) {
     };
     let (lr, momentum, decay) = (0.01f32, 0.9f32, 0.0005f32);
     let after = |update: Update, state: &[&Vec<f32>]| {
-        let (on_device_dw, mut new_w) = (upload(backend, &dw), upload(backend, &[&w[..], &[UNTOUCHED]].concat()));
-        let mut state: Vec<_> = state.iter().map(|values| upload(backend, values)).collect();
-        backend.update(&update, elems, &on_device_dw, &mut new_w, &mut state).unwrap();
-        let state = state.iter().map(|buffer| backend.read(buffer, elems).unwrap()).collect::<Vec<_>>();
-        (written(backend, "w", &new_w, elems), state)
+        let (on_device_dw, mut new_w) = (upload(backend, &dw, weights), upload_param(backend, &w, weights));
+        let mut state: Vec<_> = state.iter().map(|values| upload(backend, values, weights)).collect();
+        backend.update(&update, weights, &on_device_dw, &mut new_w, &mut state).unwrap();
+        let state = state.iter().map(|buffer| backend.read(buffer, weights).unwrap()).collect::<Vec<_>>();
+        (backend.read(&new_w, weights).unwrap(), state)
     };
     let (new_w, state) = after(Update::Sgd { lr, momentum, weight_decay: decay }, &[&m]);
     let [lr, momentum, decay] = [lr, momentum, decay].map(f64::from);

@@ -1,5 +1,6 @@
 #include "fibers.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <numeric>
@@ -102,24 +103,17 @@ std::vector<unsigned> shuffled(unsigned count) {
     return order;
 }
 
-// Lets go on who waits for a barrier or a warp that all have reached. False where nobody can go on.
-bool release() {
-    bool released = false, at_barrier = true;
-    for (unsigned thread = 0; thread < machine->count; ++thread) {
-        at_barrier &= machine->fibers[thread].state == State::AT_BARRIER;
+bool all_are(State state, const std::vector<unsigned>& threads) {
+    return std::all_of(threads.begin(), threads.end(), [&](unsigned thread) { return machine->fibers[thread].state == state; });
+}
+
+// Runs these threads until each waits or ends.
+void run(const std::vector<unsigned>& threads) {
+    for (unsigned thread : threads) {
+        machine->fibers[thread].state = State::READY;
+        become(thread);
+        softgpu_switch(&machine->scheduler, machine->fibers[thread].stack_pointer);
     }
-    for (unsigned first = 0; first < machine->count; first += WARP) {
-        const unsigned end = std::min(first + WARP, machine->count);
-        bool at_warp = true;
-        for (unsigned thread = first; thread < end; ++thread) {
-            at_warp &= machine->fibers[thread].state == State::AT_WARP;
-        }
-        for (unsigned thread = first; (at_warp || at_barrier) && thread < end; ++thread) {
-            machine->fibers[thread].state = State::READY;
-            released = true;
-        }
-    }
-    return released;
 }
 
 // Some wait, nobody can go on: names one who waits and one whom it waits for.
@@ -140,23 +134,27 @@ std::string divergence() {
     return text + ", " + where() + (ended ? " has ended" : " waits elsewhere");
 }
 
+// Warps and their lanes run in another order in every block. A warp runs as far as it can before the next one goes on, so
+// that a barrier that is missing is missed.
 void run_block() {
     for (unsigned thread = 0; thread < machine->count; ++thread) {
         make_ready(thread);
     }
     const std::vector<unsigned> order = shuffled(machine->count);
-    for (bool more = true; more;) {
-        for (unsigned thread : order) {
-            if (machine->fibers[thread].state == State::READY) {
-                become(thread);
-                softgpu_switch(&machine->scheduler, machine->fibers[thread].stack_pointer);
-            }
-        }
-        more = false;
-        for (unsigned thread = 0; thread < machine->count; ++thread) {
-            more |= machine->fibers[thread].state != State::DONE;
-        }
-        if (more && !release()) {
+    std::vector<std::vector<unsigned>> warps((machine->count + WARP - 1) / WARP);
+    for (unsigned thread : order) {
+        warps[thread / WARP].push_back(thread);
+    }
+    std::rotate(warps.begin(), warps.begin() + order[0] % warps.size(), warps.end());
+    run(order);
+    while (!all_are(State::DONE, order)) {
+        const auto ready = [](const std::vector<unsigned>& warp) { return all_are(State::AT_WARP, warp); };
+        const auto warp = std::find_if(warps.begin(), warps.end(), ready);
+        if (warp != warps.end()) {
+            run(*warp);
+        } else if (all_are(State::AT_BARRIER, order)) {
+            run(order);
+        } else {
             kernel_fault(divergence());
         }
     }

@@ -27,7 +27,7 @@ namespace {
 // NCCL's result codes.
 enum NcclResult { OK = 0, CUDA_ERROR = 1, SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, REMOTE_ERROR = 6, IN_PROGRESS = 7 };
 
-constexpr int FLOAT32 = 7;
+constexpr int BYTE = 1;  // ncclUint8
 constexpr int BLOCKING_FIELD = 16;  // bytes before it in ncclConfig_t
 constexpr auto MEETING_TIME = std::chrono::seconds(120);
 
@@ -252,7 +252,7 @@ void meet(std::shared_ptr<Comm> comm, UniqueId id) {
 NcclResult add_part(Part Group::*part, uintptr_t address, size_t count, int type, Comm* handle, void* stream_handle) {
     auto comm = comms.find(handle);
     std::shared_ptr<Stream> stream;
-    if (!comm || group_depth == 0 || type != FLOAT32) {
+    if (!comm || group_depth == 0 || type != BYTE) {
         report("misuse: NCCL send or receive outside a group, of another type, or on no communicator");
         return INVALID_USAGE;
     }
@@ -265,13 +265,13 @@ NcclResult add_part(Part Group::*part, uintptr_t address, size_t count, int type
         return CUDA_ERROR;
     }
     int device;
-    if (!is_allocated(address, count * sizeof(float), &device) || device != comm->device || stream->device != device) {
+    if (!is_allocated(address, count, &device) || device != comm->device || stream->device != device) {
         report("misuse: NCCL rank %d with memory or a stream that is not its device's", comm->rank);
         return INVALID_ARGUMENT;
     }
     group.comm = comm;
     group.stream = stream;
-    group.*part = {address, count * sizeof(float), true};
+    group.*part = {address, count, true};
     return OK;
 }
 

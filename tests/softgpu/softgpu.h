@@ -116,8 +116,9 @@ struct Kernel {
 template <auto Function>
 struct Entry;
 
+// Hidden: else the loader would give modules that have kernels of one name each other's.
 template <class... Arguments, void (*Function)(Arguments...)>
-struct Entry<Function> {
+struct __attribute__((visibility("hidden"))) Entry<Function> {
     static constexpr size_t argument_bytes[] = {sizeof(Arguments)...};
 
     static void run(void** arguments) { run(arguments, std::index_sequence_for<Arguments...>{}); }

@@ -25,7 +25,8 @@ pub fn small() -> Vec<Case> {
     // Those for which the CPU has special code. Software GPUs have none, and would take minutes.
     cases.extend(FAST_ON_CPU.map(|shape| Case { is_small: false, ..case("conv", conv(shape)) }));
     for (inputs, outputs) in [(1, 1), (7, 5), (128, 384), (384, 385), (769, 512), (1152, 300)] {
-        cases.push(case("dense", Op::Dense(DenseShape { inputs, outputs })));
+        let pixels = if inputs % 12 == 0 { 12 } else { 1 };
+        cases.push(case("dense", Op::Dense(DenseShape { inputs, outputs, pixels, blocks: 2, logits: false })));
     }
     for (c, pixels) in [(1, 1), (3, 63), (5, 64), (48, 65), (16, 200)] {
         for (n, alpha, beta) in [(5, 1e-4, 0.75), (5, 0.5, 0.75), (3, 0.2, 0.5)] {
@@ -85,7 +86,7 @@ fn conv((c, size, k, kernel, stride, pad, round_up): Convolution) -> Op {
         1 + if round_up { room.div_ceil(stride) } else { room / stride }
     };
     let [h, w] = size;
-    Op::Conv(ConvShape { c, h, w, k, r: kernel, s: kernel, p: out(h), q: out(w), stride, pad })
+    Op::Conv(ConvShape { c, h, w, k, r: kernel, s: kernel, p: out(h), q: out(w), stride, pad, blocks: 2 })
 }
 
 fn pool(c: usize, [h, w]: [usize; 2], window: usize, stride: usize) -> PoolShape {

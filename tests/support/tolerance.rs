@@ -5,6 +5,9 @@ pub const OPERATION: f64 = 5e-6;
 /// A product on tensor cores against the same rounded factors in f64: as above, but the cores add up eight or sixteen
 /// products at a time with fewer bits.
 pub const TENSOR_CORE: f64 = 2e-5;
+/// What a device stores in bf16 against f64: half a unit in the last of 8 bits, and of what is computed from it a little
+/// more.
+pub const BF16_MAPS: f64 = 4e-3;
 /// A convolution with few multiplications in bf16 against the unrounded one in f64: what is rounded, to 2e-3, are the
 /// values at the points, of which those that count less are the larger ones.
 pub const WINOGRAD_BF16: f64 = 3e-2;

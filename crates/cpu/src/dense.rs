@@ -267,7 +267,7 @@ impl To<'_> {
 
 /// Each of `blocks` has `height` units, but for the last one.
 fn backward_weight<F: Operands>(s: &DenseShape, n: usize, x: &[f32], dy: &[f32], height: usize, blocks: Vec<To>) {
-    let DenseShape { inputs, outputs } = *s;
+    let DenseShape { inputs, outputs, .. } = *s;
     let panel_elems = F::words(n) * PANEL;
     let mut outer = SCRATCH.take();
     let shared = scratch_slice(&mut outer.shared, (inputs.div_ceil(PANEL) + outputs.div_ceil(PANEL)) * panel_elems);

@@ -10,6 +10,7 @@ pub mod augment;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 pub mod conv;
+pub mod definitions;
 pub mod dense;
 mod gemm;
 pub mod lrn;

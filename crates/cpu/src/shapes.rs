@@ -67,6 +67,8 @@ pub struct ConvShape {
     pub stride: usize,
     /// Zeros before the first row and column. Whatever lies beyond the last ones reads as 0 too.
     pub pad: usize,
+    /// Blocks whose products the layer adds up: 2 where it reads both streams.
+    pub blocks: usize,
 }
 
 /// One weight block of a dense layer, in one stream.
@@ -76,6 +78,57 @@ pub struct DenseShape {
     pub inputs: usize,
     /// Units.
     pub outputs: usize,
+    /// Values of each channel that it reads, one after another: H x W of the maps before it.
+    pub pixels: usize,
+    /// Blocks whose products the layer adds up: 2 where it reads both streams.
+    pub blocks: usize,
+    /// Whether the softmax reads what it writes.
+    pub logits: bool,
+}
+
+/// The shape of a buffer's values as the host sees them. How they lie on a device is the device's own affair: it converts
+/// where the host writes or reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TensorShape {
+    /// So many values in a row: a bias, statistics, scores.
+    Values(usize),
+    /// Activations of so many images, or their gradients: N C H W, with C, H and W.
+    Maps(usize, [usize; 3]),
+    /// The same, and where each maximum lies, from which a device that pools in a fused layer gets the gradient.
+    Pooled(usize, [usize; 3]),
+    /// What the softmax reads: one row for each of so many images, of so many classes.
+    Logits(usize, usize),
+    /// So many images as the network's input that this convolution reads: N C H W.
+    Input(usize, ConvShape),
+    /// The filters of a convolution: K C R S.
+    Filters(ConvShape),
+    /// The weights of a dense layer: outputs x inputs.
+    Weights(DenseShape),
+}
+
+impl TensorShape {
+    /// The sizes, outermost first.
+    pub fn dims(&self) -> Vec<usize> {
+        match *self {
+            TensorShape::Values(elems) => vec![elems],
+            TensorShape::Maps(n, [c, h, w]) | TensorShape::Pooled(n, [c, h, w]) => vec![n, c, h, w],
+            TensorShape::Logits(n, classes) => vec![n, classes],
+            TensorShape::Input(n, s) => vec![n, s.c, s.h, s.w],
+            TensorShape::Filters(s) => vec![s.k, s.c, s.r, s.s],
+            TensorShape::Weights(s) => vec![s.outputs, s.inputs],
+        }
+    }
+
+    /// The number of values.
+    pub fn elems(&self) -> usize {
+        self.dims().iter().product()
+    }
+}
+
+impl From<usize> for TensorShape {
+    fn from(elems: usize) -> TensorShape {
+        TensorShape::Values(elems)
+    }
 }
 
 /// Local response normalization of one stream.
@@ -113,6 +166,8 @@ pub struct PoolShape {
 pub struct DropoutShape {
     /// Units per image in this stream.
     pub elems: usize,
+    /// Units of each channel, H x W.
+    pub pixels: usize,
     /// Number of the first of them in the whole layer: masks are drawn by that number.
     pub first_unit: usize,
     /// Probability of keeping a unit.

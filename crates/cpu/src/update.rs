@@ -10,8 +10,9 @@ const BLOCK: usize = 1 << 15;
 
 /// See `Backend::update`.
 pub fn update(update: &Update, dw: &[f32], w: &mut [f32], state: &mut [Vec<f32>]) {
+    let elems = w.len();
     let mut blocks = WeightPart::cut(BLOCK, w, state);
-    let update = Prepared::new(update);
+    let (update, dw) = (Prepared::new(update), &dw[..elems]);
     blocks.par_iter_mut().zip(dw.par_chunks(BLOCK)).for_each(|(part, dw)| dispatch(|| part.update(0, dw, &update)));
 }
 

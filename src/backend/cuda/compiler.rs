@@ -42,15 +42,27 @@ pub struct KernelFile {
     pub text: &'static str,
 }
 
-macro_rules! sources {
-    ($($name:literal),*) => { [$(KernelFile { name: $name, text: include_str!(concat!("../../../kernels/", $name)) }),*] };
+/// The file of this name in `kernels/`.
+macro_rules! source {
+    ($name:literal) => {
+        $crate::backend::cuda::compiler::KernelFile {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/", $name)),
+        }
+    };
 }
+pub(super) use source;
 
-/// All kernels, one file per operation.
-pub const SOURCES: [KernelFile; 8] =
-    sources!("augment.cu", "conv.cu", "dense.cu", "lrn.cu", "pointwise.cu", "pool.cu", "softmax.cu", "update.cu");
-/// The headers that they include.
-const HEADERS: [KernelFile; 4] = sources!("gemm.cuh", "philox.cuh", "ptx.cuh", "shapes.cuh");
+/// The headers that kernels include, by their names alone.
+const HEADERS: [KernelFile; 7] = [
+    source!("gemm.cuh"),
+    source!("philox.cuh"),
+    source!("ptx.cuh"),
+    source!("shapes.cuh"),
+    KernelFile { name: "layouts.cuh", ..source!("bf16/layouts.cuh") },
+    KernelFile { name: "lrn.cuh", ..source!("bf16/lrn.cuh") },
+    KernelFile { name: "tile.cuh", ..source!("bf16/tile.cuh") },
+];
 
 /// The kind of GPU that code is made for: a compute capability such as 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +230,8 @@ fn options(target: Target, precision: Precision) -> Vec<String> {
         // Costs nothing when it runs; compute-sanitizer and profilers can name lines.
         "-lineinfo".into(),
         format!("-DPRECISION={}", precision as u32),
+        // For files that serve both engines.
+        format!("-DBF16_MAPS={}", u32::from(precision == Precision::Bf16)),
         format!("-DTILE_ROWS={TILE_ROWS}"),
         format!("-DTILE_COLS={TILE_COLS}"),
         format!("-DTILE_DEPTH={TILE_DEPTH}"),
@@ -246,7 +260,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 fn cache_name(source: &str, key: &str) -> String {
-    format!("{}-{:016x}.cubin", source.trim_end_matches(".cu"), hash(key.as_bytes()))
+    format!("{}-{:016x}.cubin", source.trim_end_matches(".cu").replace('/', "-"), hash(key.as_bytes()))
 }
 
 /// An entry is its key's length, the key, the code's hash and the code: a collision of names, a file cut short and a

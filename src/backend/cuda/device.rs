@@ -225,6 +225,11 @@ impl Buffer {
     pub fn elems(&self) -> usize {
         self.elems
     }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.elems * size_of::<f32>()
+    }
 }
 
 impl Drop for Buffer {

@@ -1,32 +1,38 @@
-//! The kernels' functions and the structs that they take by value; kernels/shapes.cuh defines the same.
+//! The kernels' functions, and the structs that those of fp32 and tf32 take by value; kernels/shapes.cuh defines the same.
 
 use std::sync::Arc;
 
 use cudarc::driver::{CudaFunction, CudaModule, DeviceRepr};
 use cudarc::nvrtc::Ptx;
 
-use super::compiler::{self, KernelFile, SOURCES};
+use super::compiler::{self, KernelFile};
 use super::device::Gpu;
 use crate::backend::{self, Precision};
 use crate::error::Result;
 
 macro_rules! kernels {
-    ($($file:literal: $($name:ident),*;)*) => {
-        /// Every kernel, loaded on one GPU.
-        #[allow(missing_docs)] // the operations of `Backend`, and reduce_partials, which adds up split products
-        pub struct Kernels {
+    ($(#[$doc:meta])* $set:ident: $($file:literal: $($name:ident),*;)*) => {
+        $(#[$doc])*
+        #[allow(missing_docs)] // the operations of `Backend`, and what adds up split products
+        pub struct $set {
             $($(pub $name: CudaFunction,)*)*
         }
 
-        impl Kernels {
-            fn from(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)]) -> Result<Kernels> {
-                Ok(Kernels { $($($name: function(gpu, modules, $file, stringify!($name))?,)*)* })
+        impl $set {
+            /// The files.
+            pub const SOURCES: &[KernelFile] = &[$(compiler::source!($file)),*];
+
+            fn load(gpu: &Gpu, precision: Precision) -> Result<$set> {
+                let modules = load(gpu, Self::SOURCES, precision)?;
+                Ok($set { $($($name: function(gpu, &modules, $file, stringify!($name))?,)*)* })
             }
         }
     };
 }
 
 kernels! {
+    /// The kernels of fp32 and tf32, loaded on one GPU.
+    Exact:
     "augment.cu": augment;
     "conv.cu": conv_forward, conv_backward_input, conv_backward_weight, conv_backward_bias;
     "dense.cu": dense_forward, dense_backward_input, dense_backward_weight, dense_backward_bias;
@@ -37,27 +43,63 @@ kernels! {
     "update.cu": update_sgd, update_adam;
 }
 
+kernels! {
+    /// The kernels of bf16, loaded on one GPU.
+    Bf16:
+    "bf16/augment.cu": augment;
+    "bf16/conv.cu": conv_forward_128, conv_forward_96, conv_forward_64, conv_backward_weight_128, conv_backward_weight_64;
+    "bf16/dense.cu": dense_backward_input;
+    "bf16/sums.cu": reduce_parts, reduce_weights, bias_gradient;
+    "bf16/lrn.cu": lrn_forward, lrn_backward;
+    "bf16/pool.cu": max_pool_forward, max_pool_backward;
+    "bf16/relu_lrn_pool.cu": relu_lrn_max_pool_forward, relu_lrn_max_pool_backward;
+    "bf16/pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, add, dropout;
+    "softmax.cu": softmax_stats, softmax_cross_entropy;
+    "bf16/update.cu": update_sgd, update_adam, make_shadow, rotate_filters;
+}
+
+/// The kernels of one precision, loaded on one GPU.
+#[allow(missing_docs)]
+pub enum Kernels {
+    Exact(Box<Exact>),
+    Bf16(Box<Bf16>),
+}
+
 impl Kernels {
-    /// Compiles (or takes from the cache) and loads all kernels.
+    /// Compiles (or takes from the cache) and loads them.
     pub fn load(gpu: &Gpu, precision: Precision) -> Result<Kernels> {
         let _span = tracing::info_span!("load kernels", gpu = gpu.info().ordinal).entered();
-        let target = gpu.info().target;
-        // NVRTC takes up to a second per file.
-        let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
-            let compile = |source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
-            let running: Vec<_> = SOURCES.into_iter().map(compile).collect();
-            running
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
-        let load = |(source, code): (KernelFile, Result<Vec<u8>>)| {
-            let module = gpu.context().load_module(Ptx::from_binary(code?));
-            Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
-        };
-        let modules = SOURCES.into_iter().zip(codes).map(load).collect::<Result<Vec<_>>>()?;
-        Kernels::from(gpu, &modules)
+        Ok(match precision {
+            Precision::Fp32 | Precision::Tf32 => Kernels::Exact(Box::new(Exact::load(gpu, precision)?)),
+            Precision::Bf16 => Kernels::Bf16(Box::new(Bf16::load(gpu, precision)?)),
+        })
     }
+
+    /// The files of a precision.
+    pub fn sources(precision: Precision) -> &'static [KernelFile] {
+        match precision {
+            Precision::Fp32 | Precision::Tf32 => Exact::SOURCES,
+            Precision::Bf16 => Bf16::SOURCES,
+        }
+    }
+}
+
+fn load(gpu: &Gpu, sources: &[KernelFile], precision: Precision) -> Result<Vec<(KernelFile, Arc<CudaModule>)>> {
+    let target = gpu.info().target;
+    // NVRTC takes up to a second per file.
+    let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+        let compile = |&source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
+        let running: Vec<_> = sources.iter().map(compile).collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let load = |(&source, code): (&KernelFile, Result<Vec<u8>>)| {
+        let module = gpu.context().load_module(Ptx::from_binary(code?));
+        Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
+    };
+    sources.iter().zip(codes).map(load).collect()
 }
 
 fn function(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
@@ -96,6 +138,14 @@ pub struct AugmentShape {
     pub scale: f32,
 }
 
+impl AugmentShape {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::AugmentShape, n: usize) -> AugmentShape {
+        let sizes = [n, s.c, s.side, s.resize, s.channels, s.size].map(|size| size as u32);
+        AugmentShape { sizes, scale: s.scale }
+    }
+}
+
 /// See [`backend::ConvShape`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +168,13 @@ impl ConvShape {
 #[derive(Clone, Copy, Debug)]
 pub struct DenseShape(pub [u32; 3]);
 
+impl DenseShape {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::DenseShape, n: usize) -> DenseShape {
+        DenseShape([n, s.inputs, s.outputs].map(|size| size as u32))
+    }
+}
+
 /// See [`backend::LrnShape`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -128,10 +185,25 @@ pub struct LrnShape {
     pub constants: [f32; 3],
 }
 
+impl LrnShape {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::LrnShape, n: usize) -> LrnShape {
+        let sizes = [n, s.c, s.pixels, s.n].map(|size| size as u32);
+        LrnShape { sizes, constants: [s.k, s.alpha, s.beta] }
+    }
+}
+
 /// See [`backend::PoolShape`]: n, c, h, w, window, stride, p, q.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PoolShape(pub [u32; 8]);
+
+impl PoolShape {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::PoolShape, n: usize) -> PoolShape {
+        PoolShape([n, s.c, s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32))
+    }
+}
 
 /// See [`backend::DropoutShape`] and [`backend::DropoutDraw`].
 #[repr(C)]
@@ -157,10 +229,36 @@ pub struct DropoutShape {
     pub step: [u32; 2],
 }
 
+impl DropoutShape {
+    /// A draw for `n` images of `s`.
+    pub fn new(s: &backend::DropoutShape, n: usize, draw: &backend::DropoutDraw) -> DropoutShape {
+        let threshold = s.threshold();
+        let (key, step) = draw.mask.map_or(([0; 2], 0), |(rng, step)| (rng.key(), step));
+        DropoutShape {
+            n: n as u32,
+            elems: s.elems as u32,
+            first_unit: s.first_unit as u32,
+            factor: draw.factor(s.keep),
+            masked: draw.mask.is_some().into(),
+            always: (threshold > u64::from(u32::MAX)).into(),
+            threshold: threshold as u32,
+            key,
+            step: [step as u32, (step >> 32) as u32],
+        }
+    }
+}
+
 /// See [`backend::SoftmaxShape`]: n, classes, first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxShape(pub [u32; 3]);
+
+impl SoftmaxShape {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::SoftmaxShape, n: usize) -> SoftmaxShape {
+        SoftmaxShape([n, s.classes, s.first].map(|size| size as u32))
+    }
+}
 
 /// The split of a matrix product's K dimension: `count` parts of `depth`, summed later in their order.
 #[repr(C)]

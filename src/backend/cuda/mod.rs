@@ -1,11 +1,14 @@
 //! NVIDIA GPUs: every operation is a kernel of `kernels/`, queued on one CUDA stream; copies to and from the host go
 //! through page-locked memory, so that nothing waits but [`Backend::finish_read`].
 
+mod bf16;
 pub mod compiler;
 pub mod device;
+mod exact;
 pub mod kernels;
 pub mod libraries;
 mod operations;
+mod product;
 mod staging;
 pub mod watch;
 
@@ -16,29 +19,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaFunction, CudaStream, DeviceRepr, result};
 
-use self::compiler::{ELEMENT_THREADS, GEMM_THREADS, TILE_COLS, TILE_DEPTH, TILE_ROWS};
 use self::device::{Buffer, Gpu};
-use self::kernels::{Kernels, Split};
+use self::kernels::{Bf16, Kernels, Split};
 use self::staging::Staging;
 use self::watch::Watch;
 use super::*;
 
 /// Queues the kernel of this name; the values that follow the grid are its parameters, in their order.
 macro_rules! launch {
-    ($me:ident.$kernel:ident, $grid:expr, $($value:expr),*) => {
-        $me.launch_kernel(stringify!($kernel), &$me.kernels.$kernel, $grid, [$(arg(&$value.value())),*])
+    ($me:ident, $kernels:ident.$kernel:ident, $grid:expr, $($value:expr),*) => {
+        $me.launch_kernel(stringify!($kernel), &$kernels.$kernel, $grid, [$(arg(&$value.value())),*])
     };
 }
 use launch;
-
-/// Products that a part of a cut sum has at least: below that adding the parts costs more than it brings.
-const LEAST_DEPTH: usize = 8 * TILE_DEPTH;
-
-/// Blocks that a matrix product should have at least: more than any GPU has multiprocessors.
-const WANTED_BLOCKS: usize = 256;
-
-/// Partial sums of the largest split product: each of so many blocks has a tile at most.
-const PARTIALS: usize = WANTED_BLOCKS * TILE_ROWS * TILE_COLS;
 
 /// Bytes of a [`Window`] as the kernel reads it.
 const WINDOW_BYTES: usize = 6 * size_of::<u32>();
@@ -49,12 +42,21 @@ const SCORES: usize = 2;
 /// Bytes of a batch's images, which kernels count in 32 bits.
 const MOST_BYTES: u64 = u32::MAX as u64;
 
-/// Device buffers for what operations take from the host; see [`Backend::reserve`].
+/// Device buffers for what operations take from the host; see [`Backend::reserve`]. Images have two that take turns: the
+/// next batch is uploaded while the device computes with the last one.
 #[derive(Default)]
 struct BatchBuffers {
     labels: Option<Buffer>,
+    images: [ImageBuffers; 2],
+    next: usize,
+}
+
+#[derive(Default)]
+struct ImageBuffers {
     pixels: Option<Buffer>,
     windows: Option<Buffer>,
+    /// After their last use.
+    used: Option<Arc<CudaEvent>>,
 }
 
 /// One stream's GPU.
@@ -63,9 +65,11 @@ pub struct CudaBackend {
     kernels: Arc<Kernels>,
     /// The queue of the stream's operations.
     queue: Arc<CudaStream>,
+    /// The queue on which images come from the host.
+    uploads: Arc<CudaStream>,
     staging: Mutex<Staging>,
-    /// Partial sums of split products.
-    partials: Mutex<Buffer>,
+    /// Partial sums of products.
+    partials: Mutex<Option<Buffer>>,
     /// The batch as it comes from the host.
     batch: Mutex<BatchBuffers>,
     watch: Arc<Watch>,
@@ -74,10 +78,22 @@ pub struct CudaBackend {
 impl CudaBackend {
     /// A stream on `gpu`; `watch` is asked while the host waits.
     pub fn new(gpu: Gpu, kernels: Arc<Kernels>, watch: Arc<Watch>) -> Result<CudaBackend> {
-        let queue = gpu.queue()?;
+        let (queue, uploads) = (gpu.queue()?, gpu.queue()?);
         let staging = Mutex::new(Staging::new(&gpu)?);
-        let partials = Mutex::new(gpu.alloc(PARTIALS)?);
-        Ok(CudaBackend { gpu, kernels, queue, staging, partials, batch: Mutex::default(), watch })
+        let partials = match &*kernels {
+            Kernels::Exact(_) => product::PARTIALS,
+            Kernels::Bf16(_) => bf16::PARTIALS,
+        };
+        let partials = Mutex::new(Some(gpu.alloc(partials)?));
+        Ok(CudaBackend { gpu, kernels, queue, uploads, staging, partials, batch: Mutex::default(), watch })
+    }
+
+    /// The kernels that have fused layers.
+    fn fused(&self) -> &Bf16 {
+        match &*self.kernels {
+            Kernels::Bf16(kernels) => kernels,
+            Kernels::Exact(_) => unreachable!("see Backend::fuses"),
+        }
     }
 
     /// The GPU.
@@ -134,41 +150,6 @@ impl CudaBackend {
         });
         self.gpu.check(name, launched)
     }
-
-    /// Plans a matrix product of `rows` x `cols` sums over `depth` products each. Where its tiles are too few for a GPU
-    /// the sums are cut into parts, to be added in their order by [`CudaBackend::add_parts`]. How they are cut depends
-    /// on the sizes alone, so that every GPU of one architecture gives the same bits.
-    fn plan_product(&self, [rows, cols, depth]: [usize; 3]) -> Result<Product<'_>> {
-        let (tile_rows, tile_cols) = (rows.div_ceil(TILE_ROWS), cols.div_ceil(TILE_COLS));
-        let wanted = WANTED_BLOCKS / (tile_rows * tile_cols).max(1);
-        let count = wanted.clamp(1, (depth / LEAST_DEPTH).max(1));
-        let part = depth.div_ceil(count).next_multiple_of(TILE_DEPTH);
-        let count = depth.div_ceil(part);
-        let elems = rows * cols;
-        let partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert!(count == 1 || count * elems <= PARTIALS, "{count} parts of {elems} sums");
-        let grid = Grid { blocks: [tile_cols, tile_rows, count], threads: GEMM_THREADS };
-        let split = Split { count: count as u32, depth: part as u32 };
-        Ok(Product { grid, split, elems, partials })
-    }
-
-    /// Adds up the parts of a product into `out`: onto what is there (`adds`), or onto the bias of each element's
-    /// channel (a channel has `pixels` neighbouring elements), or onto 0.
-    fn add_parts(
-        &self,
-        product: Product<'_>,
-        bias: Option<&Buffer>,
-        [pixels, channels]: [usize; 2],
-        adds: bool,
-        out: &mut Buffer,
-    ) -> Result<()> {
-        if product.split.count == 1 {
-            return Ok(()); // the product's kernel has written the result itself
-        }
-        let (elems, pixels, channels) = (product.elems as u32, pixels as u32, channels as u32);
-        let (grid, count) = (Grid::over(product.elems, ELEMENT_THREADS), product.split.count);
-        launch!(self.reduce_partials, grid, elems, count, product, bias, pixels, channels, u32::from(adds), out)
-    }
 }
 
 /// The threads that run a kernel.
@@ -184,14 +165,6 @@ impl Grid {
     fn over(count: usize, threads: u32) -> Grid {
         Grid { blocks: [count.div_ceil(threads as usize), 1, 1], threads }
     }
-}
-
-/// A matrix product about to be queued.
-struct Product<'a> {
-    grid: Grid,
-    split: Split,
-    elems: usize,
-    partials: MutexGuard<'a, Buffer>,
 }
 
 /// A kernel's argument: where its value lies. The driver reads it during the launch.
@@ -225,14 +198,6 @@ impl Argument for Option<&Buffer> {
     }
 }
 
-/// The partial sums.
-impl Argument for Product<'_> {
-    type Value = u64;
-    fn value(&self) -> u64 {
-        self.partials.value()
-    }
-}
-
 macro_rules! arguments {
     ($($kind:ty),*) => {
         $(impl Argument for $kind {
@@ -245,6 +210,7 @@ macro_rules! arguments {
 }
 arguments!(f32, u32, u64, Split, kernels::AugmentShape, kernels::ConvShape, kernels::DenseShape, kernels::DropoutShape);
 arguments!(kernels::LrnShape, kernels::PoolShape, kernels::SoftmaxShape);
+arguments!(bf16::Conv, bf16::Absent, bf16::Lrn, bf16::Pool, bf16::Augment, bf16::Dropout);
 
 impl CudaBackend {
     fn staging(&self) -> MutexGuard<'_, Staging> {
@@ -256,8 +222,8 @@ impl CudaBackend {
     }
 
     /// Queues an upload.
-    fn upload(&self, host: &[u8], address: u64) -> Result<()> {
-        self.staging().write(&self.gpu, &self.queue, host, address, &|event| self.block_until(event))
+    fn upload(&self, queue: &CudaStream, host: &[u8], address: u64) -> Result<()> {
+        self.staging().write(&self.gpu, queue, host, address, &|event| self.block_until(event))
     }
 
     /// Makes `place` hold `bytes` at least.
@@ -270,11 +236,65 @@ impl CudaBackend {
         Ok(())
     }
 
+    /// Memory of this size, all 0.
+    fn alloc_bytes(&self, bytes: usize) -> Result<Buffer> {
+        let mut buffer = self.gpu.alloc(bytes.div_ceil(size_of::<f32>()))?;
+        self.fill_bytes(bytes, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// Queues the filling of a buffer's start with 0.
+    fn fill_bytes(&self, bytes: usize, to: &mut Buffer) -> Result<()> {
+        assert!(bytes <= to.bytes(), "{bytes} bytes of a buffer of {}", to.bytes());
+        if bytes == 0 {
+            return Ok(());
+        }
+        let filled = self.gpu.context().bind_to_thread().and_then(|()| {
+            // SAFETY: within the buffer, as asserted.
+            unsafe { result::memset_d8_async(to.address(), 0, bytes, self.queue.cu_stream()) }
+        });
+        self.gpu.check("filling memory", filled)
+    }
+
+    /// The memory for partial sums, at least so many.
+    fn partials(&self, elems: usize) -> Result<MutexGuard<'_, Option<Buffer>>> {
+        let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        self.grow(&mut partials, elems * size_of::<f32>())?;
+        Ok(partials)
+    }
+
+    /// Queues the upload of the batch's labels.
+    fn upload_labels(&self, labels: &[u32]) -> Result<u64> {
+        self.upload_to(&mut self.batch().labels, &self.queue, bytemuck::cast_slice(labels))
+    }
+
+    /// Queues the upload of the batch's images and of the windows that are cut from them, and work that reads them.
+    fn with_images(&self, pixels: &[u8], windows: &[Window], work: impl FnOnce([u64; 2]) -> Result<()>) -> Result<()> {
+        let words = windows.iter().map(|w| {
+            let [r, g, b] = w.shift.map(f32::to_bits);
+            [w.row, w.col, w.mirrored.into(), r, g, b]
+        });
+        let words: Vec<[u32; WINDOW_BYTES / size_of::<u32>()]> = words.collect();
+        let mut batch = self.batch();
+        batch.next = 1 - batch.next;
+        let next = batch.next;
+        let images = &mut batch.images[next];
+        if let Some(used) = &images.used {
+            self.gpu.check("an upload", self.uploads.wait(used))?;
+        }
+        let pixels = self.upload_to(&mut images.pixels, &self.uploads, pixels)?;
+        let windows = self.upload_to(&mut images.windows, &self.uploads, bytemuck::cast_slice(&words))?;
+        self.wait_for(&*self.mark_on(&self.uploads)?)?;
+        work([pixels, windows])?;
+        images.used = Some(self.mark_on(&self.queue)?);
+        Ok(())
+    }
+
     /// Queues the upload of a part of the batch; it stays where the address says until the next one.
-    fn upload_to(&self, place: &mut Option<Buffer>, host: &[u8]) -> Result<u64> {
+    fn upload_to(&self, place: &mut Option<Buffer>, queue: &CudaStream, host: &[u8]) -> Result<u64> {
         self.grow(place, host.len())?;
         let to = place.as_ref().value();
-        self.upload(host, to)?;
+        self.upload(queue, host, to)?;
         Ok(to)
     }
 }

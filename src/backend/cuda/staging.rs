@@ -4,6 +4,7 @@ use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaStream, result};
 
 use super::device::{Gpu, Pinned};
+use crate::backend::TensorShape;
 use crate::error::Result;
 
 /// Bytes of an upload's piece: long enough for full speed, short enough to fill one while another is on its way.
@@ -23,9 +24,15 @@ pub struct Staging {
 pub struct Read {
     memory: Pinned,
     elems: usize,
+    converts: Option<TensorShape>,
 }
 
 impl Read {
+    /// The shape that its words are converted to.
+    pub fn converts(&self) -> Option<TensorShape> {
+        self.converts
+    }
+
     /// The event after which the values are there.
     pub fn done(&self) -> Option<&CudaEvent> {
         self.memory.copied()
@@ -76,8 +83,15 @@ impl Staging {
         Ok(())
     }
 
-    /// Queues the download of `elems` values.
-    pub fn start_read(&mut self, gpu: &Gpu, queue: &CudaStream, address: u64, elems: usize) -> Result<Read> {
+    /// Queues the download of `elems` words, which whoever reads them `converts`.
+    pub fn start_read(
+        &mut self,
+        gpu: &Gpu,
+        queue: &CudaStream,
+        address: u64,
+        elems: usize,
+        converts: Option<TensorShape>,
+    ) -> Result<Read> {
         let fits = self.spare.iter().position(|memory| memory.elems() >= elems);
         let mut memory = match fits.map(|index| self.spare.swap_remove(index)) {
             Some(memory) => memory,
@@ -90,7 +104,7 @@ impl Staging {
         });
         let done = copied.and_then(|()| queue.record_event(Some(CUevent_flags::CU_EVENT_DISABLE_TIMING)));
         memory.busy_until(gpu.check("a download", done)?);
-        Ok(Read { memory, elems })
+        Ok(Read { memory, elems, converts })
     }
 
     /// The values, once they are there.

@@ -1,11 +1,10 @@
 //! The reference: every operation as simply as it can be written, in f64 on one core. The code to read first, and the
 //! standard that the fast operations are compared with; `--backend reference` trains with it, for tiny networks.
 //!
-//! `definitions.rs` has the formulas; here they are given the buffers of [`Backend`], whose methods say
+//! `crates/cpu/src/definitions.rs` has the formulas; here they are given the buffers of [`Backend`], whose methods say
 //! what each one computes.
 
-pub mod definitions;
-
+pub use alexnet_split_cpu::definitions;
 use definitions::{as_conv, wide};
 
 use super::*;
@@ -71,8 +70,8 @@ pub(super) fn dense_backward_bias(s: &DenseShape, n: usize, dy: &Floats, dbias: 
     conv_backward_bias(&as_conv(s), n, dy, dbias);
 }
 
-pub(super) fn activation_forward(kind: Activation, elems: usize, y: &mut Floats) {
-    for y in &mut y[..elems] {
+pub(super) fn activation_forward(kind: Activation, shape: impl Into<TensorShape>, y: &mut Floats) {
+    for y in &mut y[..shape.into().elems()] {
         *y = match kind {
             Activation::Relu if *y < 0. => 0.,
             Activation::Relu => *y, // NaN too: a diverged run must be seen in the loss
@@ -81,8 +80,8 @@ pub(super) fn activation_forward(kind: Activation, elems: usize, y: &mut Floats)
     }
 }
 
-pub(super) fn activation_backward(kind: Activation, elems: usize, y: &Floats, dy: &mut Floats) {
-    for (dy, y) in dy[..elems].iter_mut().zip(y) {
+pub(super) fn activation_backward(kind: Activation, shape: impl Into<TensorShape>, y: &Floats, dy: &mut Floats) {
+    for (dy, y) in dy[..shape.into().elems()].iter_mut().zip(y) {
         *dy *= match kind {
             Activation::Relu => f32::from(u8::from(*y > 0.)),
             Activation::Tanh => 1. - y * y,
@@ -201,11 +200,18 @@ pub(super) fn softmax_cross_entropy(
     }
 }
 
-pub(super) fn add(elems: usize, x: &Floats, y: &mut Floats) {
-    y[..elems].iter_mut().zip(x).for_each(|(y, x)| *y += x);
+pub(super) fn add(shape: impl Into<TensorShape>, x: &Floats, y: &mut Floats) {
+    y[..shape.into().elems()].iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }
 
-pub(super) fn update(update: &Update, elems: usize, dw: &Floats, w: &mut Floats, state: &mut [Floats]) {
+pub(super) fn update(
+    update: &Update,
+    shape: impl Into<TensorShape>,
+    dw: &Floats,
+    w: &mut Floats,
+    state: &mut [Floats],
+) {
+    let elems = shape.into().elems();
     match (*update, state) {
         (Update::Sgd { lr, momentum, weight_decay }, [v]) => {
             for i in 0..elems {

@@ -76,7 +76,8 @@ impl<B: Backend> Pair<B> {
         scaling: DropoutScaling,
     ) -> Result<Self> {
         let plans = Plan::all(net)?;
-        let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(B::fuses)).collect();
+        let fuses = |lrn: &_, pool: &_| contexts.iter().all(|context| context.backend.fuses(lrn, pool));
+        let running: Vec<Plan> = plans.iter().map(|plan| plan.clone().fused(fuses)).collect();
         // Streams on one device that read the same images need them once.
         let shares_input = !B::QUEUES && contexts.len() > 1 && running.iter().all(Plan::only_reads_image);
         let mut workers: Vec<Worker<B>> = Vec::new();
@@ -89,7 +90,7 @@ impl<B: Backend> Pair<B> {
                 cores.build().map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;
             let plan = running[stream].clone();
             if shares_input && input.is_none() {
-                input = Some(backend.alloc(plan.slots[0] * capacity)?);
+                input = Some(backend.alloc(plan.shape(0, capacity))?);
             }
             let stream = cores.install(|| Stream::new(plan, backend, exchange, capacity, states, shares_input))?;
             workers.push(Worker { cores, stream });

@@ -13,11 +13,11 @@ mod timing;
 mod weighted;
 
 use self::timing::{Marked, Recording, Timer};
-use crate::backend::{AugmentShape, Backend, DropoutScaling, SoftmaxShape, Update};
+use crate::backend::{AugmentShape, Backend, DropoutScaling, SoftmaxShape, TensorShape, Update};
 use crate::engine::times::StreamTimes;
 use crate::error::Result;
 use crate::exchange::Exchange;
-use crate::net::plan::{Op, Param, Plan, Slot};
+use crate::net::plan::{ExchangePoint, Op, Param, Plan, Slot};
 use crate::net::swap::Pass;
 
 /// The mode that a batch runs in.
@@ -85,6 +85,8 @@ pub struct Stream<B: Backend> {
     /// Of the newest pass, and of training passes before it whose work may not be done yet.
     marks: Vec<Marked<B::Mark>>,
     older_marks: Vec<Marked<B::Mark>>,
+    /// Whether the newest batch is observed.
+    observes: bool,
     /// The events of the newest training step, where they are recorded.
     timeline: Option<Recording<B::Mark>>,
     record: Option<Vec<Record>>,
@@ -102,26 +104,30 @@ impl<B: Backend> Stream<B> {
         states: usize,
         shares_input: bool,
     ) -> Result<Self> {
+        backend.check(&plan)?;
         let params = plan.params.iter().map(|param| {
-            let alloc = || backend.alloc(param.elems());
+            let alloc = || backend.alloc(param.tensor);
             let state = (0..states).map(|_| alloc()).collect::<Result<_>>()?;
             // Where nothing is queued, they are made when they are first needed.
             let gradient = B::QUEUES.then(alloc).transpose()?;
-            Ok(ParamBuffers { value: alloc()?, gradient, state })
+            Ok(ParamBuffers { value: backend.alloc_param(param.tensor)?, gradient, state })
         });
         let params = params.collect::<Result<_>>()?;
-        let images = |elems: usize| backend.alloc(elems * capacity);
+        let swapped = |point: &ExchangePoint| TensorShape::Maps(capacity, point.shape);
+        let largest = || largest(&backend, plan.exchange_points().map(swapped));
         backend.reserve(capacity, 0)?;
+        backend.reserve_sums(plan.added_outputs(capacity))?;
         Ok(Stream {
             params,
             buffers: buffers(&backend, &plan, capacity, shares_input)?,
             shares_input,
             gradients: plan.gradient_slots(),
-            outgoing: images(plan.largest_exchange())?,
-            incoming: images(plan.largest_exchange())?,
-            stats: [images(SoftmaxShape::STATS)?, images(SoftmaxShape::STATS)?],
-            scores: images(2)?,
+            outgoing: largest()?,
+            incoming: largest()?,
+            stats: [backend.alloc(capacity * SoftmaxShape::STATS)?, backend.alloc(capacity * SoftmaxShape::STATS)?],
+            scores: backend.alloc(2 * capacity)?,
             times: StreamTimes::new(plan.layers.len()),
+            observes: true,
             marks: Vec::new(),
             older_marks: Vec::new(),
             timeline: None,
@@ -143,7 +149,7 @@ impl<B: Backend> Stream<B> {
     pub fn set_input(&mut self, shape: &AugmentShape, mean: &[f32]) -> Result<()> {
         self.backend.reserve(self.capacity, shape.c * shape.side * shape.side)?;
         let mut buffer = self.backend.alloc(mean.len())?;
-        self.backend.write(mean, &mut buffer)?;
+        self.backend.write(mean, mean.len(), &mut buffer)?;
         self.input = Some((*shape, buffer));
         Ok(())
     }
@@ -158,16 +164,16 @@ impl<B: Backend> Stream<B> {
     /// Applies the newest gradients, but for those that the backward pass has applied; `hyper` gives each parameter its
     /// rates.
     pub fn update(&mut self, hyper: &Hyper) -> Result<()> {
-        let Stream { plan, backend, params, marks, .. } = self;
+        let Stream { plan, backend, params, observes, marks, .. } = self;
         for (index, layer) in plan.layers.iter().enumerate() {
             let Some(p) = layer.params else { continue };
             let _span = tracing::debug_span!("layer", layer = &*layer.name, pass = "update").entered();
-            let mut timed = Timer { backend, marks, layer: index, pass: Pass::Update };
+            let mut timed = Timer { backend, observes: *observes, marks, layer: index, pass: Pass::Update };
             timed.compute(|| {
                 [Some(p.own), p.theirs, Some(p.bias)].into_iter().flatten().try_for_each(|index| {
                     let (param, ParamBuffers { value, gradient, state }) = (&plan.params[index], &mut params[index]);
                     let Some(gradient) = gradient else { return Ok(()) };
-                    backend.update(&hyper(param), param.elems(), gradient, value, state)
+                    backend.update(&hyper(param), param.tensor, gradient, value, state)
                 })
             })?;
         }
@@ -192,9 +198,19 @@ impl<B: Backend> Stream<B> {
 
 /// A buffer for each slot.
 fn buffers<B: Backend>(backend: &B, plan: &Plan, capacity: usize, shares_input: bool) -> Result<Vec<B::Buffer>> {
-    let first = if shares_input { 0 } else { plan.slots[0] };
-    let activations = [first].into_iter().chain(plan.slots[1..].iter().copied());
-    activations.chain([plan.largest_gradient(); 2]).map(|elems| backend.alloc(elems * capacity)).collect()
+    let first = if shares_input { 0.into() } else { plan.shape(0, capacity) };
+    let others = (1..plan.slots.len()).map(|slot| plan.shape(slot, capacity));
+    let mut buffers =
+        [first].into_iter().chain(others).map(|shape| backend.alloc(shape)).collect::<Result<Vec<_>>>()?;
+    for _ in 0..2 {
+        buffers.push(largest(backend, plan.own_gradients().map(|slot| plan.gradient_shape(slot, capacity)))?);
+    }
+    Ok(buffers)
+}
+
+/// A buffer that any of these shapes fits into.
+fn largest<B: Backend>(backend: &B, shapes: impl Iterator<Item = TensorShape>) -> Result<B::Buffer> {
+    backend.alloc(shapes.max_by_key(|&shape| backend.bytes(shape)).unwrap_or(0.into()))
 }
 
 /// The buffers of some slots at once; the plan never makes those equal where this is used.

@@ -3,7 +3,7 @@
 
 use super::timing::Timer;
 use super::{Hyper, Mode, Stream, disjoint};
-use crate::backend::{AugmentShape, Backend, DropoutDraw, SoftmaxShape};
+use crate::backend::{AugmentShape, Backend, DropoutDraw, SoftmaxShape, TensorShape};
 use crate::data::{Batch, Images};
 use crate::error::Result;
 use crate::net::plan::{Op, PlannedLayer, Slot};
@@ -12,8 +12,16 @@ use crate::net::swap::Swap;
 use crate::rng::{Philox, Purpose};
 
 impl Mode {
-    pub(super) fn swap(&self, layer: &PlannedLayer, pass: Pass, elems: usize) -> Swap {
-        Swap { layer: layer.name.clone(), pass, step: self.training.map(|(_, step)| step), elems }
+    pub(super) fn swap<B: Backend>(
+        &self,
+        backend: &B,
+        layer: &PlannedLayer,
+        pass: Pass,
+        shape: impl Into<TensorShape>,
+    ) -> Swap {
+        let shape = shape.into();
+        let (elems, bytes) = (shape.elems(), backend.bytes(shape));
+        Swap { layer: layer.name.clone(), pass, step: self.training.map(|(_, step)| step), elems, bytes }
     }
 
     fn draw(&self, layer: u32) -> DropoutDraw {
@@ -25,7 +33,7 @@ impl Mode {
 impl<B: Backend> Stream<B> {
     /// Turns a batch into the network's input, N C H W. Where streams share it, one of them makes it.
     pub fn write_input(&mut self, batch: &Batch, to: &mut B::Buffer) -> Result<()> {
-        write_input(&self.backend, self.input.as_ref(), batch, to)
+        write_input(&self.backend, self.input.as_ref(), batch, self.plan.shape(0, batch.len()), to)
     }
 
     /// Runs a batch of at most the capacity forward, to the scores on the device and the gradient with respect to the
@@ -37,8 +45,9 @@ impl<B: Backend> Stream<B> {
             record.clear();
         }
         self.older_marks.append(&mut self.marks);
+        self.observes = self.is_observed(mode.training.map(|(_, step)| step));
         if shared.is_none() {
-            write_input(&self.backend, self.input.as_ref(), batch, &mut self.buffers[0])?;
+            write_input(&self.backend, self.input.as_ref(), batch, self.plan.shape(0, n), &mut self.buffers[0])?;
         }
         for index in 0..self.plan.layers.len() {
             self.forward_layer(index, batch, mode, shared)?;
@@ -53,8 +62,9 @@ impl<B: Backend> Stream<B> {
         let PlannedLayer { op, x, y, .. } = *layer;
         match op {
             Op::Conv(_) | Op::Dense(_) | Op::Absent => self.forward_weighted(index, n, mode, shared)?,
-            Op::Activation(kind, elems) => {
-                self.compute(at, [y], |backend, [y]| backend.activation_forward(kind, n * elems, y))?;
+            Op::Activation(kind, shape) => {
+                let shape = TensorShape::Maps(n, shape);
+                self.compute(at, [y], |backend, [y]| backend.activation_forward(kind, shape, y))?;
             }
             Op::Lrn(shape) => self.compute(at, [x, y], |backend, [x, y]| backend.lrn_forward(&shape, n, x, y))?,
             Op::MaxPool(shape) => {
@@ -70,22 +80,24 @@ impl<B: Backend> Stream<B> {
             Op::SoftmaxCrossEntropy(shape) => self.forward_loss(index, &shape, batch, mode)?,
         }
         if let Some(record) = &mut self.record {
-            let (layer, elems) = (&self.plan.layers[index], n * self.plan.slots[y]);
-            record.push((layer.name.to_string(), self.backend.read(&self.buffers[y], elems)?));
+            let (layer, shape) = (&self.plan.layers[index], self.plan.shape(y, n));
+            record.push((layer.name.to_string(), self.backend.read(&self.buffers[y], shape)?));
         }
         Ok(())
     }
 
     /// The loss, with the other stream's share of the softmax where that has classes, too.
     fn forward_loss(&mut self, index: usize, shape: &SoftmaxShape, batch: &Batch, mode: &Mode) -> Result<()> {
-        let Stream { plan, backend, exchange, buffers, gradients, stats: [ours, theirs], scores, marks, .. } = self;
+        let Stream {
+            plan, backend, exchange, buffers, gradients, stats: [ours, theirs], scores, observes, marks, ..
+        } = self;
         let (layer, n, labels) = (&plan.layers[index], batch.len(), &batch.labels[..]);
-        let mut timed = Timer { backend, marks, layer: index, pass: Pass::Forward };
+        let mut timed = Timer { backend, observes: *observes, marks, layer: index, pass: Pass::Forward };
         let [logits, gradient] = disjoint(buffers, [layer.x, gradients[index]]);
         timed.compute(|| backend.softmax_stats(shape, n, logits, labels, ours))?;
         let mut other = None;
         if let (true, Some(exchange)) = (shape.split, exchange) {
-            let swap = mode.swap(layer, Pass::Forward, n * SoftmaxShape::STATS);
+            let swap = mode.swap(backend, layer, Pass::Forward, n * SoftmaxShape::STATS);
             exchange.start_swap(backend, &swap, Some(ours), Some(theirs))?;
             timed.finish_swap(&mut **exchange, &swap, Some(theirs))?;
             other = Some(&*theirs);
@@ -102,7 +114,7 @@ impl<B: Backend> Stream<B> {
             if hyper.is_some() && param.shape.len() == 2 {
                 buffers.gradient = None;
             } else if buffers.gradient.is_none() {
-                buffers.gradient = Some(self.backend.alloc(param.elems())?);
+                buffers.gradient = Some(self.backend.alloc(param.tensor)?);
             }
         }
         (0..self.plan.layers.len()).rev().try_for_each(|index| self.backward_layer(index, n, mode, shared, hyper))
@@ -123,8 +135,9 @@ impl<B: Backend> Stream<B> {
         let (dx, dy) = (self.gradients[index], self.gradients[index + 1]);
         match op {
             Op::Conv(_) | Op::Dense(_) | Op::Absent => self.backward_weighted(index, n, mode, shared, hyper)?,
-            Op::Activation(kind, elems) => {
-                self.compute(at, [y, dy], |backend, [y, dy]| backend.activation_backward(kind, n * elems, y, dy))?
+            Op::Activation(kind, shape) => {
+                let shape = TensorShape::Maps(n, shape);
+                self.compute(at, [y, dy], |backend, [y, dy]| backend.activation_backward(kind, shape, y, dy))?
             }
             Op::Lrn(shape) => {
                 self.compute(at, [x, dy, dx], |backend, [x, dy, dx]| backend.lrn_backward(&shape, n, x, dy, dx))?
@@ -143,7 +156,7 @@ impl<B: Backend> Stream<B> {
         }
         // Nobody asks for the gradient with respect to the image.
         if let (Some(record), false) = (&mut self.record, reads_image) {
-            let gradient = self.backend.read(&self.buffers[dx], n * self.plan.slots[x])?;
+            let gradient = self.backend.read(&self.buffers[dx], self.plan.gradient_shape(x, n))?;
             record.push((format!("{}.dx", self.plan.layers[index].name), gradient));
         }
         Ok(())
@@ -156,9 +169,9 @@ impl<B: Backend> Stream<B> {
         slots: [Slot; K],
         work: impl FnOnce(&B, [&mut B::Buffer; K]) -> Result<()>,
     ) -> Result<()> {
-        let Stream { backend, buffers, marks, .. } = self;
+        let Stream { backend, buffers, observes, marks, .. } = self;
         let buffers = disjoint(buffers, slots);
-        Timer { backend, marks, layer, pass }.compute(|| work(backend, buffers))
+        Timer { backend, observes: *observes, marks, layer, pass }.compute(|| work(backend, buffers))
     }
 }
 
@@ -166,13 +179,14 @@ fn write_input<B: Backend>(
     backend: &B,
     input: Option<&(AugmentShape, B::Buffer)>,
     batch: &Batch,
+    shape: TensorShape,
     to: &mut B::Buffer,
 ) -> Result<()> {
     match (&batch.images, input) {
-        (Images::Ready(images), _) => backend.write(images, to),
-        (Images::Bytes(pixels, windows), Some((shape, mean))) => {
+        (Images::Ready(images), _) => backend.write(images, shape, to),
+        (Images::Bytes(pixels, windows), Some((augment, mean))) => {
             let _span = tracing::debug_span!("augment").entered();
-            backend.augment(shape, pixels, windows, mean, to)
+            backend.augment(augment, pixels, windows, mean, shape, to)
         }
         (Images::Bytes(..), None) => panic!("images as bytes before set_input"),
     }

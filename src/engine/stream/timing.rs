@@ -21,6 +21,10 @@ pub(super) struct Marked<M> {
     to: M,
 }
 
+/// Where a device queues its work, every so many training steps are observed: marks take time, and keep it from starting
+/// an operation before the last one has ended.
+const OBSERVED: u64 = 8;
+
 /// A recording of the events of a step.
 pub(super) struct Recording<M> {
     /// A moment before the step, on the host's clock and on the device's, with nothing queued in between.
@@ -34,6 +38,11 @@ impl<B: Backend> Stream<B> {
     /// Time spent so far.
     pub fn times(&self) -> &StreamTimes {
         &self.times
+    }
+
+    /// Whether the times of a training step are measured; `None` is no training step.
+    pub(super) fn is_observed(&self, step: Option<u64>) -> bool {
+        !B::QUEUES || self.timeline.is_some() || step.is_some_and(|step| step.is_multiple_of(OBSERVED))
     }
 
     /// Forgets the time spent so far.
@@ -102,9 +111,10 @@ impl<B: Backend> Stream<B> {
     }
 }
 
-/// Marks the time around operations of one layer and pass.
+/// Marks the time around operations of one layer and pass; nothing in steps that are not observed.
 pub(super) struct Timer<'a, B: Backend> {
     pub backend: &'a B,
+    pub observes: bool,
     pub marks: &'a mut Vec<Marked<B::Mark>>,
     pub layer: usize,
     pub pass: Pass,
@@ -118,6 +128,9 @@ impl<B: Backend> Timer<'_, B> {
     }
 
     fn run<T>(&mut self, activity: Activity, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !self.observes {
+            return work();
+        }
         let from = self.backend.mark()?;
         let done = work()?;
         self.push(activity, from, self.backend.mark()?);
@@ -131,10 +144,12 @@ impl<B: Backend> Timer<'_, B> {
         swap: &Swap,
         take: Option<&mut B::Buffer>,
     ) -> Result<()> {
-        let bytes = swap.elems * size_of::<f32>();
-        let _span = tracing::debug_span!("exchange", bytes).entered();
+        let _span = tracing::debug_span!("exchange", bytes = swap.bytes).entered();
         let backend = self.backend;
         let (from, to) = self.run(Activity::Waiting, || exchange.finish_swap(backend, swap, take))?;
+        if !self.observes {
+            return Ok(());
+        }
         // Before the waiting, so that the last mark of a step is one of the computing stream.
         let waiting = self.marks.len().saturating_sub(1);
         let (layer, pass) = (self.layer, self.pass);

@@ -91,12 +91,12 @@ impl<B: Backend> Stream<B> {
         mode: &Mode,
         shared: Option<&B::Buffer>,
     ) -> Result<()> {
-        let Stream { plan, backend, exchange, params, buffers, marks, .. } = self;
+        let Stream { plan, backend, exchange, params, buffers, observes, marks, .. } = self;
         let layer = &plan.layers[index];
-        let mut timed = Timer { backend, marks, layer: index, pass: Pass::Forward };
+        let mut timed = Timer { backend, observes: *observes, marks, layer: index, pass: Pass::Forward };
         let mut under_way = None;
         if let Some((point, exchange)) = layer.exchange_point.zip(exchange.as_mut()) {
-            let swap = mode.swap(layer, Pass::Forward, n * point.elems);
+            let swap = mode.swap(backend, layer, Pass::Forward, plan.shape(layer.x, n));
             let [x, theirs] = disjoint(buffers, [layer.x, point.theirs]);
             let (give, take) = (point.gives.then_some(&*x), point.takes.then_some(theirs));
             exchange.start_swap(backend, &swap, give, take)?;
@@ -127,15 +127,16 @@ impl<B: Backend> Stream<B> {
         shared: Option<&B::Buffer>,
         hyper: Option<&Hyper>,
     ) -> Result<()> {
-        let Stream { plan, backend, exchange, params, buffers, gradients, outgoing, incoming, marks, .. } = self;
+        let Stream { plan, backend, exchange, params, buffers, gradients, outgoing, incoming, observes, marks, .. } =
+            self;
         let layer = &plan.layers[index];
-        let mut timed = Timer { backend, marks, layer: index, pass: Pass::Backward };
+        let mut timed = Timer { backend, observes: *observes, marks, layer: index, pass: Pass::Backward };
         let weighted = block(layer).zip(layer.params);
         let (dx, dy) = (gradients[index], gradients[index + 1]);
         // First what the other stream is waiting for, then the rest while it is in flight.
         let mut under_way = None;
         if let Some((point, exchange)) = layer.exchange_point.zip(exchange.as_mut()) {
-            let swap = mode.swap(layer, Pass::Backward, n * point.elems);
+            let swap = mode.swap(backend, layer, Pass::Backward, plan.gradient_shape(layer.x, n));
             if let Some((block, theirs)) = weighted.and_then(|(block, p)| Some((block, p.theirs?))) {
                 let (dy, w) = (&buffers[dy], &params[theirs].value);
                 timed.compute(|| block.backward_input(backend, n, dy, w, outgoing))?;
@@ -163,13 +164,13 @@ impl<B: Backend> Stream<B> {
                 }
             })?;
         } else if !layer.reads_image() {
-            timed.compute(|| backend.fill_zero(n * plan.slots[layer.x], &mut buffers[dx]))?;
+            timed.compute(|| backend.fill_zero(plan.gradient_shape(layer.x, n), &mut buffers[dx]))?;
         }
         if let Some((point, exchange, swap)) = under_way {
             let take = point.gives.then_some(&mut *incoming);
             timed.finish_swap(&mut **exchange, &swap, take)?;
             if point.gives {
-                timed.compute(|| backend.add(swap.elems, incoming, &mut buffers[dx]))?;
+                timed.compute(|| backend.add(plan.gradient_shape(layer.x, n), incoming, &mut buffers[dx]))?;
             }
         }
         Ok(())

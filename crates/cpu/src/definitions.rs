@@ -77,7 +77,7 @@ pub fn conv_backward_weight(s: &ConvShape, n: usize, x: &[f64], dy: &[f64]) -> V
 
 /// A dense layer is a convolution whose window is the whole image.
 pub fn as_conv(s: &DenseShape) -> ConvShape {
-    ConvShape { c: s.inputs, h: 1, w: 1, k: s.outputs, r: 1, s: 1, p: 1, q: 1, stride: 1, pad: 0 }
+    ConvShape { c: s.inputs, h: 1, w: 1, k: s.outputs, r: 1, s: 1, p: 1, q: 1, stride: 1, pad: 0, blocks: s.blocks }
 }
 
 /// The sum of dy over images and pixels.

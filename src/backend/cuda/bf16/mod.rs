@@ -1,0 +1,41 @@
+//! The engine for bf16: its kernels are in `kernels/bf16/`, the contracts of the operations on the trait.
+//!
+//! Activations are bf16, N H W C; parameters, their gradients, sums and what the softmax reads are fp32. Behind a weight
+//! lie its bf16 shadows, which the products read (`layout.rs`).
+
+mod elements;
+pub mod layout;
+mod products;
+mod shapes;
+
+pub use products::PARTIALS;
+pub use shapes::*;
+
+use crate::backend::{LrnShape, PoolShape};
+use crate::error::{Error, Result};
+use crate::net::plan::{Op, Plan};
+
+/// Whether there is a kernel of ReLU, normalization and pooling in one for these shapes.
+pub fn fuses(lrn: &LrnShape, pool: &PoolShape) -> bool {
+    // A block of the backward pass has all channels of a pixel.
+    (lrn.n, pool.window, pool.stride) == (5, 3, 2) && pool.c <= 2048
+}
+
+/// Fails where these kernels do not know a layer of the plan.
+pub fn check(plan: &Plan) -> Result<()> {
+    for (index, layer) in plan.layers.iter().enumerate() {
+        let problem = match layer.op {
+            Op::Conv(s) if s.stride > 1 && index > 0 => format!("stride {}, after the first layer", s.stride),
+            Op::Conv(s) if index > 0 && s.pad >= s.r => format!("padding {} for a {} x {} window", s.pad, s.r, s.s),
+            Op::SoftmaxCrossEntropy(_) if !follows_dense(plan, index) => "a layer between it and the logits".into(),
+            _ => continue,
+        };
+        let text = format!("has {problem}, which bf16 on GPUs does not compute; use --precision tf32");
+        return Err(Error::net(layer.name.to_string(), text));
+    }
+    Ok(())
+}
+
+fn follows_dense(plan: &Plan, loss: usize) -> bool {
+    loss.checked_sub(1).is_some_and(|before| matches!(plan.layers[before].op, Op::Dense(_) | Op::Absent))
+}
