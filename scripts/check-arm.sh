@@ -21,4 +21,4 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 cargo build --locked --quiet --release -p alexnet-split-cpu --example hot_loops --target "$target"
 scripts/check_loops.py "${CARGO_TARGET_DIR:-target}/$target/release/examples/hot_loops"
-cargo test --locked --quiet --target "$target" --test operations -- cpu:: fused_layers
+cargo test --locked --quiet --target "$target" --test operations -- cpu::

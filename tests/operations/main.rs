@@ -87,8 +87,7 @@ on_every_device!(
 fn narrower_instructions_compute_the_same() {
     for level in ["avx2", "plain"] {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        let output =
-            command.args(["cpu::", "fused", "papers"]).env(alexnet_split_cpu::simd::LEVEL, level).output().unwrap();
+        let output = command.args(["cpu::", "papers"]).env(alexnet_split_cpu::simd::LEVEL, level).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success() && text.contains("test result: ok.") && !text.contains(" 0 passed"),
