@@ -9,7 +9,8 @@ project's `bench`, made as fast as an expert can make it.
 The net is the one this project trains: grouped convolutions where a stream reads only itself,
 normalization within each half of the channels. A training step is zero_grad, forward, loss, backward
 and SGD with momentum and weight decay; with --inference it is the forward pass alone. Images and labels
-are random and stay in the device's memory.
+are random. On a GPU every step uploads the images first, a byte a value, as this project's steps do, and
+several steps are timed at once, so that one may be queued while the last one runs.
 
 There are several ways to run that net (--list). By default each is tried for a few steps in a process of
 its own, so that one that fails (torch.compile without a C++ compiler, say) does no harm, and the fastest
@@ -17,7 +18,8 @@ is taken. --check compares what they compute with the plainest of them.
 
 The first form prints one line. --serve lets another program interleave its own steps with these, so that
 both meet the same load on the machine: after the warm-up it prints one line of JSON that says what runs,
-then for each line on standard input it runs one step and prints {"ms": ...}.
+then for each line on standard input, a number, it runs so many steps and prints the time of one,
+{"ms": ...}.
 
 On Linux the script restarts itself with jemalloc if it finds libjemalloc.so.2: with the C library's
 malloc a quarter of a CPU step and more goes into page faults. The environment variable JEMALLOC names
@@ -322,7 +324,21 @@ def make_step(variant, args, checking=False):
         step = inference_step(run)
     else:
         step = training_step(run, parameters, 0.0 if checking else 0.01, variant.expert or None)
-    return captured(step, parameters) if variant.graph else step, parameters
+    step = captured(step, parameters) if variant.graph else step
+    return uploading(step, images) if device == "cuda" and not checking else step, parameters
+
+
+def uploading(step, images):
+    """The step after an upload of as many bytes as the images have values."""
+    staged = torch.randint(0, 256, images.shape, dtype=torch.uint8)
+    staged = staged.pin_memory() if images.is_cuda else staged
+
+    def step_after_upload():
+        with torch.no_grad():
+            images.copy_(staged.to(images.device, non_blocking=True))
+        return step()
+
+    return step_after_upload
 
 
 def inference_step(infer):
@@ -370,14 +386,15 @@ def captured(step, parameters):
     return replay
 
 
-def timed_ms(step, device):
-    """Milliseconds of a step, to the end of what it queued on a GPU."""
+def timed_ms(step, device, steps=1):
+    """Milliseconds of one of so many steps, to the end of what they queued on a GPU."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
-    step()
+    for _ in range(steps):
+        step()
     wait()
-    return (time.perf_counter() - start) * 1e3
+    return (time.perf_counter() - start) * 1e3 / steps
 
 
 def bench(step, args, about, out):
@@ -397,8 +414,8 @@ def serve(step, args, about, out):
         print(json.dumps(message), file=out, flush=True)
 
     answer(about)
-    for _ in sys.stdin:
-        answer({"ms": timed_ms(step, args.device)})
+    for line in sys.stdin:
+        answer({"ms": timed_ms(step, args.device, int(line))})
 
 
 def variants_here(args):
@@ -419,7 +436,7 @@ def trial(name, args):
     for option in ("device", "precision", "batch-size", "classes", "threads", "warm-up"):
         command += [f"--{option}", str(getattr(args, option.replace("-", "_")))]
     command += ["--inference"] if args.inference else []
-    pipes = {"input": "step\n" * TRIAL_STEPS[args.device], "capture_output": True, "text": True}
+    pipes = {"input": "1\n" * TRIAL_STEPS[args.device], "capture_output": True, "text": True}
     done = subprocess.run(command, timeout=TRIAL_SECONDS, **pipes)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:]
@@ -524,7 +541,7 @@ def arguments():
     parser.add_argument("--warm-up", type=int, metavar="N", help="steps before, untimed")
     parser.add_argument("--inference", action="store_true", help="the forward pass alone")
     parser.add_argument("--variant", choices=["best", *VARIANTS], default="best")
-    parser.add_argument("--serve", action="store_true", help="one step for each line of input")
+    parser.add_argument("--serve", action="store_true", help="so many steps for each line of input")
     parser.add_argument("--check", action="store_true", help="compare what the variants compute")
     parser.add_argument("--list", action="store_true", help="tell the variants")
     args = parser.parse_args()

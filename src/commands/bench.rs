@@ -76,6 +76,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// Steps that are timed at once where the device queues its work: waiting for each would leave it idle in between.
+pub const STEPS_AT_ONCE: u64 = 8;
+
 /// Runs the steps, alternating with PyTorch's; returns the milliseconds of ours and of PyTorch's, without the first.
 fn measure<B: Backend>(
     args: &BenchArgs,
@@ -85,22 +88,25 @@ fn measure<B: Backend>(
     mut peer: Option<&mut Peer>,
 ) -> Result<[Vec<f64>; 2]> {
     let [mut ours_ms, mut theirs_ms] = [Vec::new(), Vec::new()];
-    for step in 0..=u64::from(args.steps) {
+    let at_once = if B::QUEUES { STEPS_AT_ONCE } else { 1 };
+    for turn in 0..=u64::from(args.steps) {
         let start = Instant::now();
-        if args.inference {
-            pair.evaluate(batch)?;
-        } else {
+        for step in turn * at_once..(turn + 1) * at_once {
+            if args.inference {
+                pair.evaluate(batch)?;
+                continue;
+            }
             let hyper = |param: &Param| recipe.update(param, 0, recipe.optimizer.lr * 1e-3, step + 1);
             pair.train_step::<()>(batch, recipe.train.seed, step, |_| None, hyper)?;
-            pair.settle()?;
         }
-        if step == 0 {
+        pair.settle()?;
+        if turn == 0 {
             pair.reset_times(); // the warm-up
             continue;
         }
-        ours_ms.push(start.elapsed().as_secs_f64() * 1e3);
+        ours_ms.push(start.elapsed().as_secs_f64() * 1e3 / at_once as f64);
         if let Some(peer) = &mut peer {
-            theirs_ms.push(peer.step()?);
+            theirs_ms.push(peer.steps(at_once)?);
         }
     }
     Ok([ours_ms, theirs_ms])

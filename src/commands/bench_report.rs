@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bench::STEPS_AT_ONCE;
+
 /// A measurement.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -83,7 +85,12 @@ impl Report {
         match &self.pytorch {
             Some(peer) => {
                 outln!("{:<15}{}", "PyTorch", speeds(self.batch_size, peer.images_per_s, &peer.step_ms));
-                outln!("{:<15}{}, alternating steps", "", peer.about);
+                // Only the CPU's peak is measured.
+                let how = match self.peak_gflops {
+                    Some(_) => "alternating steps".into(),
+                    None => format!("alternating turns of {STEPS_AT_ONCE} steps; both upload the images in each step"),
+                };
+                outln!("{:<15}{}, {how}", "", peer.about);
                 outln!("{:<15}{:.2}", "ratio", peer.ratio);
             }
             None => outln!("{:<15}not measured; give --pytorch PYTHON, a Python that has it", "PyTorch"),

@@ -14,7 +14,7 @@ use serde_json::Value;
 const HELD_TO_AVX2: [(&str, &str); 3] =
     [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")];
 
-/// The running script: it makes one step for each line that it is sent.
+/// The running script: it makes as many steps as each line that it is sent says.
 pub struct Peer {
     child: Child,
     to: Option<ChildStdin>,
@@ -74,9 +74,9 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Milliseconds of one more step.
-    pub fn step(&mut self) -> Result<f64> {
-        let sent = self.to.as_mut().map(|to| to.write_all(b"step\n").and_then(|()| to.flush()));
+    /// Milliseconds of one of so many more steps.
+    pub fn steps(&mut self, count: u64) -> Result<f64> {
+        let sent = self.to.as_mut().map(|to| writeln!(to, "{count}").and_then(|()| to.flush()));
         if !matches!(sent, Some(Ok(()))) {
             return Err(Error::Peer("--pytorch: the script has ended".into()));
         }
