@@ -13,7 +13,8 @@ constexpr unsigned AUGMENT_ROOM = 4096;
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     augment(Augment shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, bf16* __restrict__ y) {
-    __shared__ float values[AUGMENT_ROOM];
+    __shared__ float4 room[AUGMENT_ROOM / 4];
+    float* values = reinterpret_cast<float*>(room);
     const AugmentShape& image = shape.image;
     const unsigned channels = image.channels, stride = shape.padded + 4;  // 4: for different banks
     const unsigned first = blockIdx.x * (AUGMENT_ROOM / stride), columns = min(AUGMENT_ROOM / stride, shape.columns - first);
