@@ -2,42 +2,52 @@
 // convolution reads it here: a block of t x t pixels, t the convolution's stride, is one pixel with t * t * c channels, (row
 // in the block, column in the block, channel). So that convolution's stride becomes 1 and its 3 channels become enough for
 // copies of 16 bytes; its padding is written out. Contract: src/backend/mod.rs.
+//
+// A CUDA block makes up to AUGMENT_ROOM values of one row of blocks. Neighbouring threads read neighbouring bytes of a line
+// and put the values to their places in shared memory, then write them out in the order of memory.
 #include "layouts.cuh"
 
-// One thread for 8 channels of a block. A window is its row, its column, whether it is mirrored, and three shifts' bits.
+constexpr unsigned AUGMENT_ROOM = 4096;
+
+// A window is its row, its column, whether it is mirrored, and three shifts' bits.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     augment(Augment shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, bf16* __restrict__ y) {
+    __shared__ float4 room[AUGMENT_ROOM / 4];
+    float* values = reinterpret_cast<float*>(room);
     const AugmentShape& image = shape.image;
-    const unsigned at = element(), chunks = shape.padded / 8, place = at / chunks;
-    const unsigned left = place % shape.columns, top = place / shape.columns % shape.rows, n = place / shape.columns / shape.rows;
-    if (n >= image.n) {
-        return;
-    }
+    const unsigned channels = image.channels, stride = shape.padded + 4;  // 4: for different banks
+    const unsigned first = blockIdx.x * (AUGMENT_ROOM / stride), columns = min(AUGMENT_ROOM / stride, shape.columns - first);
+    const unsigned top = blockIdx.y, n = blockIdx.z;
     const unsigned* window = windows + 6 * n;
-    const bool cropped = image.side == image.size;  // then an image's bytes begin at the window's corner
-    const unsigned first = at % chunks * 8, pixel = first / image.channels;
-    unsigned channel = first % image.channels, column = pixel % shape.block, row = pixel / shape.block;
-    Vector vector;
-#pragma unroll
-    for (unsigned i = 0; i < 8; ++i) {
-        // Before the first row and column numbers are huge.
-        const unsigned p = top * shape.block + row - shape.pad, q = left * shape.block + column - shape.pad;
-        vector.v[i] = 0.f;
-        if (row < shape.block && p < image.size && q < image.size) {
-            const unsigned c = image.c == 1 ? 0 : channel, side = window[2] ? image.size - 1 - q : q;
-            const unsigned whole_row = window[0] + p, whole_column = window[1] + side;
-            const unsigned line = (n * image.c + c) * image.side + (cropped ? p : whole_row);
-            const float value = pixels[line * image.side + (cropped ? side : whole_column)];
-            const float difference = mean[(c * image.resize + whole_row) * image.resize + whole_column];
-            vector.v[i] = (value + __uint_as_float(window[3 + c]) - difference) * image.scale;
-        }
-        if (++channel == image.channels) {
-            channel = 0;
-            if (++column == shape.block) {
-                column = 0, ++row;
+    const int t = shape.block, size = image.size, side = image.side, resize = image.resize, p = top * t - shape.pad;
+    // Where row p, column 0 of the window lies among the bytes, which begin at its corner where the image was cropped.
+    const int corner = side == size ? p * side : static_cast<int>(window[0] + p) * side + static_cast<int>(window[1]);
+
+    for (unsigned at = threadIdx.x; at < columns * t; at += ELEMENT_THREADS) {
+        const int q = first * t + at - shape.pad, column = window[2] ? size - 1 - q : q;
+        float* to = values + at / t * stride + at % t * channels;
+        for (unsigned channel = 0; channel < channels; ++channel) {
+            const int c = image.c == 1 ? 0 : channel;
+            const float shift = __uint_as_float(window[3 + c]);
+            int byte = static_cast<int>(n * image.c + c) * side * side + corner + column;
+            int middle = (c * resize + static_cast<int>(window[0]) + p) * resize + static_cast<int>(window[1]) + column;
+#pragma unroll 4
+            for (int row = 0; row < t; ++row) {
+                // Negative rows and columns are huge.
+                const bool inside = static_cast<unsigned>(p + row) < size & static_cast<unsigned>(q) < size;
+                to[row * t * channels + channel] = inside ? (pixels[byte] + shift - mean[middle]) * image.scale : 0.f;
+                byte += side, middle += resize;
             }
         }
+        for (unsigned absent = t * t * channels; absent < shape.padded && at % t == 0; ++absent) {
+            to[absent] = 0.f;
+        }
     }
-    store(y, at, vector);
+    __syncthreads();
+
+    const unsigned fours = shape.padded / 4, place = ((n * shape.rows + top) * shape.columns + first) * fours;
+    for (unsigned at = threadIdx.x; at < columns * fours; at += ELEMENT_THREADS) {
+        store4(y, place + at, load4(values + at / fours * stride, at % fours));
+    }
 }

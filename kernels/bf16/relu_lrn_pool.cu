@@ -7,9 +7,9 @@
 #include "lrn.cuh"
 
 constexpr unsigned SIDE = 3, STRIDE = 2, LAST_PLACE = SIDE * SIDE - 1;
-constexpr unsigned HALF = 2;         // channels to each side of the 8 that a thread has
-constexpr unsigned RUN = 4;          // windows in a row that a thread does, with one column shared by two
-constexpr unsigned PLACE_BITS = 4;   // in a word for 8 channels
+constexpr unsigned HALF = 2;        // channels to each side of the 8 that a thread has
+constexpr unsigned RUN = 4;         // windows in a row that a thread does; two share a column
+constexpr unsigned PLACE_BITS = 4;  // in a word for 8 channels
 
 // ReLU of x and the window's scale for 8 channels of a pixel.
 struct Pixel {

@@ -30,10 +30,12 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     }
 }
 
-// Whether filters have this weight; `at` counts in K R S C of the blocks' form. A block's channel is (row, column, channel)
-// of the image's.
-static __device__ bool exists(const Absent& f, unsigned at) {
-    const unsigned padded = (f.block * f.block * f.channels + 7) / 8 * 8, tap = at / padded, channel = at % padded;
+// Whether filters have this weight, `tap` counts in K R S of the blocks' form. A block's channel is (row, column, channel) of
+// the image's.
+static __device__ bool exists(const Absent& f, unsigned tap, unsigned channel) {
+    if (f.block == 1) {
+        return channel < f.channels;
+    }
     const unsigned row = tap / f.columns % f.rows * f.block + channel / f.channels / f.block;
     const unsigned column = tap % f.columns * f.block + channel / f.channels % f.block;
     return row < f.r && column < f.s && channel < f.block * f.block * f.channels;
@@ -47,9 +49,11 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
         return;
     }
     Four sum = add_parts(parts, elems, count, four);
+    const unsigned padded = (absent.block * absent.block * absent.channels + 7) / 8 * 8;
+    const unsigned tap = 4 * four / padded, channel = 4 * four - tap * padded;
 #pragma unroll
     for (unsigned i = 0; i < 4; ++i) {
-        sum.v[i] = exists(absent, 4 * four + i) ? sum.v[i] : 0.f;
+        sum.v[i] = exists(absent, tap, channel + i) ? sum.v[i] : 0.f;
     }
     store4(out, four, sum);
 }
