@@ -46,8 +46,9 @@ impl Bf16 {
     ) -> Result<()> {
         let input = input.into();
         let shape = Augment::new(structs::AugmentShape::new(s, windows.len()), &input);
+        let grid = Grid { blocks: shape.blocks(), threads: ELEMENT_THREADS };
         me.with_images(pixels, windows, |[pixels, windows]| {
-            launch!(me, self.augment, eights(layout::elems(&input)), shape, pixels, windows, mean, y)
+            launch!(me, self.augment, grid, shape, pixels, windows, mean, y)
         })
     }
 

@@ -11,6 +11,7 @@ mod shapes;
 pub use products::PARTIALS;
 pub use shapes::*;
 
+use self::layout::Unstrided;
 use crate::backend::{LrnShape, PoolShape};
 use crate::error::{Error, Result};
 use crate::net::plan::{Op, Plan};
@@ -26,6 +27,7 @@ pub fn check(plan: &Plan) -> Result<()> {
     for (index, layer) in plan.layers.iter().enumerate() {
         let problem = match layer.op {
             Op::Conv(s) if s.stride > 1 && index > 0 => format!("stride {}, after the first layer", s.stride),
+            Op::Conv(s) if index == 0 && Unstrided::of(&s).c + 4 > AUGMENT_ROOM => format!("stride {}", s.stride),
             Op::Conv(s) if index > 0 && s.pad >= s.r => format!("padding {} for a {} x {} window", s.pad, s.r, s.s),
             Op::SoftmaxCrossEntropy(_) if !follows_dense(plan, index) => "a layer between it and the logits".into(),
             _ => continue,
@@ -38,4 +40,30 @@ pub fn check(plan: &Plan) -> Result<()> {
 
 fn follows_dense(plan: &Plan, loss: usize) -> bool {
     loss.checked_sub(1).is_some_and(|before| matches!(plan.layers[before].op, Op::Dense(_) | Op::Absent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::spec::{Layer, Net, NetOptions};
+
+    #[test]
+    fn what_the_kernels_do_not_know_is_refused_by_the_layers_name() {
+        let net = Net::from_options(&NetOptions::default()).unwrap();
+        let checked = |change: &dyn Fn(&mut Vec<Layer>)| {
+            let mut net = net.clone();
+            change(&mut net.layers);
+            check(&Plan::new(&net, 0).unwrap()).map_err(|error| error.to_string())
+        };
+        checked(&|_| {}).unwrap();
+        let strided = |layers: &mut Vec<Layer>| {
+            let conv =
+                layers.iter_mut().filter_map(|layer| if let Layer::Conv(row) = layer { Some(row) } else { None });
+            conv.skip(1).for_each(|row| (row.stride, row.pad) = (2, 2));
+        };
+        let problem = checked(&strided).unwrap_err();
+        assert!(problem.contains("conv2") && problem.contains("stride 2") && problem.contains("tf32"), "{problem}");
+        let problem = checked(&|layers| layers.insert(layers.len() - 1, Layer::Dropout(0.5))).unwrap_err();
+        assert!(problem.contains("loss") && problem.contains("logits"), "{problem}");
+    }
 }

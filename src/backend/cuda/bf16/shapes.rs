@@ -91,6 +91,9 @@ impl Pool {
     }
 }
 
+/// Values that a block of `augment` has room for; see kernels/bf16/augment.cu.
+pub const AUGMENT_ROOM: usize = 4096;
+
 /// See [`backend::AugmentShape`], and the blocks of the input: block, pad, rows, columns, padded channels.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +116,12 @@ impl Augment {
             }
         };
         Augment { image, blocks: blocks.map(|size| size as u32) }
+    }
+
+    /// CUDA's blocks: each makes as many values of one row as it has room for.
+    pub fn blocks(&self) -> [usize; 3] {
+        let [_, _, rows, columns, padded] = self.blocks.map(|size| size as usize);
+        [columns.div_ceil(AUGMENT_ROOM / (padded + 4)), rows, self.image.sizes[0] as usize]
     }
 }
 
