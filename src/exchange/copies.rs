@@ -57,7 +57,7 @@ pub fn connect(gpus: [&Gpu; 2], watches: [&Arc<Watch>; 2]) -> Result<[CopyExchan
     let end = |index: usize, to, from| {
         Ok::<_, Error>(CopyExchange {
             gpu: gpus[index].clone(),
-            queue: gpus[index].queue()?,
+            queue: gpus[index].urgent_queue()?,
             watch: watches[index].clone(),
             other_watch: watches[1 - index].clone(),
             to: Some(to),

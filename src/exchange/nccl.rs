@@ -185,7 +185,7 @@ impl NcclExchange {
             return Err(watch.failed("joining the other rank", &explain(nccl, begun)));
         }
         let comm = Arc::new(Comm { nccl, handle: Mutex::new(Handle(handle)), aborted: AtomicBool::new(false) });
-        let (gpu, queue, watch) = (gpu.clone(), gpu.queue()?, watch.clone());
+        let (gpu, queue, watch) = (gpu.clone(), gpu.urgent_queue()?, watch.clone());
         Ok(NcclExchange { gpu, comm, rank, queue, watch, other_watch: other_watch.cloned(), under_way: None })
     }
 

@@ -168,6 +168,18 @@ Result cuStreamCreate(Stream** stream, unsigned) {
     return SUCCESS;
 }
 
+// As of today's GPUs.
+Result cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+    *least = 0;
+    *greatest = -5;
+    return SUCCESS;
+}
+
+Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, int priority) {
+    return priority > 0 || priority < -5 ? misuse(INVALID_VALUE, "wants a priority beyond the range")
+                                         : cuStreamCreate(stream, flags);
+}
+
 Result cuStreamDestroy_v2(Stream* stream) {
     return stream_handles.remove(stream) ? SUCCESS : misuse(INVALID_HANDLE, "destroys a stream that does not exist");
 }

@@ -154,6 +154,13 @@ impl Gpu {
         self.check("a new stream", self.context.new_stream())
     }
 
+    /// A queue whose work goes before that of the others, as soon as a multiprocessor is free: the other GPU waits for it.
+    pub fn urgent_queue(&self) -> Result<Arc<CudaStream>> {
+        let range = self.context.bind_to_thread().and_then(|()| result::stream::get_priority_range());
+        let queue = range.and_then(|(_, greatest)| self.context.new_stream_with_priority(greatest));
+        self.check("a new stream", queue)
+    }
+
     /// Memory for `elems` values, not yet set.
     pub fn alloc(&self, elems: usize) -> Result<Buffer> {
         // Kernels count elements in 31 bits.
