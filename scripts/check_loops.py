@@ -27,7 +27,7 @@ import sys
 from collections import Counter
 
 # Files that make products.
-PRODUCTS = ["conv/direct.rs", "conv/winograd/mod.rs", "conv/winograd/weights.rs", "dense.rs", "gemm.rs"]
+PRODUCTS = ["conv/winograd/mod.rs", "conv/winograd/weights.rs", "dense.rs", "gemm.rs"]
 
 
 class Arm:

@@ -46,11 +46,10 @@ fn bf16_on_the_cpu() {
     let few = Rounded(|v| v, WINOGRAD_BF16);
     for case in cases::small() {
         let Op::Conv(s) = case.op else { continue };
-        // The gradient by the image, which the network does not need, is computed in fp32.
         let passes = match case.is_small {
-            true if s.c == 5 => [exact; 3], // unrolled: fp32 too
+            true if s.c == 5 => [exact; 3], // unrolled: in fp32
             true => continue,
-            false if s.r == 11 => [rounded, exact, rounded],
+            false if s.r == 11 => [exact; 3], // in fp32, too
             false => [few; 3],
         };
         for n in [1, 3, 17] {

@@ -14,11 +14,8 @@ use super::transpose::transpose;
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
 
-/// Rows of a product are made in blocks of this many, a divisor of the map's width where that is 55, or a number that
-/// divides tiles and channels.
+/// Rows of a product are made in blocks of this many, which divides channels and units.
 pub const ROWS: usize = 8;
-/// See [`ROWS`].
-pub const ROWS_OF_55: usize = 11;
 
 /// The layout of a left operand's depth (its K dimension) in memory: `chunks` runs of `depth` words, the runs
 /// `chunk_stride` apart.
@@ -61,8 +58,8 @@ impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
 /// word of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
 ///
 /// Loop nest: a block of rows by one or two lines of columns stays in registers while the depth runs. With vectors of
-/// 16 words and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
-/// 8 or 11 broadcast words of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 words and 16 registers
+/// 16 words and 32 registers it is 8 or 9 rows by two lines: 16 or 18 sums, and for each depth two vectors of b and
+/// 8 or 9 broadcast words of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 words and 16 registers
 /// (AVX2) up to 12 sums, two vectors of b and one word of a; with 4 words and 32 registers (NEON) up to 24 sums. The
 /// panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
@@ -92,19 +89,19 @@ pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
             }
             8 => {
                 for (&b, &c) in b.iter().zip(c) {
-                    few_rows::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, 2>(simd, rows, left, a, b, c, accumulate);
                 }
             }
             4 => {
                 for (&b, &c) in b.iter().zip(c) {
-                    few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, 4>(simd, rows, left, a, b, c, accumulate);
                 }
             }
             // A float at a time: the compiler makes vectors of half a line.
             _ => {
                 for (&b, &c) in b.iter().zip(c) {
-                    few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
-                    few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
+                    few_rows::<S, F, L, 8>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
                 }
             }
         }
@@ -113,7 +110,7 @@ pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
 
 /// All rows, 4 to 6 at a time, by VECTORS vectors that lie side by side.
 #[inline(always)]
-unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const VECTORS: usize>(
+unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const VECTORS: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -130,8 +127,8 @@ unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const V
     let (b, c) = (side_by_side_b, side_by_side_c);
     let mut row = 0;
     while row < rows {
-        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 the last block has 6, 8, 9 or 10.
-        let rest = if BLOCK == ROWS_OF_55 { BLOCK - row % BLOCK } else { rows - row };
+        // Of a multiple of 8 or 9 the last block has 6, 8, 9 or 10.
+        let rest = rows - row;
         // SAFETY: by the caller's contract.
         unsafe {
             match rest {

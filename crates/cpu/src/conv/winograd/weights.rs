@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::filter_transforms::FilterGradients;
 use super::points::{Evaluate, Inputs};
 use super::tiles::{TileSource, transform_tiles};
-use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
+use super::{GRADIENT_GROUP, Group, Maps, SCRATCH, Scratch, grouping, room, summed};
 use crate::operands::Operands;
 use crate::panels::{AcrossRows, Left, PANEL, ROWS, multiply, scratch_slice};
 
@@ -23,9 +23,9 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
     dw: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
-    let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
+    let (x_image, y_image) = maps.sizes();
     let (c_panels, k_panels) = (maps.c / PANEL, maps.k / PANEL);
-    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
+    let (images, rows, down, across) = grouping::<M>(maps, GRADIENT_GROUP);
     let groups = groups(n, images, rows, down, across);
     let du_pair = k_panels * maps.c * PANEL;
     let du = scratch_slice(&mut outer.u, N * N * du_pair);
@@ -39,11 +39,11 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
             let matrix = group.matrix::<F>();
             if panel < c_panels {
                 let data = &x[first_image * x_image..][..group.images * x_image];
-                let source = &TileSource { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+                let source = &maps.inputs(data);
                 F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, operands });
             } else {
                 let (data, panel) = (&dy[first_image * y_image..][..group.images * y_image], panel - c_panels);
-                let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
+                let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0, block: 1 };
                 F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, operands });
             }
         });
@@ -137,9 +137,9 @@ impl<F: Operands> WithSimd for WeightProducts<'_, F> {
         for panel in (0..k_panels).step_by(2) {
             let count = (k_panels - panel).min(2);
             for c_panel in 0..c_panels {
-                for from in (0..tiles).step_by(SUMMED) {
+                for from in (0..tiles).step_by(summed::<F>()) {
                     let line = F::words(from) * PANEL;
-                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(SUMMED.min(tiles - from)) };
+                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(summed::<F>().min(tiles - from)) };
                     // SAFETY: the lines of one panel of v and of one or two of d, and 16 lines of as many panels of du, as
                     // asserted.
                     unsafe {
