@@ -9,7 +9,7 @@ use pulp::Simd;
 
 use super::operands::{Fp32, Operands};
 use super::simd::read;
-use super::transpose::transpose;
+use super::transpose::{Square, transpose};
 
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
@@ -215,21 +215,29 @@ pub fn to_operand_lines<S: Simd, F: Operands>(
     let lines = &mut lines[..F::words(count) * PANEL];
     for at in (0..count).step_by(PANEL) {
         let rows = PANEL.min(count - at);
-        let mut block = [[0f32; PANEL]; PANEL];
-        for (plane, row) in block.iter_mut().enumerate().take(planes) {
-            let from = &values[plane * stride + at..];
-            match from.first_chunk::<PANEL>() {
-                Some(whole) if rows == PANEL => *row = *whole,
-                _ => row[..rows].copy_from_slice(&from[..rows]),
-            }
-        }
-        transpose(simd, &mut block);
+        let block = side_by_side(simd, &values[at..], stride, planes, rows);
         for row in 0..rows {
             for lane in (0..PANEL).step_by(S::F32_LANES) {
                 F::put(simd, read(simd, &block[row][lane..]), at + row, PANEL, &mut lines[lane..]);
             }
         }
     }
+}
+
+/// The first `count` values (16 at most) of `planes` planes, `stride` apart, as that many lines; missing values are 0.
+#[inline(always)]
+pub fn side_by_side<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize) -> Square {
+    let mut block = [[0f32; PANEL]; PANEL];
+    if (planes, count) == (PANEL, PANEL) {
+        transpose(simd, values, stride, &mut block);
+        return block;
+    }
+    let mut rows = [[0f32; PANEL]; PANEL];
+    for plane in 0..planes {
+        rows[plane][..count].copy_from_slice(&values[plane * stride..][..count]);
+    }
+    transpose(simd, rows.as_flattened(), PANEL, &mut block);
+    block
 }
 
 /// The epilogue of a matrix product: how its sums are written to y.
@@ -265,18 +273,29 @@ pub fn from_lines<S: Simd>(
     stride: usize,
     epilogue: Epilogue,
 ) {
-    let lines = &lines.as_chunks::<PANEL>().0[..count];
-    for (index, part) in lines.chunks(PANEL).enumerate() {
-        let mut block = [[0f32; PANEL]; PANEL];
-        block[..part.len()].copy_from_slice(part);
-        transpose(simd, &mut block);
+    let lines = &lines[..count * PANEL];
+    for at in (0..count).step_by(PANEL) {
+        let (lines, count) = (&lines[at * PANEL..], PANEL.min(count - at));
+        let block = side_by_side(simd, lines, PANEL, count, PANEL);
         for (lane, row) in block.iter().enumerate().take(planes) {
-            let to = &mut values[lane * stride + index * PANEL..][..part.len()];
-            match epilogue {
-                Epilogue::Set => to.copy_from_slice(&row[..part.len()]),
-                Epilogue::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),
-                Epilogue::Bias(bias) => to.iter_mut().zip(row).for_each(|(to, v)| *to = v + bias[lane]),
+            let to = &mut values[lane * stride + at..][..count];
+            let bias = if let Epilogue::Bias(bias) = epilogue { bias[lane] } else { 0. };
+            // A whole row is one vector.
+            match to.first_chunk_mut::<PANEL>() {
+                Some(whole) => finish(row, bias, epilogue, whole),
+                None => finish(&row[..count], bias, epilogue, to),
             }
         }
+    }
+}
+
+#[inline(always)]
+fn finish(row: &[f32], bias: f32, epilogue: Epilogue, to: &mut [f32]) {
+    for (to, v) in to.iter_mut().zip(row) {
+        *to = match epilogue {
+            Epilogue::Set => *v,
+            Epilogue::Add => *to + v,
+            Epilogue::Bias(_) => v + bias,
+        };
     }
 }

@@ -188,7 +188,7 @@ fn grouping<const M: usize>(maps: &Maps, group: usize) -> (usize, usize, usize, 
 /// Memory that a thread keeps between calls.
 #[derive(Default)]
 struct Scratch {
-    /// Transformed inputs, products, transformed filters, lines before and after padding.
+    /// Transformed inputs, products, transformed filters, lines of outputs and of padded inputs.
     v: Vec<f32>,
     m: Vec<f32>,
     u: Vec<f32>,
@@ -257,7 +257,7 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
         let v = scratch_slice(v, maps.c / PANEL * v_panel);
         let inputs = maps.inputs(x);
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
-            transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
+            transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, padded, v_matrix, v);
         }
         let chunks = maps.c / PANEL;
         let u_pair = F::words(maps.c) * PANEL;

@@ -10,7 +10,7 @@ use super::points::{Axis, Interpolate, Sink, Tile, transform_2d};
 use super::strided::BLOCK;
 use super::{Group, Maps};
 use crate::operands::Operands;
-use crate::panels::{Epilogue, PANEL, from_lines, scratch_slice, to_lines};
+use crate::panels::{Epilogue, PANEL, from_lines, scratch_slice, side_by_side};
 use crate::simd::{prefetch, store};
 
 /// Maps that tiles are cut from: N x channels x h x w, with `pad` zeros around. 16 channels are a panel; with blocks of
@@ -36,7 +36,6 @@ impl TileSource<'_> {
         panel: usize,
         first_row: usize,
         [height, width]: [usize; 2],
-        lines: &mut Vec<f32>,
         padded: &'b mut Vec<f32>,
     ) -> &'b [f32] {
         let plane = self.h * self.w;
@@ -48,26 +47,28 @@ impl TileSource<'_> {
         }
         let planes = &self.data[(image * self.channels + panel * PANEL) * plane..][..PANEL * plane];
         let from = first_row.saturating_sub(self.pad);
-        let end = (first_row + height).saturating_sub(self.pad).min(self.h);
-        let count = end.saturating_sub(from) * self.w;
-        let lines = scratch_slice(lines, count * PANEL);
-        if count > 0 {
-            to_lines(simd, &planes[from * self.w..], plane, PANEL, count, lines);
-        }
+        let end = (first_row + height).saturating_sub(self.pad).min(self.h).max(from);
         let padded = scratch_slice(padded, height * width * PANEL);
-        for (row, to) in padded.chunks_exact_mut(width * PANEL).enumerate() {
-            match (first_row + row).checked_sub(self.pad).filter(|row| (from..end).contains(row)) {
-                None => to.fill(0.),
-                Some(row) => {
-                    let columns = self.w.min(width - self.pad) * PANEL;
-                    let (before, rest) = to.split_at_mut(self.pad * PANEL);
-                    let (inside, after) = rest.split_at_mut(columns);
-                    before.fill(0.);
-                    inside.copy_from_slice(&lines[(row - from) * self.w * PANEL..][..columns]);
-                    after.fill(0.);
+        let lines = padded.as_chunks_mut::<PANEL>().0;
+        // From the last pixel of a row to the first of the next one.
+        let gap = width - self.w;
+        let (mut line, count) = ((from + self.pad - first_row) * width + self.pad, (end - from) * self.w);
+        lines[..line.min(height * width)].fill([0.; PANEL]);
+        let mut column = 0;
+        for at in (0..count).step_by(PANEL) {
+            let pixels = PANEL.min(count - at);
+            let block = side_by_side(simd, &planes[from * self.w + at..], plane, PANEL, pixels);
+            for pixel in 0..pixels {
+                lines[line] = block[pixel];
+                (line, column) = (line + 1, column + 1);
+                if column == self.w {
+                    let next = (line + gap).min(height * width);
+                    lines[line..next].fill([0.; PANEL]);
+                    (line, column) = (next, 0);
                 }
             }
         }
+        lines[line.min(height * width)..].fill([0.; PANEL]);
         padded
     }
 
@@ -120,7 +121,6 @@ pub fn transform_tiles<
     group: Group,
     step: usize,
     panel: usize,
-    lines: &mut Vec<f32>,
     padded: &mut Vec<f32>,
     matrix: usize,
     to: &mut [f32],
@@ -129,7 +129,7 @@ pub fn transform_tiles<
     assert!(group.matrix_of::<F>(DEPTH_IS_CHANNELS) <= matrix && to.len() >= N * N * matrix);
     let mut tile = 0;
     for image in 0..group.images {
-        let maps = source.padded(simd, image, panel, group.first_row * step, size, lines, padded);
+        let maps = source.padded(simd, image, panel, group.first_row * step, size, padded);
         assert_eq!(maps.len(), size[0] * size[1] * PANEL);
         for row in 0..group.rows {
             for column in 0..group.across {
