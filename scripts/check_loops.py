@@ -16,6 +16,9 @@ in panels.rs) is also spoiled where a sum goes through the stack, or where more 
 there are multiply-adds reach it: a few may, which keep a word of the left operand for the next row. Transforms of
 tiles have more values than there are registers: their use of the stack is shown only. Each file that makes products
 must have such loops, or nothing was checked and that is a failure, too.
+
+Anywhere in the program, a call of a function that stands for one instruction is a failure: it is in a closure that was
+compiled without the wide instructions, where all vectors go through memory.
 """
 
 import re
@@ -24,7 +27,7 @@ import sys
 from collections import Counter
 
 # Files that make products.
-PRODUCTS = ["conv/direct.rs", "conv/winograd/mod.rs", "conv/winograd/weights.rs", "dense.rs", "gemm.rs"]
+PRODUCTS = ["conv/winograd/mod.rs", "conv/winograd/weights.rs", "dense.rs", "gemm.rs"]
 
 
 class Arm:
@@ -34,6 +37,7 @@ class Arm:
     call = re.compile(r"(bl|blr)$")
     stack = re.compile(r"\[(sp|x29)\b")
     vector = re.compile(r"\b[qv](\d+)\b")
+    single = re.compile(r"core_arch.*neon")
 
     @staticmethod
     def kind(name, operands):
@@ -57,6 +61,7 @@ class X86:
     call = re.compile(r"call")
     stack = re.compile(r"\(%rsp\b")
     vector = re.compile(r"%[xyz]mm(\d+)")
+    single = re.compile(r"core_arch.*_mm\d*_")
 
     @staticmethod
     def kind(name, operands):
@@ -150,7 +155,8 @@ def main():
     path = sys.argv[1]
     with open(path, "rb") as program:
         arch = {b"\xb7\x00": Arm, b"\x3e\x00": X86}[program.read(20)[18:]]
-    loops = [count(loop, arch) for code in functions(path, arch) for loop in innermost(code, arch)]
+    code = list(functions(path, arch))
+    loops = [count(loop, arch) for function in code for loop in innermost(function, arch)]
     loops = [(counts, adds) for counts, adds in loops if adds]
     found = places(path, arch, [address for _, adds in loops for address in adds])
     columns = ["loads", "stack", "sums", "calls", "scalar"]
@@ -169,6 +175,9 @@ def main():
         if spoiled:
             problems.append(f"{where}, {level}, at {adds[0]:#x}")
     problems += [f"{file}: no products with {s}" for file in PRODUCTS for s in arch.sets if (file, s) not in checked]
+    for address, name, operands in (instruction for function in code for instruction in function):
+        if arch.call.match(name) and arch.single.search(operands):
+            problems.append(f"a call of one instruction at {address:#x}: {operands}")
     if problems:
         sys.exit("hot loops are spoiled, or not there:\n  " + "\n  ".join(problems))
 

@@ -42,11 +42,10 @@ fn bf16_on_the_cpu() {
     let few = Rounded(|v| v, WINOGRAD_BF16);
     for case in cases::small() {
         let Op::Conv(s) = case.op else { continue };
-        // The gradient by the image, which the network does not need, is computed in fp32.
         let passes = match case.is_small {
-            true if s.c == 5 => [EXACT; 4], // unrolled: fp32 too
+            true if s.c == 5 => [EXACT; 4], // unrolled: in fp32
             true => continue,
-            false if s.r == 11 => [rounded, EXACT, rounded, EXACT],
+            false if s.r == 11 => [EXACT; 4], // in fp32, too
             false => [few, few, few, EXACT],
         };
         for n in [1, 3, 17] {

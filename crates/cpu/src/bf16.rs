@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use pulp::{Simd, WithSimd};
 
 use super::operands::Operands;
-use super::panels::{PANEL, scratch_slice};
+use super::panels::PANEL;
 use super::simd::{self, bitcast};
 
 /// Two values in each word, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
@@ -46,39 +46,5 @@ impl Operands for Bf16 {
         let to = &mut to[..PANEL / 2];
         // SAFETY: as above.
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), bitcast(_mm512_cvtneps_pbh(bitcast(value)))) };
-    }
-
-    fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let words = scratch_slice(memory, Self::words(values.len()));
-        Self::dispatch(Row { values, apart: None, words });
-        words
-    }
-
-    fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32] {
-        let words = scratch_slice(memory, values.len());
-        Self::dispatch(Row { values, apart: Some(apart), words });
-        words
-    }
-}
-
-/// A row of values to words for neighbouring depths, or for depths `apart` from each other.
-struct Row<'a> {
-    values: &'a [f32],
-    apart: Option<usize>,
-    words: &'a mut [f32],
-}
-
-impl WithSimd for Row<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Row { values, apart, words } = self;
-        if let Some(apart) = apart {
-            Bf16::put_row(simd, values, 0, 0, words);
-            Bf16::put_row(simd, &values[apart.min(values.len())..], 1, 0, words);
-        } else {
-            Bf16::put_row_of_depths(simd, values, words);
-        }
     }
 }

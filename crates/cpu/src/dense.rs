@@ -24,6 +24,9 @@ use crate::update::{Prepared, WeightPart};
 /// Rows of a block of weights, and its depth.
 const BLOCK: usize = 128;
 
+/// Values of an image that a thread brings to panels at a time.
+const COPIED: usize = 512;
+
 /// Panels of inputs whose weight gradients are made before they are written.
 const INPUT_PANELS: usize = 16;
 
@@ -122,9 +125,17 @@ fn by_images<F: Operands, const ACROSS: bool>(
     let mut outer = SCRATCH.take();
     let panel_elems = F::words(depth) * PANEL;
     let images = scratch_slice(&mut outer.shared, n.div_ceil(PANEL) * panel_elems);
-    images.par_chunks_exact_mut(panel_elems).enumerate().for_each(|(panel, lines)| {
-        let (from, images) = (&from[panel * PANEL * depth..], (n - panel * PANEL).min(PANEL));
-        F::dispatch(PanelOfImages::<F> { from, depth, images, lines, operands: PhantomData });
+    let panels = images.par_chunks_exact_mut(panel_elems).enumerate();
+    let parts = panels.flat_map(|(panel, lines)| {
+        lines
+            .par_chunks_mut(F::words(COPIED) * PANEL)
+            .enumerate()
+            .map(move |(part, lines)| (panel, part * COPIED, lines))
+    });
+    parts.for_each(|(panel, first, lines)| {
+        let (images, count) = ((n - panel * PANEL).min(PANEL), COPIED.min(depth - first));
+        let from = &from[panel * PANEL * depth + first..];
+        F::dispatch(PanelOfImages::<F> { from, stride: depth, images, count, lines, operands: PhantomData });
     });
     let images = &*images;
     let height = block_height(rows);
@@ -138,11 +149,12 @@ fn by_images<F: Operands, const ACROSS: bool>(
     SCRATCH.set(outer);
 }
 
-/// Up to 16 images as columns.
+/// A part of the depth of up to 16 images, as columns.
 struct PanelOfImages<'a, F> {
     from: &'a [f32],
-    depth: usize,
+    stride: usize,
     images: usize,
+    count: usize,
     lines: &'a mut [f32],
     operands: PhantomData<F>,
 }
@@ -152,7 +164,7 @@ impl<F: Operands> WithSimd for PanelOfImages<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        to_operand_lines::<S, F>(simd, self.from, self.depth, self.images, self.depth, self.lines);
+        to_operand_lines::<S, F>(simd, self.from, self.stride, self.images, self.count, self.lines);
     }
 }
 

@@ -30,13 +30,6 @@ pub trait Operands: 'static {
     /// Writes one vector of values at as many depths, one after another.
     fn put_depths<S: Simd>(simd: S, value: S::f32s, to: &mut [f32]);
 
-    /// All values of a row as depths one after another. `memory` is used where they are not the values themselves.
-    fn one_after_another<'a>(values: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32];
-
-    /// Words for depths `apart` from each other along a row of values, one for each value; what lies beyond the row
-    /// is 0. `memory` as above.
-    fn overlapping<'a>(values: &'a [f32], apart: usize, memory: &'a mut Vec<f32>) -> &'a [f32];
-
     /// The number of words for this number of depths.
     fn words(depths: usize) -> usize {
         depths.div_ceil(Self::DEPTHS)
@@ -114,13 +107,5 @@ impl Operands for Fp32 {
     #[inline(always)]
     fn put_depths<S: Simd>(simd: S, value: S::f32s, to: &mut [f32]) {
         store(simd, to, value);
-    }
-
-    fn one_after_another<'a>(values: &'a [f32], _: &'a mut Vec<f32>) -> &'a [f32] {
-        values
-    }
-
-    fn overlapping<'a>(values: &'a [f32], _: usize, _: &'a mut Vec<f32>) -> &'a [f32] {
-        values
     }
 }

@@ -9,16 +9,13 @@ use pulp::Simd;
 
 use super::operands::{Fp32, Operands};
 use super::simd::read;
-use super::transpose::transpose;
+use super::transpose::{Square, transpose};
 
 /// Columns of a panel: one cache line of f32.
 pub const PANEL: usize = 16;
 
-/// Rows of a product are made in blocks of this many, a divisor of the map's width where that is 55, or a number that
-/// divides tiles and channels.
+/// Rows of a product are made in blocks of this many, which divides channels and units.
 pub const ROWS: usize = 8;
-/// See [`ROWS`].
-pub const ROWS_OF_55: usize = 11;
 
 /// The layout of a left operand's depth (its K dimension) in memory: `chunks` runs of `depth` words, the runs
 /// `chunk_stride` apart.
@@ -61,8 +58,8 @@ impl<const LENGTH: usize> Strides for AcrossRows<LENGTH> {
 /// word of the depth, of each panel in `b`; c: a line for each row, of each panel in `c`.
 ///
 /// Loop nest: a block of rows by one or two lines of columns stays in registers while the depth runs. With vectors of
-/// 16 words and 32 registers it is 8 or 11 rows by two lines: 16 or 22 sums, and for each depth two vectors of b and
-/// 8 or 11 broadcast words of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 words and 16 registers
+/// 16 words and 32 registers it is 8 or 9 rows by two lines: 16 or 18 sums, and for each depth two vectors of b and
+/// 8 or 9 broadcast words of a. Narrower vectors take a whole line and 4 to 6 rows: with 8 words and 16 registers
 /// (AVX2) up to 12 sums, two vectors of b and one word of a; with 4 words and 32 registers (NEON) up to 24 sums. The
 /// panels of b stay in the first or second cache while the blocks of rows pass by.
 ///
@@ -92,19 +89,19 @@ pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
             }
             8 => {
                 for (&b, &c) in b.iter().zip(c) {
-                    few_rows::<S, F, L, BLOCK, 2>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, 2>(simd, rows, left, a, b, c, accumulate);
                 }
             }
             4 => {
                 for (&b, &c) in b.iter().zip(c) {
-                    few_rows::<S, F, L, BLOCK, 4>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, 4>(simd, rows, left, a, b, c, accumulate);
                 }
             }
             // A float at a time: the compiler makes vectors of half a line.
             _ => {
                 for (&b, &c) in b.iter().zip(c) {
-                    few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b, c, accumulate);
-                    few_rows::<S, F, L, BLOCK, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
+                    few_rows::<S, F, L, 8>(simd, rows, left, a, b, c, accumulate);
+                    few_rows::<S, F, L, 8>(simd, rows, left, a, b.add(8), c.add(8), accumulate);
                 }
             }
         }
@@ -113,7 +110,7 @@ pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
 
 /// All rows, 4 to 6 at a time, by VECTORS vectors that lie side by side.
 #[inline(always)]
-unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const VECTORS: usize>(
+unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const VECTORS: usize>(
     simd: S,
     rows: usize,
     left: Left,
@@ -130,8 +127,8 @@ unsafe fn few_rows<S: Simd, F: Operands, L: Strides, const BLOCK: usize, const V
     let (b, c) = (side_by_side_b, side_by_side_c);
     let mut row = 0;
     while row < rows {
-        // 55 is 5 times 6 and 5; of a multiple of 8 or 9 the last block has 6, 8, 9 or 10.
-        let rest = if BLOCK == ROWS_OF_55 { BLOCK - row % BLOCK } else { rows - row };
+        // Of a multiple of 8 or 9 the last block has 6, 8, 9 or 10.
+        let rest = rows - row;
         // SAFETY: by the caller's contract.
         unsafe {
             match rest {
@@ -218,21 +215,29 @@ pub fn to_operand_lines<S: Simd, F: Operands>(
     let lines = &mut lines[..F::words(count) * PANEL];
     for at in (0..count).step_by(PANEL) {
         let rows = PANEL.min(count - at);
-        let mut block = [[0f32; PANEL]; PANEL];
-        for (plane, row) in block.iter_mut().enumerate().take(planes) {
-            let from = &values[plane * stride + at..];
-            match from.first_chunk::<PANEL>() {
-                Some(whole) if rows == PANEL => *row = *whole,
-                _ => row[..rows].copy_from_slice(&from[..rows]),
-            }
-        }
-        transpose(simd, &mut block);
+        let block = side_by_side(simd, &values[at..], stride, planes, rows);
         for row in 0..rows {
             for lane in (0..PANEL).step_by(S::F32_LANES) {
                 F::put(simd, read(simd, &block[row][lane..]), at + row, PANEL, &mut lines[lane..]);
             }
         }
     }
+}
+
+/// The first `count` values (16 at most) of `planes` planes, `stride` apart, as that many lines; missing values are 0.
+#[inline(always)]
+pub fn side_by_side<S: Simd>(simd: S, values: &[f32], stride: usize, planes: usize, count: usize) -> Square {
+    let mut block = [[0f32; PANEL]; PANEL];
+    if (planes, count) == (PANEL, PANEL) {
+        transpose(simd, values, stride, &mut block);
+        return block;
+    }
+    let mut rows = [[0f32; PANEL]; PANEL];
+    for plane in 0..planes {
+        rows[plane][..count].copy_from_slice(&values[plane * stride..][..count]);
+    }
+    transpose(simd, rows.as_flattened(), PANEL, &mut block);
+    block
 }
 
 /// The epilogue of a matrix product: how its sums are written to y.
@@ -268,18 +273,29 @@ pub fn from_lines<S: Simd>(
     stride: usize,
     epilogue: Epilogue,
 ) {
-    let lines = &lines.as_chunks::<PANEL>().0[..count];
-    for (index, part) in lines.chunks(PANEL).enumerate() {
-        let mut block = [[0f32; PANEL]; PANEL];
-        block[..part.len()].copy_from_slice(part);
-        transpose(simd, &mut block);
+    let lines = &lines[..count * PANEL];
+    for at in (0..count).step_by(PANEL) {
+        let (lines, count) = (&lines[at * PANEL..], PANEL.min(count - at));
+        let block = side_by_side(simd, lines, PANEL, count, PANEL);
         for (lane, row) in block.iter().enumerate().take(planes) {
-            let to = &mut values[lane * stride + index * PANEL..][..part.len()];
-            match epilogue {
-                Epilogue::Set => to.copy_from_slice(&row[..part.len()]),
-                Epilogue::Add => to.iter_mut().zip(row).for_each(|(to, v)| *to += v),
-                Epilogue::Bias(bias) => to.iter_mut().zip(row).for_each(|(to, v)| *to = v + bias[lane]),
+            let to = &mut values[lane * stride + at..][..count];
+            let bias = if let Epilogue::Bias(bias) = epilogue { bias[lane] } else { 0. };
+            // A whole row is one vector.
+            match to.first_chunk_mut::<PANEL>() {
+                Some(whole) => finish(row, bias, epilogue, whole),
+                None => finish(&row[..count], bias, epilogue, to),
             }
         }
+    }
+}
+
+#[inline(always)]
+fn finish(row: &[f32], bias: f32, epilogue: Epilogue, to: &mut [f32]) {
+    for (to, v) in to.iter_mut().zip(row) {
+        *to = match epilogue {
+            Epilogue::Set => *v,
+            Epilogue::Add => *to + v,
+            Epilogue::Bias(_) => v + bias,
+        };
     }
 }

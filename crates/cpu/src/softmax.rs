@@ -1,18 +1,20 @@
 //! Softmax and cross-entropy over classes that may be on two streams. Small: a batch of rows of logits.
 
+use rayon::prelude::*;
+
 use crate::shapes::SoftmaxShape;
 
 const STATS: usize = SoftmaxShape::STATS;
 
 /// See `Backend::softmax_stats`.
 pub fn softmax_stats(shape: &SoftmaxShape, n: usize, logits: &[f32], labels: &[u32], stats: &mut [f32]) {
-    let rows = logits.chunks_exact(shape.classes).zip(&labels[..n]);
-    for ((logits, &label), stats) in rows.zip(stats.chunks_exact_mut(STATS)) {
+    let rows = logits.par_chunks_exact(shape.classes).zip(&labels[..n]);
+    rows.zip(stats.par_chunks_exact_mut(STATS)).for_each(|((logits, &label), stats)| {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, |max, v| if v > max || v.is_nan() { v } else { max });
         let sum = logits.iter().map(|v| (v - max).exp()).sum();
         let own_label = (label as usize).checked_sub(shape.first).and_then(|class| logits.get(class));
         stats.copy_from_slice(&[max, sum, own_label.copied().unwrap_or(f32::NEG_INFINITY)]);
-    }
+    });
 }
 
 /// See `Backend::softmax_cross_entropy`.
@@ -27,9 +29,9 @@ pub fn softmax_cross_entropy(
     dlogits: &mut [f32],
     scores: &mut [f32],
 ) {
-    for image in 0..n {
+    let images = dlogits.par_chunks_exact_mut(shape.classes).zip(scores.par_chunks_exact_mut(2)).take(n);
+    images.enumerate().for_each(|(image, (dlogits, scores))| {
         let logits = &logits[image * shape.classes..][..shape.classes];
-        let dlogits = &mut dlogits[image * shape.classes..][..shape.classes];
         let label = labels[image] as usize;
         let stats = |from: &[f32]| -> [f32; STATS] { std::array::from_fn(|i| from[image * STATS + i]) };
         let (mut max, mut sum, mut label_logit) = stats(ours).into();
@@ -48,6 +50,6 @@ pub fn softmax_cross_entropy(
         let ranks_above =
             |(class, v): (usize, &f32)| *v > label_logit || (*v == label_logit && class + shape.first < label);
         let above = logits.iter().enumerate().filter(|&row| ranks_above(row)).count();
-        scores[image * 2..][..2].copy_from_slice(&[sum.ln() + max - label_logit, above as f32]);
-    }
+        scores.copy_from_slice(&[sum.ln() + max - label_logit, above as f32]);
+    });
 }

@@ -6,16 +6,25 @@ use pulp::Simd;
 
 use super::panels::PANEL;
 
-/// Rows become columns.
+/// A square of numbers, row after row.
+pub type Square = [[f32; PANEL]; PANEL];
+
+/// Rows, which begin `stride` floats apart, become the columns of `block`.
 #[inline(always)]
-pub fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
+pub fn transpose<S: Simd>(_: S, rows: &[f32], stride: usize, block: &mut Square) {
+    assert!(rows.len() >= (PANEL - 1) * stride + PANEL);
     #[cfg(target_arch = "x86_64")]
-    match S::F32_LANES {
-        // SAFETY: vectors of this width are those of AVX-512.
-        PANEL => return unsafe { transpose_avx512(block) },
+    if S::F32_LANES == PANEL {
+        // SAFETY: vectors of this width are those of AVX-512, and the rows are there, as asserted.
+        return unsafe { transpose_avx512(rows.as_ptr(), stride, block) };
+    }
+    for row in 0..PANEL {
+        block[row].copy_from_slice(&rows[row * stride..][..PANEL]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == 8 {
         // SAFETY: vectors of this width are those of AVX2.
-        8 => return unsafe { transpose_avx2(block) },
-        _ => {}
+        return unsafe { transpose_avx2(block) };
     }
     #[cfg(target_arch = "aarch64")]
     if S::F32_LANES == 4 {
@@ -41,10 +50,10 @@ pub fn transpose<S: Simd>(_: S, block: &mut [[f32; PANEL]; PANEL]) {
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon")]
-fn transpose_neon(block: &mut [[f32; PANEL]; PANEL]) {
+fn transpose_neon(block: &mut Square) {
     use std::arch::aarch64::*;
     const SIDE: usize = PANEL / 4;
-    let square = |block: &[[f32; PANEL]; PANEL], row: usize, column: usize| {
+    let square = |block: &Square, row: usize, column: usize| {
         let mut rows = [vdupq_n_f32(0.); SIDE];
         for i in 0..SIDE {
             // SAFETY: a row is four vectors long.
@@ -55,7 +64,7 @@ fn transpose_neon(block: &mut [[f32; PANEL]; PANEL]) {
         [vtrn1q_f64(a, b), vtrn1q_f64(c, d), vtrn2q_f64(a, b), vtrn2q_f64(c, d)]
             .map(|column| vreinterpretq_f32_f64(column))
     };
-    let put = |row: usize, column: usize, rows: [float32x4_t; SIDE], block: &mut [[f32; PANEL]; PANEL]| {
+    let put = |row: usize, column: usize, rows: [float32x4_t; SIDE], block: &mut Square| {
         for (i, values) in rows.into_iter().enumerate() {
             // SAFETY: as above.
             unsafe { vst1q_f32(block[row + i][column..].as_mut_ptr(), values) };
@@ -75,10 +84,10 @@ fn transpose_neon(block: &mut [[f32; PANEL]; PANEL]) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
-fn transpose_avx2(block: &mut [[f32; PANEL]; PANEL]) {
+fn transpose_avx2(block: &mut Square) {
     use std::arch::x86_64::*;
     const SIDE: usize = PANEL / 2;
-    let square = |block: &[[f32; PANEL]; PANEL], row: usize, column: usize| {
+    let square = |block: &Square, row: usize, column: usize| {
         let mut quads = [_mm256_setzero_pd(); SIDE];
         for group in 0..2 {
             let mut rows = [_mm256_setzero_ps(); 4];
@@ -102,7 +111,7 @@ fn transpose_avx2(block: &mut [[f32; PANEL]; PANEL]) {
         }
         columns
     };
-    let put = |row: usize, column: usize, rows: [__m256; SIDE], block: &mut [[f32; PANEL]; PANEL]| {
+    let put = |row: usize, column: usize, rows: [__m256; SIDE], block: &mut Square| {
         for (i, values) in rows.into_iter().enumerate() {
             // SAFETY: as above.
             unsafe { _mm256_storeu_ps(block[row + i][column..].as_mut_ptr(), values) };
@@ -121,17 +130,17 @@ fn transpose_avx2(block: &mut [[f32; PANEL]; PANEL]) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose_avx512(block: &mut [[f32; PANEL]; PANEL]) {
+unsafe fn transpose_avx512(rows: *const f32, stride: usize, block: &mut Square) {
     use std::arch::x86_64::*;
     let mut quads = [_mm512_setzero_pd(); PANEL];
     for group in 0..4 {
-        let mut rows = [_mm512_setzero_ps(); 4];
+        let mut four = [_mm512_setzero_ps(); 4];
         for i in 0..4 {
-            // SAFETY: a row is a vector long.
-            rows[i] = unsafe { _mm512_loadu_ps(block[4 * group + i].as_ptr()) };
+            // SAFETY: the caller vouches for the rows.
+            four[i] = unsafe { _mm512_loadu_ps(rows.add((4 * group + i) * stride)) };
         }
-        let [a, b] = [0, 2].map(|i| _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1])));
-        let [c, d] = [0, 2].map(|i| _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1])));
+        let [a, b] = [0, 2].map(|i| _mm512_castps_pd(_mm512_unpacklo_ps(four[i], four[i + 1])));
+        let [c, d] = [0, 2].map(|i| _mm512_castps_pd(_mm512_unpackhi_ps(four[i], four[i + 1])));
         quads[4 * group] = _mm512_unpacklo_pd(a, b);
         quads[4 * group + 1] = _mm512_unpackhi_pd(a, b);
         quads[4 * group + 2] = _mm512_unpacklo_pd(c, d);
@@ -149,7 +158,7 @@ fn transpose_avx512(block: &mut [[f32; PANEL]; PANEL]) {
             odd(odd(a, b), odd(c, d)),
         ];
         for (quarter, column) in columns.into_iter().enumerate() {
-            // SAFETY: as above.
+            // SAFETY: a row is a vector long.
             unsafe { _mm512_storeu_ps(block[4 * quarter + i].as_mut_ptr(), column) };
         }
     }

@@ -3,10 +3,9 @@
 //! | windows | way |
 //! |---|---|
 //! | 3x3 and 5x5, 1 apart, channels in sixteens | `winograd`, few multiplications |
-//! | 11x11, 4 apart, filters in sixteens | `direct`, patches read where they lie |
+//! | 11x11, 4 apart, filters in sixteens | `winograd::strided`, the same in blocks of 4x4 pixels, in fp32 whatever is asked |
 //! | all others | `im2col`, patches as columns and a matrix product, in fp32 whatever is asked |
 
-mod direct;
 mod im2col;
 mod winograd;
 
@@ -14,6 +13,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use self::winograd::strided;
 use crate::operands::{Operands, in_precision};
 use crate::shapes::{ConvShape, Precision};
 
@@ -37,8 +37,8 @@ pub fn conv_forward(
 fn forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_forward::<F>(s, n, x, w, bias, y);
-    } else if direct::applies(s) {
-        direct::conv_forward::<F>(s, n, x, w, bias, y);
+    } else if strided::applies(s) {
+        strided::conv_forward(s, n, x, w, bias, y);
     } else {
         im2col::conv_forward(s, n, x, w, bias, y);
     }
@@ -53,7 +53,7 @@ fn backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], d
     if winograd::applies(s) {
         winograd::conv_backward_input::<F>(s, n, dy, w, dx);
     } else {
-        // Nobody asks for the gradient by the image, so `direct` does not have it.
+        // Nobody asks for the gradient by the image, so `strided` does not have it.
         im2col::conv_backward_input(s, n, dy, w, dx);
     }
 }
@@ -66,8 +66,8 @@ pub fn conv_backward_weight(precision: Precision, s: &ConvShape, n: usize, x: &[
 fn backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     if winograd::applies(s) {
         winograd::conv_backward_weight::<F>(s, n, x, dy, dw);
-    } else if direct::applies(s) {
-        direct::conv_backward_weight::<F>(s, n, x, dy, dw);
+    } else if strided::applies(s) {
+        strided::conv_backward_weight(s, n, x, dy, dw);
     } else {
         im2col::conv_backward_weight(s, n, x, dy, dw);
     }

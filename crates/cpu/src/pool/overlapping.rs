@@ -118,7 +118,10 @@ pub fn backward<S: Simd>(
                 let (max, mut left) = (read_part(simd, &y[at.min(q)..]), read_part(simd, &dy[at.min(q)..]));
                 for r in 0..WINDOW {
                     let taps = taps(simd, &x[r * w..][..2 * q + 1], 2 * at);
-                    let taken = taps.map(|tap| take(simd, tap, max, &mut left));
+                    let mut taken = [zero; WINDOW];
+                    for tap in 0..WINDOW {
+                        taken[tap] = take(simd, taps[tap], max, &mut left);
+                    }
                     let shifted = shift(simd, right_before[r], taken[2]);
                     right_before[r] = taken[2];
                     let (mut even, mut odd) = (simd.add_f32s(taken[0], shifted), taken[1]);

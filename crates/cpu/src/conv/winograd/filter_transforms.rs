@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::points::{Evaluate, Interpolate, Tile, transform_2d};
+use super::points::{Evaluate, Interpolate, Sink, Tile, transform_2d};
 use crate::operands::Operands;
 use crate::panels::{Epilogue, PANEL, from_lines, to_lines};
 use crate::simd::store;
@@ -54,13 +54,26 @@ impl<F: Operands, const N: usize, const R: usize> WithSimd for TransformFilters<
                     false => Tile { start: tap(0), rows, columns },
                     true => Tile { start: tap(R * R - 1), rows: -rows, columns: -columns },
                 };
+                let mut sink = Matrices::<F, N> { u: &mut u[lane..], matrix, input, operands: PhantomData };
                 // SAFETY: there are lines of R x R taps.
-                let values = unsafe { transform_2d::<S, Evaluate<true>, R, N>(simd, taps) };
-                for (pair, value) in values.as_flattened().iter().enumerate() {
-                    F::put(simd, *value, input, PANEL, &mut u[pair * matrix + lane..]);
-                }
+                unsafe { transform_2d::<S, Evaluate<true>, R, N>(simd, taps, &mut sink) };
             }
         }
+    }
+}
+
+/// The N x N matrices, and the input whose values they get.
+struct Matrices<'a, F, const N: usize> {
+    u: &'a mut [f32],
+    matrix: usize,
+    input: usize,
+    operands: PhantomData<F>,
+}
+
+impl<S: Simd, F: Operands, const N: usize> Sink<S> for Matrices<'_, F, N> {
+    #[inline(always)]
+    fn put(&mut self, simd: S, i: usize, j: usize, value: S::f32s) {
+        F::put(simd, value, self.input, PANEL, &mut self.u[(i * N + j) * self.matrix..]);
     }
 }
 
@@ -86,14 +99,23 @@ impl<const N: usize, const R: usize> WithSimd for FilterGradients<'_, N, R> {
                 let (rows, columns) = ((N * du_pair) as isize, du_pair as isize);
                 assert!(du.len() >= (N * N - 1) * du_pair + channels * PANEL);
                 let start = du[channel * PANEL + lane..].as_ptr();
+                let mut sink = Taps::<R>(&mut lines[channel * R * R * PANEL + lane..]);
+                let values = Tile { start, rows, columns };
                 // SAFETY: every one of the matrices has the channel's line.
-                let taps = unsafe { transform_2d::<S, Interpolate<true>, N, R>(simd, Tile { start, rows, columns }) };
-                for (tap, value) in taps.as_flattened().iter().enumerate() {
-                    store(simd, &mut lines[(channel * R * R + tap) * PANEL + lane..], *value);
-                }
+                unsafe { transform_2d::<S, Interpolate<true>, N, R>(simd, values, &mut sink) };
             }
         }
         let plane = channels * R * R;
         from_lines(simd, lines, PANEL, plane, dw, plane, Epilogue::Set);
+    }
+}
+
+/// The lines of a channel's taps.
+struct Taps<'a, const R: usize>(&'a mut [f32]);
+
+impl<S: Simd, const R: usize> Sink<S> for Taps<'_, R> {
+    #[inline(always)]
+    fn put(&mut self, simd: S, i: usize, j: usize, value: S::f32s) {
+        store(simd, &mut self.0[(i * R + j) * PANEL..], value);
     }
 }

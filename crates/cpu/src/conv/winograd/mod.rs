@@ -1,5 +1,6 @@
 //! Convolutions with few multiplications (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray, "Fast
-//! algorithms for convolutional neural networks", CVPR 2016), for stride 1 and windows of 3x3 and 5x5.
+//! algorithms for convolutional neural networks", CVPR 2016), for stride 1 and windows of 3x3 and 5x5; the first layer's
+//! convolution is brought to that form (`strided`).
 //!
 //! A tile of M x M outputs reads N x N inputs, N = M + R - 1 for windows of R x R. Seen as polynomials, inputs and filters
 //! are evaluated at N points along each axis; at each of the N x N pairs of points the convolution is one product a
@@ -13,17 +14,18 @@
 //!
 //! Maps of 13 and of 27 are whole numbers of tiles with N = 7, but for two rows and columns of 15. Measured against f64
 //! on random numbers: 2.4e-6 of the largest output (3x3, 192 channels; sums are cut short for that, see
-//! [`SUMMED`]), 1.6e-6 (3x3) and 2.6e-6 (5x5) of the largest weight gradient. In bf16 it is the values at the points
+//! [`summed`]), 1.6e-6 (3x3) and 2.6e-6 (5x5) of the largest weight gradient. In bf16 it is the values at the points
 //! that are rounded, which costs more than rounding inputs and filters: with six points 1.1% of the outputs' standard
 //! deviation, with seven about 3% (a direct convolution in bf16: 0.24%).
 //!
-//! Loop nest, forward: for each group of about 32 tiles, all channels: values of 16 channels are brought side by side (a
+//! Loop nest, forward, fp32: for each group of 36 tiles, all channels: values of 16 channels are brought side by side (a
 //! line), tiles of lines are transformed to V (49 matrices, tiles x channels); then, for 64 filters at a time, the 49
-//! products with the transformed filters U give M (tiles x filters), which is transformed back. V (1 MB with 192
-//! channels) and M (0.3 MB) fill the second cache, U passes through it once a group.
+//! products with the transformed filters U give M (tiles x filters), which is transformed back. V (1.4 MB with 192
+//! channels), M (0.4 MB) and U pass through the second cache once a group.
 
 mod filter_transforms;
 mod points;
+pub mod strided;
 mod tiles;
 mod weights;
 
@@ -41,15 +43,22 @@ use crate::operands::Operands;
 use crate::panels::{AlongRows, Epilogue, Left, PANEL, ROWS, multiply, scratch_slice};
 use crate::shapes::ConvShape;
 
-/// Tiles worked on together, about.
-const GROUP: usize = 32;
+/// Tiles worked on together in a convolution, about: whole numbers of blocks for maps of 13 and 27.
+const fn group(points: usize) -> usize {
+    if points == 7 { 36 } else { 64 }
+}
+
+/// Tiles worked on together in a weight gradient, about.
+const GRADIENT_GROUP: usize = 64;
 
 /// Panels of filters whose products are made before they are transformed back.
 const FILTER_PANELS: usize = 4;
 
 /// Channels, or tiles, whose products are summed before they are added to the sums of others: sums of sums have smaller
-/// errors than one long sum, and the more points there are the more that counts.
-const SUMMED: usize = 32;
+/// errors than one long sum, and the more points there are the more that counts. With values rounded to bf16 it does not.
+const fn summed<F: Operands>() -> usize {
+    if F::DEPTHS == 1 { 32 } else { 1 << 16 }
+}
 
 /// Tiles that are made at a time: with seven points maps of 13 and of 27 have 9 tiles, or rows of 9.
 const fn block_of_tiles(points: usize) -> usize {
@@ -66,7 +75,7 @@ pub fn applies(s: &ConvShape) -> bool {
 /// See `Backend::conv_forward`.
 pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let epilogue = bias.map_or(Epilogue::Add, Epilogue::Bias);
-    let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
+    let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad, block: 1 };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.c, outputs: s.k, lane_stride: s.c * taps, row_stride: taps, turned: false };
     match F::DEPTHS {
@@ -79,7 +88,7 @@ pub fn conv_forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], 
 
 /// See `Backend::conv_backward_input`: the convolution of dy with the filters turned by half a turn.
 pub fn conv_backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad };
+    let maps = Maps { c: s.k, h: s.p, w: s.q, k: s.c, p: s.h, q: s.w, pad: s.r - 1 - s.pad, block: 1 };
     let taps = s.r * s.r;
     let filters = Filters { w, inputs: s.k, outputs: s.c, lane_stride: taps, row_stride: s.c * taps, turned: true };
     match F::DEPTHS {
@@ -92,7 +101,7 @@ pub fn conv_backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: 
 
 /// See `Backend::conv_backward_weight`.
 pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad };
+    let maps = Maps { c: s.c, h: s.h, w: s.w, k: s.k, p: s.p, q: s.q, pad: s.pad, block: 1 };
     match F::DEPTHS {
         1 if s.r == 3 => weight_gradient::<F, 7, 5, 3>(&maps, n, x, dy, dw),
         1 => weight_gradient::<F, 7, 3, 5>(&maps, n, x, dy, dw),
@@ -101,7 +110,9 @@ pub fn conv_backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy:
     }
 }
 
-/// Sizes of the maps that a convolution reads (C H W) and makes (K P Q).
+/// Sizes of the maps that a convolution reads (C H W) and makes (K P Q). With blocks of 4 x 4 pixels, which are then C's
+/// sixteens, H and W are the pixels.
+#[derive(Clone, Copy)]
 struct Maps {
     c: usize,
     h: usize,
@@ -110,6 +121,21 @@ struct Maps {
     p: usize,
     q: usize,
     pad: usize,
+    /// The side of a block, or 1.
+    block: usize,
+}
+
+impl Maps {
+    /// Numbers of an image that is read, and of one that is made.
+    fn sizes(&self) -> (usize, usize) {
+        (self.c / (self.block * self.block) * self.h * self.w, self.k * self.p * self.q)
+    }
+
+    /// Where inputs are cut from, given some images of them.
+    fn inputs<'a>(&self, data: &'a [f32]) -> TileSource<'a> {
+        let Maps { c, h, w, pad, block, .. } = *self;
+        TileSource { data, channels: c / (block * block), h, w, pad, block }
+    }
 }
 
 /// Tiles of some images' outputs: `rows` rows of tiles from `first_row` on, of each of `images` images.
@@ -130,7 +156,13 @@ impl Group {
 
     /// Room for a matrix whose depth is the tiles of all images.
     fn matrix<F: Operands>(&self) -> usize {
-        room(F::words(self.images * self.tiles()) * PANEL)
+        room(self.matrix_of::<F>(false))
+    }
+
+    /// Room that tiles take in a matrix whose depth is the channels of a panel, or else the tiles.
+    fn matrix_of<F: Operands>(&self, depth_is_channels: bool) -> usize {
+        let tiles = self.images * self.tiles();
+        if depth_is_channels { tiles * F::words(PANEL) } else { F::words(tiles) * PANEL }
     }
 
     /// Tiles of all images, rounded up to `block`.
@@ -156,7 +188,7 @@ fn grouping<const M: usize>(maps: &Maps, group: usize) -> (usize, usize, usize, 
 /// Memory that a thread keeps between calls.
 #[derive(Default)]
 struct Scratch {
-    /// Transformed inputs, products, transformed filters, lines before and after padding.
+    /// Transformed inputs, products, transformed filters, lines of outputs and of padded inputs.
     v: Vec<f32>,
     m: Vec<f32>,
     u: Vec<f32>,
@@ -183,10 +215,10 @@ fn convolve<F: Operands, const N: usize, const M: usize, const R: usize>(
         .enumerate()
         .for_each(|(panel, u)| F::dispatch(TransformFilters::<F, N, R> { filters, panel, u, operands: PhantomData }));
     let u = &*u;
-    let (images, rows, down, across) = grouping::<M>(maps, GROUP);
+    let (images, rows, down, across) = grouping::<M>(maps, group(N));
     // Smaller groups where there are more threads than groups: each tile is for itself, so this changes no bits.
     let images = images.min(n.div_ceil(2 * rayon::current_num_threads()).max(1));
-    let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
+    let (x_image, y_image) = maps.sizes();
     y[..n * y_image].par_chunks_mut(images * y_image).enumerate().for_each(|(index, y)| {
         let mut scratch = SCRATCH.take();
         let x = &x[index * images * x_image..][..y.len() / y_image * x_image];
@@ -223,9 +255,9 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
         let (v_matrix, m_matrix) = (room(rows * F::words(PANEL)), room(rows * PANEL));
         let (v_panel, m_panel) = (N * N * v_matrix, N * N * m_matrix);
         let v = scratch_slice(v, maps.c / PANEL * v_panel);
-        let inputs = TileSource { data: x, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+        let inputs = maps.inputs(x);
         for (panel, v) in v.chunks_exact_mut(v_panel).enumerate() {
-            transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, lines, padded, v_matrix, v);
+            transform_tiles::<S, F, Inputs, N, N, true>(simd, &inputs, group, M, panel, padded, v_matrix, v);
         }
         let chunks = maps.c / PANEL;
         let u_pair = F::words(maps.c) * PANEL;
@@ -241,10 +273,10 @@ impl<F: Operands, const N: usize, const M: usize, const R: usize> WithSimd for C
                     unsafe {
                         let c: [*mut f32; 2] =
                             [0, 1].map(|i| start.add(i.min(two.len() - 1) * m_panel + pair * m_matrix));
-                        for chunk in (0..chunks).step_by(SUMMED / PANEL) {
+                        for chunk in (0..chunks).step_by(summed::<F>() / PANEL) {
                             let left = Left {
                                 chunk_stride: v_panel,
-                                chunks: (SUMMED / PANEL).min(chunks - chunk),
+                                chunks: (summed::<F>() / PANEL).min(chunks - chunk),
                                 depth: F::words(PANEL),
                             };
                             let a = v.as_ptr().add(chunk * v_panel + pair * v_matrix);

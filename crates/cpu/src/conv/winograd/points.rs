@@ -185,6 +185,13 @@ pub struct Tile {
     pub columns: isize,
 }
 
+/// Takes the vectors of a transformed tile. It is a trait because closures are not always compiled for the wide
+/// instructions, and no array, because that would go through memory.
+pub trait Sink<S: Simd> {
+    /// Takes (i, j).
+    fn put(&mut self, simd: S, i: usize, j: usize, value: S::f32s);
+}
+
 /// Applies `X` along the rows of a tile and then along its columns.
 ///
 /// # Safety
@@ -193,7 +200,8 @@ pub struct Tile {
 pub unsafe fn transform_2d<S: Simd, X: Axis<S, I, O>, const I: usize, const O: usize>(
     simd: S,
     tile: Tile,
-) -> [[S::f32s; O]; O] {
+    sink: &mut impl Sink<S>,
+) {
     let zero = simd.splat_f32s(0.);
     let mut rows = [[zero; O]; I];
     for i in 0..I {
@@ -206,7 +214,6 @@ pub unsafe fn transform_2d<S: Simd, X: Axis<S, I, O>, const I: usize, const O: u
         }
         rows[i] = X::apply(simd, row);
     }
-    let mut result = [[zero; O]; O];
     for j in 0..O {
         let mut column = [zero; I];
         for i in 0..I {
@@ -214,8 +221,7 @@ pub unsafe fn transform_2d<S: Simd, X: Axis<S, I, O>, const I: usize, const O: u
         }
         let column = X::apply(simd, column);
         for i in 0..O {
-            result[i][j] = column[i];
+            sink.put(simd, i, j, column[i]);
         }
     }
-    result
 }

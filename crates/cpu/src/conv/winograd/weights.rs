@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::filter_transforms::FilterGradients;
 use super::points::{Evaluate, Inputs};
 use super::tiles::{TileSource, transform_tiles};
-use super::{GROUP, Group, Maps, SCRATCH, SUMMED, Scratch, grouping, room};
+use super::{GRADIENT_GROUP, Group, Maps, SCRATCH, grouping, room, summed};
 use crate::operands::Operands;
 use crate::panels::{AcrossRows, Left, PANEL, ROWS, multiply, scratch_slice};
 
@@ -23,9 +23,9 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
     dw: &mut [f32],
 ) {
     let mut outer = SCRATCH.take();
-    let (x_image, y_image) = (maps.c * maps.h * maps.w, maps.k * maps.p * maps.q);
+    let (x_image, y_image) = maps.sizes();
     let (c_panels, k_panels) = (maps.c / PANEL, maps.k / PANEL);
-    let (images, rows, down, across) = grouping::<M>(maps, 2 * GROUP);
+    let (images, rows, down, across) = grouping::<M>(maps, GRADIENT_GROUP);
     let groups = groups(n, images, rows, down, across);
     let du_pair = k_panels * maps.c * PANEL;
     let du = scratch_slice(&mut outer.u, N * N * du_pair);
@@ -39,21 +39,26 @@ pub fn weight_gradient<F: Operands, const N: usize, const M: usize, const R: usi
             let matrix = group.matrix::<F>();
             if panel < c_panels {
                 let data = &x[first_image * x_image..][..group.images * x_image];
-                let source = &TileSource { data, channels: maps.c, h: maps.h, w: maps.w, pad: maps.pad };
+                let source = &maps.inputs(data);
                 F::dispatch(TransformPanel::<F, N, M, true> { source, group, panel, matrix, to, operands });
             } else {
                 let (data, panel) = (&dy[first_image * y_image..][..group.images * y_image], panel - c_panels);
-                let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0 };
+                let source = &TileSource { data, channels: maps.k, h: maps.p, w: maps.q, pad: 0, block: 1 };
                 F::dispatch(TransformPanel::<F, N, M, false> { source, group, panel, matrix, to, operands });
             }
         });
         let transformed = &*transformed;
-        du.par_chunks_exact_mut(du_pair).enumerate().for_each(|(pair, du)| {
+        // Two panels of filters at one pair of points at a time: more work items than pairs.
+        let pairs = du.par_chunks_exact_mut(du_pair).enumerate();
+        let parts = pairs.flat_map(|(pair, du)| {
+            du.par_chunks_mut(2 * maps.c * PANEL).enumerate().map(move |(part, du)| (pair, 2 * part, du))
+        });
+        parts.for_each(|(pair, k_panel, du)| {
             for (index, (_, group)) in groups.iter().enumerate() {
                 let (tiles, matrix) = (group.images * group.tiles(), group.matrix::<F>());
                 let panels = &transformed[index * group_elems..][..group_elems];
                 let (v, d) = panels.split_at(c_panels * panel_elems);
-                let (v, d) = (&v[pair * matrix..], &d[pair * matrix..]);
+                let (v, d) = (&v[pair * matrix..], &d[k_panel * panel_elems + pair * matrix..]);
                 let (accumulate, operands) = (round + index > 0, PhantomData);
                 F::dispatch(WeightProducts::<F> { panel_elems, tiles, v, d, du, accumulate, operands });
             }
@@ -100,19 +105,17 @@ impl<F: Operands, const N: usize, const M: usize, const INPUTS: bool> WithSimd f
     fn with_simd<S: Simd>(self, simd: S) {
         let TransformPanel { source, group, panel, matrix, to, .. } = self;
         let mut scratch = SCRATCH.take();
-        let Scratch { lines, padded, .. } = &mut scratch;
+        let padded = &mut scratch.padded;
         if INPUTS {
-            transform_tiles::<S, F, Inputs, N, N, false>(simd, source, group, M, panel, lines, padded, matrix, to);
+            transform_tiles::<S, F, Inputs, N, N, false>(simd, source, group, M, panel, padded, matrix, to);
         } else {
-            transform_tiles::<S, F, Evaluate<false>, N, M, false>(
-                simd, source, group, M, panel, lines, padded, matrix, to,
-            );
+            transform_tiles::<S, F, Evaluate<false>, N, M, false>(simd, source, group, M, panel, padded, matrix, to);
         }
         SCRATCH.set(scratch);
     }
 }
 
-/// dU += V^T D at one pair of points: for each panel of filters a line for each channel.
+/// dU += V^T D at one pair of points, for one or two panels of filters: for each a line for each channel.
 struct WeightProducts<'a, F> {
     /// Numbers from a panel of v or d to the next.
     panel_elems: usize,
@@ -130,27 +133,23 @@ impl<F: Operands> WithSimd for WeightProducts<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let WeightProducts { panel_elems, tiles, v, d, du, accumulate, .. } = self;
-        let (c_panels, k_panels) = (v.len().div_ceil(panel_elems), d.len().div_ceil(panel_elems));
-        let depth = F::words(tiles) * PANEL;
-        assert!(du.len() == k_panels * c_panels * PANEL * PANEL);
-        assert!(v.len() >= (c_panels - 1) * panel_elems + depth && d.len() >= (k_panels - 1) * panel_elems + depth);
-        for panel in (0..k_panels).step_by(2) {
-            let count = (k_panels - panel).min(2);
-            for c_panel in 0..c_panels {
-                for from in (0..tiles).step_by(SUMMED) {
-                    let line = F::words(from) * PANEL;
-                    let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(SUMMED.min(tiles - from)) };
-                    // SAFETY: the lines of one panel of v and of one or two of d, and 16 lines of as many panels of du, as
-                    // asserted.
-                    unsafe {
-                        let a = v.as_ptr().add(c_panel * panel_elems + line);
-                        let (b, c) = (d.as_ptr().add(panel * panel_elems + line), du.as_mut_ptr());
-                        let at = |i: usize| ((panel + i) * c_panels + c_panel) * PANEL * PANEL;
-                        let b: [*const f32; 2] = [b, b.wrapping_add(panel_elems)];
-                        let c: [*mut f32; 2] = [c.add(at(0)), c.wrapping_add(at(1))];
-                        let (b, c, adds) = (&b[..count], &c[..count], accumulate || from > 0);
-                        multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, adds);
-                    }
+        let c_panels = v.len().div_ceil(panel_elems);
+        let (count, depth) = (du.len() / (c_panels * PANEL * PANEL), F::words(tiles) * PANEL);
+        assert!((1..=2).contains(&count) && du.len() == count * c_panels * PANEL * PANEL);
+        assert!(v.len() >= (c_panels - 1) * panel_elems + depth && d.len() >= (count - 1) * panel_elems + depth);
+        for c_panel in 0..c_panels {
+            for from in (0..tiles).step_by(summed::<F>()) {
+                let line = F::words(from) * PANEL;
+                let left = Left { chunk_stride: 0, chunks: 1, depth: F::words(summed::<F>().min(tiles - from)) };
+                // SAFETY: the lines of one panel of v and of one or two of d, and 16 lines of as many panels of du, as
+                // asserted.
+                unsafe {
+                    let a = v.as_ptr().add(c_panel * panel_elems + line);
+                    let (b, c) = (d.as_ptr().add(line), du.as_mut_ptr().add(c_panel * PANEL * PANEL));
+                    let b: [*const f32; 2] = [b, b.wrapping_add(panel_elems)];
+                    let c: [*mut f32; 2] = [c, c.wrapping_add(c_panels * PANEL * PANEL)];
+                    let (b, c, adds) = (&b[..count], &c[..count], accumulate || from > 0);
+                    multiply::<S, F, AcrossRows<PANEL>, ROWS>(simd, PANEL, left, a, b, c, adds);
                 }
             }
         }
