@@ -5,6 +5,8 @@ use std::fmt::Arguments;
 use std::io::{ErrorKind, Write, stdout};
 use std::sync::{Mutex, PoisonError};
 
+pub use alexnet_split_sources::plurals::{counted, with_example};
+
 /// The first failure other than a closed pipe.
 static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
