@@ -290,3 +290,24 @@ fn an_evaluation_is_written_once() {
     place.ok(&["--resume", "run", "--steps", "5"]);
     assert_eq!(metrics(&place.path("run")).iter().filter(|row| row["kind"] == "eval").count(), 1);
 }
+
+#[test]
+fn a_run_that_ends_before_its_first_step_by_a_mistake_leaves_nothing() {
+    let place = Place::new();
+    let small = ["--set", "input.resize=60"];
+    for out in [&[][..], &["--out", "run"], &["--out", "a/run"]] {
+        failed(place.train(&[&small[..], out].concat()), 2, &["input.resize", "60"]);
+    }
+    assert!(!place.path("runs").exists() && !place.path("run").exists() && !place.path("a/run").exists());
+    // A folder that was there, and files of others, stay.
+    fs::create_dir(place.path("mine")).unwrap();
+    failed(place.train(&[&small[..], &["--out", "mine"]].concat()), 2, &["input.resize"]);
+    assert!(place.path("mine/journal.jsonl").is_file());
+    // A run that has made a step stays, whatever ends it.
+    succeeded(place.train(&RUN));
+    let before = fs::read(place.path("run/metrics.jsonl")).unwrap();
+    failed(place.train(&[&small[..], &RUN, &["--continue"]].concat()), 4, &["run", "another recipe"]);
+    assert_eq!(fs::read(place.path("run/metrics.jsonl")).unwrap(), before);
+    // Without the mistake the same command begins the run.
+    succeeded(place.train(&["--out", "a/run", "--steps", "1"]));
+}

@@ -78,7 +78,7 @@ fn streams_and_exchanges_are_fields_of_a_row() {
 fn what_is_wrong_is_told_by_file_and_layer() {
     let place = Place::new();
     let conv2 = "{ conv = \"conv2\", out = 16, kernel = 5, std = 0.1 }";
-    let wrong: [(&str, &str, &[&str]); 18] = [
+    let wrong: [(&str, &str, &[&str]); 20] = [
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, strid = 2 }", &["conv2", "strid", "stride, pad"]),
         (conv2, "{ conv = \"conv2\", out = 16 }", &["conv2", "no kernel"]),
         (conv2, "{ conv = \"conv2\", out = 0, kernel = 5 }", &["conv2", "out = 0", "at least 1"]),
@@ -95,6 +95,9 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         ("out = 84", "out = 84, on = \"stream0\"", &["fc4", "last dense layer"]),
         ("image_size = 28", "image_size = 28\nstreams = 0", &["net.streams", "0"]),
         (conv2, "{ conv = \"conv2\", out = 1000000, kernel = 1, pad = 1000000 }", &["conv2", "2147483647"]),
+        // Where all inputs are 0, it would divide by 0.
+        (conv2, "{ lrn = 5, k = 0, alpha = 1e-4, beta = 0.75 }", &["lrn = 5", "k = 0; expected more than 0"]),
+        (conv2, "{ lrn = 5, k = 2, alpha = -1e-4, beta = 0.75 }", &["lrn = 5", "alpha = -0.0001; expected 0 or more"]),
         ("out = 84", "out = \"classes\"", &["fc4", "number"]),
         ("\"classes\" }, \"softmax\"", "\"classes\" }", &["softmax"]),
     ];
@@ -140,6 +143,7 @@ fn what_no_machine_can_run_is_refused() {
     described("net.dense_units=[4000000000000000000,4]", &["net.dense_units"]);
     described("net.streams=0", &["net.streams"]);
     described("optimizer.momentum=2", &["optimizer.momentum"]);
+    described("input.scale=0", &["input.scale", "other than 0"]);
     for name in ["../../x", "", ".x", "a\u{1b}b"] {
         described(&format!("name={name}"), &["name", "letters"]);
     }

@@ -85,7 +85,7 @@ fn a_test_set_beside_a_validation_set_is_left_alone() {
     parquet_file::<Int64Type>(&folder.path().join("data/test-00000-of-00001.parquet"), &rows);
     let found = sources::open(folder.path(), &SourceOptions::holding_out(0.)).unwrap();
     assert_eq!((found.train.len(), found.val.len()), (9, 6));
-    assert!(found.notes[0].contains("1 shards of a test set not read"), "{:?}", found.notes);
+    assert!(found.notes[0].contains("1 shard of a test set not read"), "{:?}", found.notes);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use alexnet_split::backend::cuda::{compiler, device, libraries};
 use alexnet_split::engine::devices::{self, GpuOptions, Transport};
 use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
+use alexnet_split::text::counted;
 use alexnet_split_cpu::simd;
 
 use crate::cli::{BackendArg, DeviceArgs, PrecisionArg, TransportArg};
@@ -99,10 +100,10 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, is_refere
     }
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
     let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
-    let plural = if threads == 1 { "" } else { "s" };
     // The reference has no vectors of its own.
     let instructions = if is_reference { "plain" } else { simd::Level::chosen().name() };
-    format!("CPU, {threads} thread{plural}, {instructions}, {streams}{rounded}{why}")
+    let threads = counted(threads, "thread[s]");
+    format!("CPU, {threads}, {instructions}, {streams}{rounded}{why}")
 }
 
 /// Evaluates `$body` with `$contexts` for `$streams` streams on [`Devices`], and `$about`, their description; once for

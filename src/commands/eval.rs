@@ -2,6 +2,7 @@
 
 use alexnet_split::backend::Backend;
 use alexnet_split::error::Result;
+use alexnet_split::text::counted;
 use alexnet_split::train::session::Session;
 use serde_json::json;
 
@@ -25,7 +26,7 @@ fn eval_session<B: Backend>(args: &EvalArgs, session: &mut Session<B>) -> Result
             json!({"kind": "eval", "step": step, "images": result.images, "loss": result.loss(), "top1_error": result.top1_error(), "top5_error": result.top5_error()})
         );
     } else {
-        outln!("step {step}: {} held-out images, loss {:.4}", result.images, result.loss());
+        outln!("step {step}: {}, loss {:.4}", counted(result.images, "held-out image[s]"), result.loss());
         outln!("top-1 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top1_error()), 100. * result.top1_error());
         outln!("top-5 accuracy {:.1}% (error {:.1}%)", 100. * (1. - result.top5_error()), 100. * result.top5_error());
     }

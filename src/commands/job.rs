@@ -59,7 +59,7 @@ pub enum Hold {
     Claim(Claim),
 }
 
-/// A folder that this process has made, and perhaps the one that it is in; removed again if they stay empty.
+/// A folder that this process makes, and perhaps the one that it is in; removed again if they stay empty.
 pub struct NewFolder {
     pub path: PathBuf,
     parent: Option<PathBuf>,
@@ -110,7 +110,10 @@ pub fn job(args: &TrainArgs) -> Result<(Job, Hold)> {
             let claim = Claim::new(run)?;
             (run.to_owned(), begun_at(run)?, Hold::Claim(claim))
         }
-        (None, Some(run)) => (run.clone(), Start::New, Hold::Folder(None)),
+        (None, Some(run)) => {
+            let made = (!run.exists()).then(|| NewFolder { path: run.clone(), parent: None });
+            (run.clone(), Start::New, Hold::Folder(made))
+        }
         (None, None) => {
             let folder = next_run(&recipe.name)?;
             (folder.path.clone(), Start::New, Hold::Folder(Some(folder)))
@@ -142,7 +145,8 @@ fn begun_at(run: &Path) -> Result<Start> {
 }
 
 impl Job {
-    /// Opens the run's directory; returns it, and how many checkpoints are kept in it besides the best.
+    /// Opens the run's directory; returns it, how many checkpoints are kept in it besides the best, and its folder, if
+    /// this process has made it.
     pub fn open(
         &self,
         hold: Option<Hold>,
@@ -150,10 +154,10 @@ impl Job {
         data: &DataSet,
         keep: Option<NonZeroUsize>,
         instructions: String,
-    ) -> Result<(RunDir, usize)> {
+    ) -> Result<(RunDir, usize, Option<NewFolder>)> {
         match hold {
-            None => Ok((RunDir::elsewhere(&self.run), DEFAULT_KEEP)),
-            Some(Hold::Folder(_made)) => {
+            None => Ok((RunDir::elsewhere(&self.run), DEFAULT_KEEP, None)),
+            Some(Hold::Folder(made)) => {
                 Net::from_options(&recipe.net).and_then(|net| Plan::all(&net))?;
                 let info = RunInfo {
                     version: env!("CARGO_PKG_VERSION").into(),
@@ -165,7 +169,7 @@ impl Job {
                     classes: data.classes.clone(),
                     keep: keep.map_or(DEFAULT_KEEP, NonZeroUsize::get),
                 };
-                Ok((RunDir::create(&self.run, recipe, &info, || Ok(()))?, info.keep))
+                Ok((RunDir::create(&self.run, recipe, &info, || Ok(()))?, info.keep, made))
             }
             Some(Hold::Claim(claim)) => {
                 let info = dir::load_info(&self.run)?;
@@ -185,7 +189,7 @@ impl Job {
                 let evaluation_due = matches!(self.start, Start::Checkpoint { evaluation_due: true, .. });
                 let run = RunDir::resume(claim, self.start.step(), evaluation_due)?;
                 checkpoint::set_aside_after(&self.run, self.start.step())?;
-                Ok((run, keep))
+                Ok((run, keep, None))
             }
         }
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use alexnet_split::data::prepare::{self, Observer, Options};
 use alexnet_split::data::shards::{Bad, Description, Shard};
-use alexnet_split::data::sources::{self, ClassesFrom, SourceOptions, Sources};
+use alexnet_split::data::sources::{self, ClassesFrom, Part, SourceOptions, Sources};
 use alexnet_split::error::Result;
 use alexnet_split::show::logs::BARS;
-use alexnet_split::text::quoted;
+use alexnet_split::text::{counted, quoted, with_example};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -29,20 +29,20 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
     if !args.json {
         say_what_was_found(args, &sources, &classes);
     }
-    let folder = match &args.folder {
-        Some(folder) if !args.dry_run => folder,
-        _ => {
-            if args.json {
-                outln!("{}", facts(&sources, &classes));
-            }
-            return Ok(());
-        }
-    };
     let options = Options {
         size: args.size.into(),
         store: args.store,
         quality: args.quality,
         max_bad_images: if args.bad_images == BadImages::Skip { args.max_bad_images } else { 0 },
+    };
+    let folder = match &args.folder {
+        Some(folder) if !args.dry_run => folder,
+        folder => {
+            if args.json {
+                outln!("{}", facts(&sources, &classes));
+            }
+            return folder.as_ref().map_or(Ok(()), |folder| prepare::check(&args.source, &sources, folder, &options));
+        }
     };
     let start = Instant::now();
     let prepared = prepare::prepare(&args.source, &sources, folder, &options, &Progress::new(args.json))?;
@@ -72,9 +72,14 @@ fn say_what_was_made(sources: &Sources, prepared: &Description) {
     for bad in &prepared.bad_images {
         outln!("skipped  {}: {}", bad.name, bad.problem);
     }
-    let empty: Vec<&String> = empty_classes(sources, &prepared.bad_images).collect();
-    if let Some(first) = empty.first() {
-        outln!("note     {} classes without an image to train on, {first:?} among them", empty.len());
+    for (part, what) in [
+        (&sources.train, "class[es] left without an image to train on"),
+        (&sources.val, "class[es] left without a held-out image"),
+    ] {
+        let emptied = emptied_classes(sources, part, &prepared.bad_images);
+        if let Some(first) = emptied.first() {
+            outln!("note     {}", with_example(emptied.len(), what, &format!("{first:?}")));
+        }
     }
     let (mean, devs) = (prepared.colours.mean, prepared.colours.eigenvalues.map(f64::sqrt));
     outln!(
@@ -109,7 +114,7 @@ const LAST_CLASSES: usize = 3;
 fn say_what_was_found(args: &PrepareArgs, sources: &Sources, classes: &[ClassCount]) {
     let (train, val, count) = (sources.train.len(), sources.val.len(), classes.len());
     outln!("source   {}: {}", args.source.display(), sources.form);
-    outln!("images   {train} to train on, {val} held out, {count} classes");
+    outln!("images   {train} to train on, {val} held out, {}", counted(count, "class[es]"));
     for (number, ClassCount { name, images: [train, val] }) in classes.iter().enumerate() {
         if number < FIRST_CLASSES || number + LAST_CLASSES >= count {
             outln!("class    {}: {train} to train on, {val} held out", name.replace(char::is_control, "?"));
@@ -133,14 +138,22 @@ fn facts(sources: &Sources, classes: &[ClassCount]) -> serde_json::Value {
     })
 }
 
-/// The classes all of whose training images were left out.
-fn empty_classes<'a>(sources: &'a Sources, bad: &[Bad]) -> impl Iterator<Item = &'a String> {
+/// The classes that had images in a part, all of which were left out.
+fn emptied_classes<'a>(sources: &'a Sources, part: &Part, bad: &[Bad]) -> Vec<&'a String> {
     let bad: HashSet<&str> = bad.iter().map(|bad| &*bad.name).collect();
-    let mut left = vec![0; sources.classes.len()];
-    for item in (0..sources.train.len()).map(|index| sources.train.item(index)) {
-        left[item.class as usize] += usize::from(!bad.contains(&*item.name));
+    let mut counts = vec![[0, 0]; sources.classes.len()];
+    for item in (0..part.len()).map(|index| part.item(index)) {
+        let [all, left] = &mut counts[item.class as usize];
+        *all += 1;
+        *left += usize::from(!bad.contains(&*item.name));
     }
-    sources.classes.iter().zip(left).filter_map(|(class, left)| (left == 0).then_some(class))
+    sources
+        .classes
+        .iter()
+        .zip(counts)
+        .filter(|(_, [all, left])| *all > 0 && *left == 0)
+        .map(|(class, _)| class)
+        .collect()
 }
 
 /// A bar on a terminal, plain lines elsewhere, nothing with JSON.

@@ -94,7 +94,7 @@ impl<B: Backend> Training<'_, B> {
         let _tracing = trace.map(|path| trace::start(&trace_path(path, &job.start))).transpose()?;
         let instructions = self.contexts.first().map_or(String::new(), |context| context.backend.instructions());
         // The directory before the network: otherwise the user would learn only after minutes that it cannot be used.
-        let (mut run, keep) = job.open(hold, &recipe, &data, args.keep, instructions)?;
+        let (mut run, keep, made) = job.open(hold, &recipe, &data, args.keep, instructions)?;
         let step = job.start.step();
         if leads {
             logs::keep(&job.run.join(files::LOG))?;
@@ -119,24 +119,17 @@ impl<B: Backend> Training<'_, B> {
         for text in logs::take_warnings() {
             run.journal(&Event::warning(text))?;
         }
-        let (how, code, message) = match &trained {
-            Ok(_) => ("finished", 0, String::new()),
-            Err(error) => {
-                let how = match error {
-                    Error::Interrupted { .. } => "interrupted",
-                    Error::Diverged { .. } => "diverged",
-                    _ => "failed",
-                };
-                logs::note(&format!("error: {error}"));
-                (how, error.exit_code(), error.to_string())
-            }
-        };
+        let (how, code, message) = outcome(&trained);
         let step = match &trained {
             Ok(step) | Err(Error::Interrupted { step, .. } | Error::Diverged { step, .. }) => Some(*step),
             Err(_) => None,
         };
         let ended =
             run.journal(&Event::End(End { unix_s: unix_s(), step, how: how.into(), exit_code: code.into(), message }));
+        // Nothing is to be seen in a run that wrong flags, wrong data or a lacking device ended before its first step.
+        if made.is_some() && matches!(code, 2 | 3 | 5 | 10..=16) {
+            run.discard_unless_trained();
+        }
         // The error that ended the run is more important than one of its journal.
         trained.and(ended)
     }
@@ -175,6 +168,18 @@ impl<B: Backend> Training<'_, B> {
         }
         Ok(session.step())
     }
+}
+
+/// How a run ended, its exit code, and the message of what ended it, which the log keeps.
+fn outcome(trained: &Result<u64>) -> (&'static str, u8, String) {
+    let Err(error) = trained else { return ("finished", 0, String::new()) };
+    let how = match error {
+        Error::Interrupted { .. } => "interrupted",
+        Error::Diverged { .. } => "diverged",
+        _ => "failed",
+    };
+    logs::note(&format!("error: {error}"));
+    (how, error.exit_code(), error.to_string())
 }
 
 /// The path of the trace. That of a resumed run is a new file beside the earlier ones, which stay.

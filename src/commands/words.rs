@@ -8,7 +8,7 @@ use alexnet_split::error::Result;
 use alexnet_split::net::plan::Param;
 use alexnet_split::net::spec::Net;
 use alexnet_split::show::progress::{TrainProgress, Work};
-use alexnet_split::text::{grouped, quoted};
+use alexnet_split::text::{counted, grouped, quoted};
 use alexnet_split::train::session::Session;
 use serde_json::json;
 
@@ -54,7 +54,8 @@ pub fn before<B: Backend>(
     let (name, lr) = (&recipe.name, recipe.optimizer.lr);
     progress.say(&format!("recipe   {name} ({optimizer} optimizer, batch {batch_size}, lr {lr})"));
     let folder = job.data.display();
-    progress.say(&format!("data     {folder}: {training} training and {held_out} held-out images, {classes} classes"));
+    let (ours, names) = (counted(held_out, "held-out image[s]"), counted(classes, "class[es]"));
+    progress.say(&format!("data     {folder}: {training} training and {ours}, {names}"));
     if step < total {
         let epoch = if steps_per_epoch == 1 { "each an epoch".into() } else { format!("{steps_per_epoch} an epoch") };
         let first = step + 1;

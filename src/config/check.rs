@@ -40,7 +40,9 @@ impl Recipe {
             r if !(r.input.colour_noise >= 0. && r.input.colour_noise.is_finite()) => {
                 refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
             }
-            r if !r.input.scale.is_finite() => refuse("input.scale", r.input.scale.to_string(), "a number"),
+            r if !r.input.scale.is_finite() || r.input.scale == 0. => {
+                refuse("input.scale", r.input.scale.to_string(), "a number other than 0, which makes all images alike")
+            }
             r if !(r.train.loss_spike == 0. || r.train.loss_spike > 1.) => {
                 refuse("train.loss_spike", r.train.loss_spike.to_string(), "0 or more than 1")
             }

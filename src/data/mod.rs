@@ -212,6 +212,9 @@ fn not_prepared(folder: &Path) -> Error {
     if let Some(prepared) = inner.iter().min() {
         return Error::data(folder, format!("holds a prepared set; give --data {}", shell(prepared)));
     }
+    if let Some(torso) = sources::torso(folder) {
+        return torso.into();
+    }
     let Some(form) = sources::form_of(folder) else {
         return Error::data(folder, format!("holds no data set of a known form; {TAKES}"));
     };

@@ -4,10 +4,12 @@
 //! preparation goes on where it was. Memory holds one shard.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -19,6 +21,7 @@ use super::sources::{self, Part, Picture, Sources};
 use crate::disk::tensors::{self, NamedTensor};
 use crate::disk::write_whole;
 use crate::error::{Error, Result};
+use crate::text::counted;
 
 /// Images a shard: 20 MB of JPEG at 256x256, or 200 MB of raw pixels.
 const SHARD_IMAGES: usize = 1024;
@@ -77,18 +80,8 @@ pub fn prepare(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Description> {
+    outside(sources, folder)?;
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let real = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
-    // Files of the forms that are in one folder are not looked for below it.
-    for searched in &sources.searched {
-        if real(folder)?.starts_with(real(searched)?) {
-            let _ = std::fs::remove_dir(folder); // if it is new
-            return Err(Error::data(
-                folder,
-                "lies within the source, and would be taken for a part of it; give one beside it",
-            ));
-        }
-    }
     let _claim = claim(folder)?;
     let mut progress = begin(source, sources, folder, options)?;
     let parts = [("train", &sources.train), ("val", &sources.val)];
@@ -117,6 +110,54 @@ pub fn prepare(
         }
     }
     finish(source, sources, folder, options, progress)
+}
+
+/// Fails where [`prepare`] would fail before it reads an image, and writes nothing.
+pub fn check(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> Result<()> {
+    outside(sources, folder)?;
+    if folder.exists() {
+        let _claim = claim(folder)?;
+        earlier(source, sources, folder, options)?;
+    }
+    // A file without a name, in the folder or in that in which it would be made.
+    let absolute = std::path::absolute(folder).map_err(Error::io("find", folder))?;
+    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(folder);
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let made = match rustix::fs::open(there, flags, Mode::RUSR | Mode::WUSR) {
+        // Some file systems have no such files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+            let path = there.join(format!(".alexnet-split-{}", std::process::id()));
+            File::create_new(&path).and_then(|_| std::fs::remove_file(path))
+        }
+        made => made.map(drop).map_err(std::io::Error::from),
+    };
+    made.map_err(Error::io("write into", there))
+}
+
+/// Fails where the folder lies within the source, of which it would be taken for a part.
+fn outside(sources: &Sources, folder: &Path) -> Result<()> {
+    // Files of the forms that are in one folder are not looked for below it.
+    for searched in &sources.searched {
+        if real(folder)?.starts_with(real(searched)?) {
+            let problem = "lies within the source, and would be taken for a part of it; give one beside it";
+            return Err(Error::data(folder, problem));
+        }
+    }
+    Ok(())
+}
+
+/// The path without links; of what is not there, the part that is.
+fn real(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
+    let found = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, mut real)) = found else { return Ok(absolute) };
+    for part in absolute.strip_prefix(above).unwrap_or(Path::new("")).components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            part => real.push(part),
+        }
+    }
+    Ok(real)
 }
 
 /// Keeps other processes from preparing into the folder until it is dropped.
@@ -156,43 +197,53 @@ fn identity(source: &Path, sources: &Sources) -> String {
 
 /// The progress of an earlier run, or a new one.
 fn begin(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> Result<Progress> {
+    if let Some(progress) = earlier(source, sources, folder, options)? {
+        return Ok(progress);
+    }
+    let (options, shards) = (options.clone(), Default::default());
+    let (images, source) = (identity(source, sources), source.display().to_string());
+    let progress = Progress { source, images, options, shards, sums: Sums::default(), bad: Vec::new() };
+    progress.save(folder)?;
+    Ok(progress)
+}
+
+/// The progress of an earlier run in a folder; `None` where the folder is empty.
+///
+/// Fails where it holds something else.
+fn earlier(source: &Path, sources: &Sources, folder: &Path, options: &Options) -> Result<Option<Progress>> {
     if shards::is_prepared(folder) {
         return Err(Error::data(folder, "holds a prepared set already; give another folder"));
     }
     let path = folder.join(PROGRESS);
-    let (images, source) = (identity(source, sources), source.display().to_string());
-    if path.is_file() {
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let progress: Progress = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::data(&path, format!("damaged ({error}); give another folder")))?;
-        let Options { size, store, quality, max_bad_images } = progress.options;
-        let options = Options { max_bad_images, ..options.clone() };
-        if progress.options != options {
-            let store = format!("{store:?}").to_lowercase();
-            let problem = format!(
-                "holds the beginning of {} with --size {size} --store {store} --quality {quality}; go on with the \
-                 same, or give another folder",
-                progress.source
-            );
-            return Err(Error::data(folder, problem));
-        }
-        if progress.images != images {
-            let problem = format!(
-                "holds the beginning of {}, whose classes or images were others; give it as it was, or another folder",
-                progress.source
-            );
-            return Err(Error::data(folder, problem));
-        }
-        return Ok(progress);
+    if !path.is_file() {
+        let mut entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
+        return match entries.next() {
+            Some(_) => Err(Error::data(folder, "is not empty; give a new folder")),
+            None => Ok(None),
+        };
     }
-    let mut entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
-    if entries.next().is_some() {
-        return Err(Error::data(folder, "is not empty; give a new folder"));
+    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let progress: Progress = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::data(&path, format!("damaged ({error}); give another folder")))?;
+    let Options { size, store, quality, max_bad_images } = progress.options;
+    let options = Options { max_bad_images, ..options.clone() };
+    if progress.options != options {
+        let store = format!("{store:?}").to_lowercase();
+        let problem = format!(
+            "holds the beginning of {} with --size {size} --store {store} --quality {quality}; go on with the same, or \
+             give another folder",
+            progress.source
+        );
+        return Err(Error::data(folder, problem));
     }
-    let (options, shards) = (options.clone(), Default::default());
-    let progress = Progress { source, images, options, shards, sums: Sums::default(), bad: Vec::new() };
-    progress.save(folder)?;
-    Ok(progress)
+    if progress.images != identity(source, sources) {
+        let problem = format!(
+            "holds the beginning of {}, whose classes or images were others; give it as it was, or another folder",
+            progress.source
+        );
+        return Err(Error::data(folder, problem));
+    }
+    Ok(Some(progress))
 }
 
 /// A picture to the bytes that are stored.
@@ -272,7 +323,10 @@ impl Made {
 fn refuse(error: Error, skipped: usize) -> Error {
     let advice = match skipped {
         0 => "--bad-images skip leaves such images out".to_owned(),
-        _ => format!("{skipped} images were skipped before; give a higher --max-bad-images to skip more"),
+        _ => {
+            let skipped = counted(skipped, "image[s] [was|were]");
+            format!("{skipped} skipped before; give a higher --max-bad-images to skip more")
+        }
     };
     match error {
         Error::Data { path, problem } => Error::Data { path, problem: format!("{problem}; {advice}") },

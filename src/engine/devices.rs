@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::exchange::copies;
 use crate::exchange::nccl::{self, NcclExchange};
 use crate::exchange::self_test::{SelfTest, Trial};
+use crate::text::counted;
 
 /// The transport between two GPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +154,7 @@ fn too_few(wanted: usize, found: usize) -> Error {
         0 => "the driver shows no GPU; use --gpus 0 to run both streams on the CPU",
         _ => "use --gpus 1 to run both streams on one GPU, or --gpus 0 for the CPU",
     };
-    let text = format!("{wanted} GPU{} asked for, {found} found: {advice}", if wanted == 1 { "" } else { "s" });
+    let text = format!("{} asked for, {found} found: {advice}", counted(wanted, "GPU[s]"));
     Error::gpu(GpuTrouble::TooFewGpus, text)
 }
 

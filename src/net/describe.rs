@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::net::plan::Plan;
 use crate::net::spec::Net;
-use crate::text::grouped;
+use crate::text::{counted, grouped};
 
 /// One layer in one stream.
 #[derive(Clone, Debug, Serialize)]
@@ -108,9 +108,9 @@ pub fn render(facts: &Description) -> String {
     let streams = facts.streams.len();
     let _ = writeln!(
         out,
-        "{c}x{h}x{w} image, {} classes, {streams} stream{}\n",
-        facts.classes,
-        if streams == 1 { "" } else { "s" }
+        "{c}x{h}x{w} image, {}, {}\n",
+        counted(facts.classes, "class[es]"),
+        counted(streams, "stream[s]")
     );
     let _ = write!(out, "{:<8}", "");
     for stream in 0..streams {

@@ -89,12 +89,7 @@ fn parse_row(table: &Table) -> Result<Layer, String> {
                 found => return Err(row.wrong(&format!("on = \"{found}\"; expected \"split\" or \"stream0\""))),
             },
         }),
-        "lrn" => Layer::Lrn(Lrn {
-            n: row.count("lrn", None)?,
-            k: row.float("k", None)?,
-            alpha: row.float("alpha", None)?,
-            beta: row.float("beta", None)?,
-        }),
+        "lrn" => Layer::Lrn(row.lrn()?),
         "max_pool" => {
             Layer::MaxPool(MaxPool { window: row.count("max_pool", None)?, stride: row.count("stride", None)? })
         }
@@ -120,6 +115,21 @@ impl<'a> Row<'a> {
         match &self.table[self.kind] {
             Value::String(name) => format!("layer {name}: {problem}"),
             _ => format!("layer {}: {problem}", inline(self.table)),
+        }
+    }
+
+    /// Local response normalization. It divides by a power of k and a multiple of the sum of squares, which may be 0.
+    fn lrn(&self) -> Result<Lrn, String> {
+        let lrn = Lrn {
+            n: self.count("lrn", None)?,
+            k: self.float("k", None)?,
+            alpha: self.float("alpha", None)?,
+            beta: self.float("beta", None)?,
+        };
+        match lrn {
+            Lrn { k, .. } if k <= 0. => Err(self.wrong(&format!("k = {k}; expected more than 0"))),
+            Lrn { alpha, .. } if alpha < 0. => Err(self.wrong(&format!("alpha = {alpha}; expected 0 or more"))),
+            lrn => Ok(lrn),
         }
     }
 

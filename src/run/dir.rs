@@ -212,7 +212,7 @@ impl RunDir {
         // An incomplete line of a killed process would spoil the next one.
         let journal = path.join(files::JOURNAL);
         let torn = read_if_there(&journal)?.last().is_some_and(|byte| *byte != b'\n');
-        let mut events = EventFile::create(&path.join("tensorboard"), unix_s())?;
+        let mut events = EventFile::create(&path.join(files::TENSORBOARD), unix_s())?;
         resumed_after.map_or(Ok(()), |step| events.restarted(step))?;
         let files =
             Files { metrics: open(files::METRICS)?, journal: open(files::JOURNAL)?, events, every: 1, _claim: claim };
@@ -238,6 +238,36 @@ impl RunDir {
     pub fn expect_steps(&mut self, steps: u64) {
         if let Some(files) = &mut self.files {
             files.every = steps.div_ceil(SHOWN_STEPS).max(1);
+        }
+    }
+
+    /// Removes what a run leaves in its directory that has done nothing: its recipe, its journal and its log. Leaves all
+    /// where there is a line of metrics, a checkpoint, or anything else.
+    pub fn discard_unless_trained(&mut self) {
+        let Some(files) = self.files.take() else { return };
+        drop(files.events);
+        let inner = |folder: &str| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(self.path.join(folder)).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        const FILES: [&str; 6] = [files::RECIPE, files::INFO, files::METRICS, files::JOURNAL, files::LOG, files::LOCK];
+        const FOLDERS: [&str; 2] = [files::CHECKPOINTS, files::TENSORBOARD];
+        let is_own = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            FILES.iter().chain(&FOLDERS).any(|own| name == *own)
+        };
+        let is_empty = std::fs::metadata(self.path.join(files::METRICS)).is_ok_and(|about| about.len() == 0);
+        let events = inner(files::TENSORBOARD);
+        if !is_empty || !inner("").iter().all(is_own) || !inner(files::CHECKPOINTS).is_empty() || events.len() > 1 {
+            return;
+        }
+        // The recipe first, without which it is no run. What cannot be removed stays, and tells what happened.
+        let own = FILES.map(|name| self.path.join(name));
+        for path in own.iter().chain(&events) {
+            let _ = std::fs::remove_file(path);
+        }
+        for name in FOLDERS {
+            let _ = std::fs::remove_dir(self.path.join(name));
         }
     }
 

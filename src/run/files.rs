@@ -14,6 +14,8 @@ pub const TIMELINE: &str = "timeline.json";
 pub const LOG: &str = "log.txt";
 /// Locked while a process trains the run.
 pub const LOCK: &str = "lock";
+/// The folder of TensorBoard's files.
+pub const TENSORBOARD: &str = "tensorboard";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of the first layer's pictures.

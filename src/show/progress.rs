@@ -10,7 +10,7 @@ use serde_json::json;
 use super::logs::{self, BARS};
 use super::trace;
 use crate::engine::timeline::Timeline;
-use crate::text::loss_text;
+use crate::text::{counted, loss_text};
 use crate::train::session::{EvalReport, StepReport, TrainObserver};
 
 /// Steps that the shown loss, accuracy and speed are averaged over, about.
@@ -148,7 +148,8 @@ impl TrainProgress {
         let result = self.held_out_accuracy.map_or(String::new(), |accuracy| {
             format!(": held-out accuracy {:.1}%, chance is {:.1}%", 100. * accuracy, 100. / self.work.classes as f64)
         });
-        (steps > 0).then(|| format!("{steps} steps in {}{result}", time_text(self.started.elapsed().as_secs_f64())))
+        let steps = (steps > 0).then(|| counted(steps as usize, "step[s]"))?;
+        Some(format!("{steps} in {}{result}", time_text(self.started.elapsed().as_secs_f64())))
     }
 
     /// Seconds from step `step`, which is done, to the end of the run; `None` before steps were measured.
@@ -211,7 +212,7 @@ impl TrainObserver for TrainProgress {
         }
         if step >= total {
             self.say(&format!(
-                "nothing to do: all {step} steps of the run are done; ask for more with --epochs or --steps"
+                "nothing to do: the run is at its last step, {step}; ask for more with --epochs or --steps"
             ));
         }
     }
@@ -277,10 +278,10 @@ impl TrainObserver for TrainProgress {
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));
         let text = format!(
-            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {} ({} images)",
+            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {} ({})",
             report.step,
             loss_text(result.loss()),
-            result.images
+            counted(result.images, "image[s]")
         );
         let shown = self.say_at_times(self.last_result, &text);
         if shown != self.last_result {
@@ -297,7 +298,8 @@ impl TrainObserver for TrainProgress {
     }
 
     fn stopped_early(&mut self, epochs: u32) {
-        self.say(&format!("the held-out error has not improved for {epochs} epochs: the run ends"));
+        let epochs = counted(epochs as usize, "epoch[s]");
+        self.say(&format!("the held-out error has not improved for {epochs}: the run ends"));
     }
 
     fn left_out(&mut self, step: u64, why: &str) {

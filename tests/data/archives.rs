@@ -106,7 +106,7 @@ fn links_within_a_tar_are_what_they_point_to() {
 
     // What points to nothing is told where it is no sample, and else refused.
     let readme = set(&tar_with_links(&samples("a"), &[(Symlink, "README", "../elsewhere")]));
-    noted(readme.path(), &["1 files that are no samples not read", "README"]);
+    noted(readme.path(), &["1 file that is no sample not read", "README"]);
     for (kind, name, to) in [(Link, "a2.jpg", "b.jpg"), (Symlink, "a2.jpg", "../c.jpg"), (Symlink, "a2.jpg", "a2.jpg")]
     {
         let label = [samples("a"), vec![file("a2.cls", b"1")]].concat();
@@ -126,7 +126,7 @@ fn tars_behind_one_another_are_all_read() {
     assert_eq!(classes, [0, 1, 1, 1]);
     let junk = set(&[tar_of(&samples("a")), b"no tar".repeat(200)].concat());
     assert_eq!(train(junk.path()).len(), 2);
-    noted(junk.path(), &["1 tars with bytes behind their end that are no tar", "train-0.tar"]);
+    noted(junk.path(), &["1 tar with bytes behind the end that are no tar", "train-0.tar"]);
     let whole = [tar_of(&samples("a")), other("1")].concat();
     refused(
         set(&whole[..whole.len() - 2 * 512]).path(),
@@ -134,7 +134,7 @@ fn tars_behind_one_another_are_all_read() {
     );
     // A download that was interrupted, into a file that had its length from the beginning.
     let zeros = set(&[tar_of(&samples("a")), vec![0; 5 << 20]].concat());
-    noted(zeros.path(), &["zeros behind their end", "train-0.tar"]);
+    noted(zeros.path(), &["zeros behind the end", "train-0.tar"]);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn gzipped_tars_are_read_under_any_name() {
     let both = set(&tar_of(&samples("a")));
     write(both.path().join("train-0.tar.gz"), &whole);
     assert!(train(both.path()) == expected);
-    noted(both.path(), &["1 shards that are there twice", "train-0.tar.gz"]);
+    noted(both.path(), &["1 shard that is there twice", "train-0.tar.gz"]);
     // What a folder of classes came in is no set.
     let beside = folder(&[("pets.tgz", b"whatever".to_vec())]);
     for name in ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"] {
@@ -271,7 +271,7 @@ fn keys_with_dots_are_refused_with_what_they_become() {
     let masked = [sample("v1.0/a0", "cls", "0"), sample("v1.0/a1", "cls", "1"), vec![file("v1.0/a0.seg.png", b"x")]];
     let masked = set(&tar_of(&masked.concat()));
     assert_eq!(train(masked.path()).len(), 2);
-    noted(masked.path(), &["1 images beside those of the samples not read", "a0.seg.png"]);
+    noted(masked.path(), &["1 image beside those of the samples not read", "a0.seg.png"]);
     let tif = [samples("a"), vec![file("a2.xyz", b"x"), file("a2.cls", b"1")]].concat();
     refused(set(&tar_of(&tif)).path(), &["/a2", "a sample without an image, found .xyz, .cls"]);
 }
@@ -286,7 +286,7 @@ fn what_is_no_tar_is_named() {
         ([&b"\x28\xb5\x2f\xfd"[..], &[7; 600]].concat(), ["is not a tar, but a zstd file", "unpack it"]),
         (vec![7; 2000], ["damaged or truncated tar", "fetch it again"]),
         (Vec::new(), ["is empty (0 bytes)", "fetch it again"]),
-        (vec![0; 10240], ["no samples in it", "1 tars without a file in them"]),
+        (vec![0; 10240], ["no samples in it", "1 tar without a file in it"]),
     ] {
         refused(set(&bytes).path(), &["train-0.tar", parts[0], parts[1]]);
         let official = TempDir::new().unwrap();

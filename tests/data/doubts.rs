@@ -139,7 +139,7 @@ fn a_list_of_classes_orders_names_and_chooses() {
     assert_eq!(counts(&found), (6, 2, vec!["dog", "cat"]));
     let all = classes_of(place.path(), &found, &found.train);
     assert!(all.iter().all(|(path, class)| path.starts_with(&format!("set/{class}/"))), "{all:?}");
-    noted(&found, &["1 folders that", "list does not list", "set/docs"]);
+    noted(&found, &["1 folder that", "list does not list", "set/docs"]);
     refused(with("set", "twice"), &["twice", "\"cat\" twice"]);
     refused(with("set", "more"), &["\"owl\" is listed, but has no folder"]);
     // Numbers are lines, and 10 comes after 9.
@@ -183,7 +183,7 @@ fn what_lies_between_the_images_is_left_alone_and_counted() {
     noted(&found, &["6 folders of thumbnails, or that systems leave behind", "$RECYCLE.BIN"]);
     noted(&found, &["2 hidden files and folders"]);
     noted(&found, &["3 files that are no images", "b/Thumbs.db"]);
-    noted(&found, &["1 images beside the folders of classes", "stray.jpg"]);
+    noted(&found, &["1 image beside the folders of classes", "stray.jpg"]);
     assert_eq!(found.notes.len(), 4, "{:?}", found.notes);
     // Images below images are read, and told.
     let place = set(&[("a", 2), ("a/more", 3), ("b", 2)], &[]);

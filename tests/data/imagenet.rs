@@ -103,9 +103,9 @@ fn missing_images_and_other_files_do_not_move_labels() {
     assert_eq!(found.len(), 5);
     expected.retain(|image| found.contains(image));
     assert!(found == expected, "a label moved");
-    noted(lacking.path(), &["1 answers of the kit whose images are missing", "number 3"]);
+    noted(lacking.path(), &["1 answer of the kit without an image", "number 3"]);
     noted(lacking.path(), &["2 files that are no images not read", "ILSVRC2012_val_00000001.txt"]);
-    noted(lacking.path(), &["1 images whose names have no number", "extra.JPEG"]);
+    noted(lacking.path(), &["1 image without the number of an answer", "extra.JPEG"]);
 
     let rename = |to: &'static str| official(move |folder| packed(&folder.join(VAL), |files| files[5].0 = to.into()));
     refused(rename("ILSVRC2012_val_00000007.JPEG").path(), &["00000007", "answers for 1 to 6"]);
@@ -126,8 +126,8 @@ fn the_train_tar_may_hold_other_files_and_other_spellings() {
         });
     });
     is_the_same(odd.path());
-    noted(odd.path(), &["1 hidden files not read", "._n01000001.tar"]);
-    noted(odd.path(), &["1 files that are no tars of classes not read", "README"]);
+    noted(odd.path(), &["1 hidden file not read", "._n01000001.tar"]);
+    noted(odd.path(), &["1 file that is no tar of a class not read", "README"]);
 
     // As it is packed by those who have unpacked it.
     let loose = official(|folder| {

@@ -80,7 +80,7 @@ fn tiny_imagenet_is_read_as_it_is_unpacked() {
     assert_eq!(val["val/images/0.jpg"], "European fire salamander");
     assert_eq!(val["val/images/1.jpg"], "goldfish, Carassius auratus");
     assert_eq!(val["val/images/2.jpg"], "goldfish, Carassius auratus");
-    noted(&found, &["1 images that", "val_annotations.txt has no label for", "val/images/3.jpg"]);
+    noted(&found, &["1 image that", "val_annotations.txt has no label for", "val/images/3.jpg"]);
     noted(&found, &["test (5 images)", "not read"]);
     // Names that cannot be read are a note.
     fs::write(place.path().join("words.txt"), "n01629819\tone\nn01629819\ttwo\n").unwrap();
@@ -95,7 +95,7 @@ fn tiny_imagenet_is_read_as_it_is_unpacked() {
     }
     let found = open(place.path()).unwrap();
     assert_eq!((found.train.len(), found.val.len(), found.classes.len()), (7, 4, 2));
-    noted(&found, &["1 folders without images that are no classes", "val/images"]);
+    noted(&found, &["1 folder without images that is no class not read: ", "val/images"]);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn parts_are_known_by_many_names() {
     noted(&found, &["not read", "test (2 images)"]);
     noted(&found, &["not read", "pred (4 images)"]);
     write(more.path().join("stray.jpg"), b"");
-    noted(&open(more.path()).unwrap(), &["1 images beside the folders of the parts", "stray.jpg"]);
+    noted(&open(more.path()).unwrap(), &["1 image beside the folders of the parts", "stray.jpg"]);
     // A test set without labels is none to hold out.
     let test = set(&[("train/a", 4), ("train/b", 4), ("test", 5)], &[]);
     let found = open(test.path()).unwrap();
@@ -251,8 +251,8 @@ fn flat_images_have_the_classes_of_a_file() {
     let found = open(place.path()).unwrap();
     assert_eq!(found.val.len(), 1);
     noted(&found, &["2 images that", "has no label for"]);
-    noted(&found, &["2 labels of", "images that are not there"]);
-    noted(&found, &["1 of 2 classes have no held-out image", "\"b c\""]);
+    noted(&found, &["val.txt", "2 labels of images that are not there"]);
+    noted(&found, &["1 class without a held-out image: \"b c\""]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Data sets: every form that people have them in gives the same images, and nothing damaged passes unseen.
 
+mod advice;
 mod archives;
 mod doubts;
 mod imagenet;
 mod layouts;
 mod output;
+mod parts;
 mod pictures;
 mod shard_files;
 mod small;

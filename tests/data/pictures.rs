@@ -47,7 +47,7 @@ fn bad_images_are_named_and_skipped_on_request() {
         assert!(bad.name.ends_with(name) && bad.problem.contains(problem), "{bad:?}");
         write(folder.path().join("train/n01000002/another.jpg"), b"bad too");
         let Err(error) = prepared(folder.path(), &skip) else { panic!("two bad images passed where one may") };
-        assert!(error.to_string().contains("1 images were skipped before"), "{error}");
+        assert!(error.to_string().contains("1 image was skipped before"), "{error}");
     }
 }
 

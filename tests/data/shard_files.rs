@@ -40,7 +40,10 @@ fn missing_shards_are_counted_and_told() {
         let notes = found(names).1;
         let told = notes.iter().filter(|note| note.contains("missing")).collect::<Vec<_>>();
         assert_eq!(told.len(), 1, "{names:?}: {notes:?}");
-        assert!(told[0].starts_with(&format!("{count} shards missing")) && told[0].contains(example), "{told:?}");
+        assert!(
+            told[0].starts_with(&format!("{count} shard")) && told[0].contains(" missing") && told[0].contains(example),
+            "{told:?}"
+        );
     }
     for whole in [
         &["train-000000.tar", "train-000001.tar", "val-000002.tar"][..],
@@ -76,8 +79,11 @@ fn shards_are_read_once_and_from_the_folders_of_their_parts() {
     assert_eq!(found(&["train/0.tar", "train/1.tar", "Validation/0.tar"]).0, [2, 1]);
     assert_eq!(found(&["data/train/0.tar", "data/test/0.tar"]).0, [1, 1]);
     let rest = found(&["train-0.tar", "train-1.tar.part", "val-0.tar", "._train-0.tar"]).1;
-    assert!(rest.iter().any(|note| note.contains("1 files beside the shards") && note.contains("train-1.tar.part")));
-    assert!(rest.iter().any(|note| note.contains("1 hidden files") && note.contains("._train-0.tar")), "{rest:?}");
+    assert!(rest.iter().any(|note| note.contains("1 file beside the shards") && note.contains("train-1.tar.part")));
+    assert!(
+        rest.iter().any(|note| note.contains("1 hidden file beside") && note.contains("._train-0.tar")),
+        "{rest:?}"
+    );
 
     // One file may be given alone.
     let files = (0..4).flat_map(|i| {

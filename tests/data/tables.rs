@@ -84,7 +84,7 @@ fn a_class_is_its_name_in_every_shard() {
     refused(folder.path(), &["label 3", "names 3 classes"]);
     // A file that names none is believed, and told.
     shard(&path("validation-00000-of-00001.parquet"), 6, &[0, 2], &[]);
-    says(&opened(folder.path()).notes, &["1 files that do not name their classes", "validation-00000"]);
+    says(&opened(folder.path()).notes, &["1 file that does not name its classes", "validation-00000"]);
 }
 
 #[test]
@@ -161,8 +161,8 @@ fn shards_that_are_missing_are_told() {
         &["train-00000-of-00010.parquet", "train-00003-of-00010.parquet"],
         &["8 shards missing", "train-00001-of-"],
     );
-    missing(&["data/train-00001-of-00002-0a1b2c3d.parquet"], &["1 shards missing", "train-00000-of-00002"]);
-    missing(&["default/train/0000.parquet", "default/train/0002.parquet"], &["1 shards missing", "train/0001.parquet"]);
+    missing(&["data/train-00001-of-00002-0a1b2c3d.parquet"], &["1 shard missing", "train-00000-of-00002"]);
+    missing(&["default/train/0000.parquet", "default/train/0002.parquet"], &["1 shard missing", "train/0001.parquet"]);
     missing(
         &["default/partial-train/0000.parquet", "default/validation/0000.parquet"],
         &["partial-train", "first 5 GB"],
@@ -220,7 +220,7 @@ fn repositories_and_caches_are_read() {
 
     refused(set(&["default/validation/0000.parquet"]).path(), &["0000.parquet", "no shards to train on"]);
     let found = opened(set(&["train.parquet", "extra.parquet"]).path());
-    says(&found.notes, &["1 files that are called neither train, validation nor test trained on", "extra.parquet"]);
+    says(&found.notes, &["1 file called neither train, validation nor test trained on", "extra.parquet"]);
     // One file.
     let folder = set(&["photos.parquet"]);
     assert_eq!(opened(&folder.path().join("photos.parquet")).classes, ABC);
@@ -248,7 +248,7 @@ fn rows_without_a_label_are_left_out_and_told() {
     says(&found.notes, &["2 rows without a label", "test.parquet"]);
 
     part("train.parquet", 0, &[None; 4]);
-    refused(folder.path(), &["train.parquet", "4 rows have no labels", "-1 or null"]);
+    refused(folder.path(), &["train.parquet", "4 rows have no label ", "-1 or null"]);
     part("train.parquet", 0, &[Some(0), Some(-2)]);
     refused(folder.path(), &["train.parquet row 1", "label -2 is no class"]);
 }
@@ -329,6 +329,6 @@ fn files_that_hold_the_same_are_read_once() {
     }
     let found = opened(folder.path());
     assert_eq!((found.train.len(), found.val.len()), (9, 3));
-    says(&found.notes, &["1 files that hold the same as others, read once", "train-b.parquet and", "train-a.parquet"]);
+    says(&found.notes, &["1 file that holds the same as another, read once", "train-b.parquet and", "train-a.parquet"]);
     assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
 }

@@ -17,7 +17,7 @@ pub fn image(bytes: &[u8]) {
 }
 
 /// The files of a set, all with the same bytes.
-const SET_FILES: [&[&str]; 11] = [
+const SET_FILES: [&[&str]; 15] = [
     &["train-0.tar"],
     &["train-0.parquet"],
     &["train-images-idx3-ubyte", "train-labels-idx1-ubyte"],
@@ -29,19 +29,39 @@ const SET_FILES: [&[&str]; 11] = [
     &["ILSVRC2012_devkit_t12.tar"],
     &["train", "test", "meta"],
     &["emnist-train-images-idx3-ubyte", "emnist-train-labels-idx2-int", "emnist-mapping.txt"],
+    // Beside images in one folder.
+    &["images/metadata.csv", "images/labels.txt"],
+    &["images/metadata.jsonl"],
+    // Beside images in folders of classes.
+    &["meta/train.txt", "meta/test.txt"],
+    &["images.txt", "train_test_split.txt", "words.txt"],
 ];
+
+/// Images, of which nothing but the names is read, for the files of that number that tell about images.
+fn images_beside(which: usize) -> &'static [&'static str] {
+    match which {
+        11 | 12 => &["images/0.jpg", "images/1.jpg", "images/2.jpg"],
+        13 | 14 => &["images/a/0.jpg", "images/a/1.jpg", "images/b/0.jpg", "images/b/1.jpg"],
+        _ => &[],
+    }
+}
 
 /// Any bytes as a file of a data set; the first byte says which.
 pub fn set(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else { return };
     let folder = TempDir::new().unwrap();
-    // The stored inputs were found when there were seven.
+    // Some of the stored inputs were found when there were seven.
     let names = SET_FILES.get(usize::from(which)).unwrap_or(&SET_FILES[usize::from(which) % 7]);
     let is_official = names[0].starts_with("ILSVRC");
     for other in ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"].iter().filter(|_| is_official) {
         std::fs::write(folder.path().join(other), b"").unwrap();
     }
-    names.iter().for_each(|name| std::fs::write(folder.path().join(name), bytes).unwrap());
+    let images = images_beside(which.into()).iter().map(|name| (name, &b""[..]));
+    for (name, bytes) in names.iter().map(|name| (name, bytes)).chain(images) {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
     if let Ok(found) = sources::open(folder.path(), &SourceOptions::holding_out(0.5)) {
         for part in [&found.train, &found.val] {
             part.read(0..part.len(), &|_, picture| drop(picture));

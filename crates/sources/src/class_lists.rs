@@ -117,7 +117,7 @@ impl ClassLists {
             return Err(Error::data(from, problem));
         }
         if let Some(first) = self.nameless.first() {
-            let kind = "files that do not name their classes, which are taken by the numbers of the others";
+            let kind = "file[s] that [does not name its|do not name their] classes, which are taken by the numbers of the others";
             notes.add_many(kind, self.nameless.len(), first.display());
         }
         Ok(Some(self.names))

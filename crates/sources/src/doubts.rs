@@ -3,13 +3,15 @@
 
 use std::path::Path;
 
-use super::SourceOptions;
 use super::folders::Labelled;
-use super::layouts::{Images, plural};
+use super::kit::{KIT, number_in};
+use super::layouts::Images;
 use super::listing::{Kind, Listing, count_images, folders_with_images, list, name_of};
 use super::notes::Notes;
 use super::roles::{Role, role};
+use super::{ClassesFrom, SourceOptions};
 use crate::error::{Error, Result};
+use crate::plurals::counted;
 use alexnet_split_images::signature::Signature;
 
 /// Names that classes have, too: of vehicles, of faces, of forms.
@@ -21,10 +23,14 @@ const SETTLES: &str = "if these folders are the classes, give --classes-from fol
 pub fn check(train: &Labelled, images: &Images, options: &SourceOptions, notes: &mut Notes) -> Result<()> {
     let (folder, classes) = (&images.folder, &train.classes);
     if let [only] = &classes[..] {
-        let seen = plural(train.places.items.len(), "image");
+        let seen = counted(train.places.items.len(), "image[s]");
+        let or = match options.classes_from {
+            Some(ClassesFrom::Names) => "",
+            _ => ", or --classes-from names if the names of the images begin with their classes",
+        };
         let problem = format!(
             "has one class, {only:?}, with {seen}; training needs two at least. Give the folder in which each class has \
-             a folder, or --classes-from names if the names of the images begin with their classes"
+             a folder{or}"
         );
         return Err(Error::data(folder, problem));
     }
@@ -41,7 +47,7 @@ pub fn check(train: &Labelled, images: &Images, options: &SourceOptions, notes: 
     } else if !of_parts.is_empty() {
         let seen = |class: &&&String| {
             let path = folder.join(class);
-            format!("{} ({})", path.display(), plural(count_images(&path), "image"))
+            format!("{} ({})", path.display(), counted(count_images(&path), "image[s]"))
         };
         let seen: Vec<String> = of_parts.iter().take(5).map(|class| seen(&class)).collect();
         let problem = format!(
@@ -80,12 +86,17 @@ pub fn flat(folder: &Path) -> Error {
     let name = name_of(folder);
     let first =
         list(folder, &mut Notes::default()).ok().and_then(|listing| listing.files.first().map(|file| name_of(file)));
+    let kit = if first.as_deref().and_then(number_in).is_some() {
+        format!("Put {KIT} beside the folder, which has them; or put a file")
+    } else {
+        "Put a file".into()
+    };
     let problem = format!(
-        "holds {}, no folders of classes, and nothing tells the classes of {}. Put a file with columns file_name and \
+        "holds {}, no folders of classes, and nothing tells the classes of {}. {kit} with columns file_name and \
          label beside them ({name}/metadata.csv), give --classes-from names if their names begin with their classes, or \
          name the folders with --train DIR and --val DIR. To hold out a part of the other images, give their folder \
          alone",
-        plural(count_images(folder), "image"),
+        counted(count_images(folder), "image[s]"),
         first.unwrap_or_default(),
     );
     Error::data(folder, problem)
@@ -100,7 +111,7 @@ pub fn empty(folder: &Path) -> Error {
                     Kind::Other(Some(Signature { name, advice })) => format!(" ({name}: {advice})"),
                     _ => String::new(),
                 };
-                let (files, folders) = (plural(files.len(), "file"), plural(folders.len(), "folder"));
+                let (files, folders) = (counted(files.len(), "file[s]"), counted(folders.len(), "folder[s]"));
                 format!("{files} and {folders}, {} among them{kind}", name_of(first))
             }
             None => "it is empty".into(),

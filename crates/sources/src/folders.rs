@@ -8,19 +8,21 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::classes::{Classes, is_wordnet_number};
-use super::doubts;
+use super::classes::Classes;
 use super::labels::Labels;
-use super::layouts::{self, Images, Layout, is_flat, is_same, plural};
+use super::layouts::{self, Images, Layout, is_flat, is_same};
 use super::listing::{Kind, Listing, holds_images, is_image, list, name_of};
 use super::notes::Notes;
 use super::places::{Place, Places};
 use super::{ClassesFrom, Found, Source, SourceOptions};
+use super::{agree, doubts, flat, kit};
 use crate::error::{Error, Result};
 use crate::known::signature_of;
+use crate::plurals::{counted, with_example};
 
 /// What image files are called; what they are is told by their bytes.
-pub const ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];
+pub const ENDINGS: [&str; 13] =
+    ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pnm"];
 
 /// Whether a file's name is that of an image.
 pub fn is_called_an_image(path: &Path) -> bool {
@@ -29,6 +31,7 @@ pub fn is_called_an_image(path: &Path) -> bool {
 }
 
 /// Images by class.
+#[derive(Default)]
 pub struct Labelled {
     /// What folders and labels call the classes.
     pub classes: Vec<String>,
@@ -36,7 +39,9 @@ pub struct Labelled {
     /// Whether no image lies directly in the folder of its class, and those of a class lie in several folders.
     pub is_deep: bool,
     /// For each label of a file the image that has it.
-    labelled: Vec<Option<String>>,
+    pub labelled: Vec<Option<String>>,
+    /// What people call the classes, if what tells the classes tells that, too.
+    pub names: Option<Vec<String>>,
 }
 
 /// Opens a set of image files.
@@ -48,20 +53,28 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
         return Err(Error::data(path, problem));
     }
     let mut notes = Notes::default();
-    let Layout { name, train: train_images, val: val_images, names } = layouts::find(path, options, &mut notes)?;
+    let Layout { name, train: train_images, val: val_images, names, lists } = layouts::find(path, options, &mut notes)?;
     let list = options.classes.as_deref().map(Classes::read).transpose()?;
     let train = read(&train_images, options, list.as_ref(), &mut notes)?;
     doubts::check(&train, &train_images, options, &mut notes)?;
-    let labelled = train.labelled;
+    let (labelled, mut places) = (train.labelled, train.places);
     let known = list.unwrap_or_else(|| Classes::found(train.classes));
-    let val = match &val_images {
+    agree::check(&train_images, &places, &known, &mut notes)?;
+    let mut val = match &val_images {
         Some(images) => Some(read(images, options, Some(&known), &mut notes)?),
         None => None,
     };
-    if let (Some(val), Some(labels)) = (&val, &train_images.labels)
-        && val_images.as_ref().is_some_and(|images| images.labels.as_ref() == Some(labels))
+    if let (Some(val), Some(images)) = (&val, &val_images) {
+        agree::check(images, &val.places, &known, &mut notes)?;
+        if let Some(labels) = train_images.labels.as_ref().filter(|labels| images.labels.as_ref() == Some(labels)) {
+            one_part_each(labels, &labelled, &val.labelled)?;
+        }
+    }
+    let mut is_listed = false;
+    if let Some(lists) = lists
+        && let Some([train, held_out]) = lists.apply(&train_images.folder, &places, &known.keys, &mut notes)?
     {
-        one_part_each(labels, &labelled, &val.labelled)?;
+        (places, val, is_listed) = (train, Some(Labelled { places: held_out, ..Labelled::default() }), true);
     }
     if let Some(val) = &val {
         note_empty_classes(&val.places, &known, &mut notes);
@@ -69,15 +82,17 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     let form = name.unwrap_or(match (&train_images.labels, options.classes_from, &val) {
         (Some(_), ..) => "images with a file of labels",
         (_, Some(ClassesFrom::Names), _) => "images with their classes in their names",
+        _ if is_listed => "a folder a class, with lists of the parts",
         (_, _, Some(_)) => "train and val with a folder a class",
         _ => "a folder a class",
     });
     let classes = match names.filter(|_| known.listed_in.is_none()) {
         Some(names) => display_names(&known, &names, &mut notes),
+        None if known.listed_in.is_none() => val.as_mut().and_then(|val| val.names.take()).unwrap_or(known.names),
         None => known.names,
     };
     let val = val.map(|val| Arc::new(val.places) as Arc<dyn Source>);
-    Ok(Found { form, train: Arc::new(train.places), val, classes, notes: notes.say() })
+    Ok(Found { form, train: Arc::new(places), val, classes, notes: notes.say() })
 }
 
 /// Fails where one label is that of an image to train on and of another to hold out: their names are alike.
@@ -117,104 +132,38 @@ fn note_empty_classes(places: &Places, known: &Classes, notes: &mut Notes) {
     let with: HashSet<u32> = places.items.iter().map(|item| item.class).collect();
     let mut without = (0..known.keys.len()).filter(|class| !with.contains(&(*class as u32)));
     if let Some(first) = without.next() {
-        let count = 1 + without.count();
-        notes.line(format!(
-            "{count} of {} classes have no held-out image, {:?} among them",
-            known.keys.len(),
-            known.keys[first]
-        ));
+        let what = "class[es] without a held-out image";
+        notes.line(with_example(1 + without.count(), what, &format!("{:?}", known.keys[first])));
     }
 }
 
 /// The images of a part. `known` are the classes that there may be.
 fn read(images: &Images, options: &SourceOptions, known: Option<&Classes>, notes: &mut Notes) -> Result<Labelled> {
-    let Images { folder, except, labels } = images;
-    match labels {
-        Some(labels) => {
-            let labels = Labels::read(labels, options.label_column.as_deref(), known)?;
-            by_labels(folder, labels, notes)
-        }
-        None if options.classes_from == Some(ClassesFrom::Names) => by_names(folder, known, notes),
-        None if is_flat(folder) => Err(doubts::flat(folder)),
-        None => by_folders(folder, except.as_deref(), known, notes),
+    let folder = &images.folder;
+    if let Some(labels) = &images.labels {
+        return flat::by_labels(images, Labels::read(labels, options.label_column.as_deref(), known)?, notes);
     }
-}
-
-/// All images below a folder whose classes a file tells.
-fn by_labels(folder: &Path, labels: Labels, notes: &mut Notes) -> Result<Labelled> {
-    let mut all = Places::default();
-    collect(folder, 0, &mut HashSet::new(), &mut all, notes)?;
-    let (mut places, count) = (Places::default(), all.items.len());
-    let without = format!("images that {} has no label for not read", labels.path.display());
-    let mut taken: Vec<Option<String>> = vec![None; labels.images.len()];
-    for (item, place) in all.items.into_iter().zip(all.places) {
-        let Some(number) = labels.find(Path::new(&item.name), folder) else {
-            notes.add(&without, &item.name);
-            continue;
-        };
-        if let Some(other) = taken[number].replace(item.name.clone()) {
-            let problem = format!("has one label for {other} and {}; give each a label, by its whole name", item.name);
-            return Err(Error::data(labels.path, problem));
-        }
-        places.push(item.name, labels.images[number], place);
+    if options.classes_from == Some(ClassesFrom::Names) {
+        return flat::by_names(images, known, notes);
     }
-    if places.items.is_empty() {
-        let problem = format!("has labels for none of {} in {}", plural(count, "image"), folder.display());
-        return Err(Error::data(labels.path, problem));
+    if !is_flat(folder) {
+        return by_folders(images, known, notes);
     }
-    let missing = taken.iter().filter(|image| image.is_none()).count();
-    if missing > 0 {
-        notes.line(format!(
-            "{} of {} are of images that are not there",
-            plural(missing, "label"),
-            labels.path.display()
-        ));
-    }
-    Ok(Labelled { classes: labels.classes, places, is_deep: false, labelled: taken })
-}
-
-/// All images below a folder, whose names tell their classes.
-fn by_names(folder: &Path, known: Option<&Classes>, notes: &mut Notes) -> Result<Labelled> {
-    let mut places = Places::default();
-    collect(folder, 0, &mut HashSet::new(), &mut places, notes)?;
-    let names: Vec<String> = places.items.iter().map(|item| class_in(&name_of(Path::new(&item.name)))).collect();
-    let mut found = names.clone();
-    found.sort_unstable();
-    found.dedup();
-    let found = Classes::found(found);
-    let known = known.unwrap_or(&found);
-    for (item, name) in places.items.iter_mut().zip(&names) {
-        let class = known.index(name).filter(|_| !name.is_empty()).ok_or_else(|| {
-            let problem = match &**name {
-                "" => "its name begins with no class, as cat.12.jpg does".to_owned(),
-                _ => format!("class {name:?} is not among {}", known.origin()),
-            };
-            Error::data(&item.name, problem)
-        });
-        item.class = class?;
-    }
-    Ok(Labelled { classes: known.keys.clone(), places, is_deep: false, labelled: Vec::new() })
-}
-
-/// The class that an image's name begins with: all before the first dot or digit, or a WordNet number.
-fn class_in(name: &str) -> String {
-    match name.get(..9) {
-        Some(number) if is_wordnet_number(number) => number.to_owned(),
-        _ => {
-            let end = name.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(name.len());
-            name[..end].trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned()
-        }
+    match (kit::beside(folder)?, known) {
+        (Some(kit), Some(known)) => flat::by_kit(images, &kit, known, notes),
+        _ => Err(doubts::flat(folder)),
     }
 }
 
 /// The images of a folder of classes.
-fn by_folders(path: &Path, except: Option<&Path>, known: Option<&Classes>, notes: &mut Notes) -> Result<Labelled> {
+fn by_folders(images: &Images, known: Option<&Classes>, notes: &mut Notes) -> Result<Labelled> {
+    let path = &*images.folder;
     let Listing { mut folders, files } = list(path, notes)?;
-    folders.retain(|folder| !except.is_some_and(|except| is_same(folder, except)));
+    folders.retain(|folder| !images.except.iter().any(|except| is_same(folder, except)));
     files
         .iter()
         .filter(|file| is_image(file))
-        .for_each(|file| notes.add("images beside the folders of classes not read", file.display()));
+        .for_each(|file| notes.add("image[s] beside the folders of classes not read", file.display()));
     let folders = folders_of(path, folders, known, notes)?;
     let found = Classes::found(folders.iter().map(|folder| name_of(folder)).collect());
     let known = known.unwrap_or(&found);
@@ -228,7 +177,7 @@ fn by_folders(path: &Path, except: Option<&Path>, known: Option<&Classes>, notes
             return Err(Error::data(folder, problem));
         }
         let before = places.items.len();
-        let shape = collect(folder, class, &mut HashSet::new(), &mut places, notes)?;
+        let shape = collect(folder, class, &[], &mut HashSet::new(), &mut places, notes)?;
         if places.items.len() == before {
             return Err(doubts::empty(folder));
         }
@@ -245,13 +194,13 @@ fn by_folders(path: &Path, except: Option<&Path>, known: Option<&Classes>, notes
     }
     if let Some((first, _)) = below.first() {
         let count = below.iter().map(|(_, count)| count).sum();
-        let seen = plural(count, "image");
+        let seen = counted(count, "image[s]");
         notes.line(format!(
             "{seen} in folders below those of their classes, as in {}, read as of these",
             first.display()
         ));
     }
-    Ok(Labelled { classes: found.keys, places, is_deep: !is_direct && is_branched, labelled: Vec::new() })
+    Ok(Labelled { classes: found.keys, places, is_deep: !is_direct && is_branched, ..Labelled::default() })
 }
 
 /// The folders of classes among those in `path`.
@@ -262,10 +211,10 @@ fn folders_of(path: &Path, folders: Vec<PathBuf>, known: Option<&Classes>, notes
         match known {
             Some(known) if known.index(&name).is_none() => match &known.listed_in {
                 Some(list) => {
-                    notes.add(&format!("folders that {} does not list not read", list.display()), folder.display())
+                    notes.add_about("folder[s] that {} does not list not read", list.display(), 1, folder.display())
                 }
                 None if !holds_images(&folder) => {
-                    notes.add("folders without images that are no classes not read", folder.display())
+                    notes.add("folder[s] without images that [is no class|are no classes] not read", folder.display())
                 }
                 None => {
                     let problem = format!("class {name:?} is not among {}", known.origin());
@@ -287,17 +236,18 @@ fn folders_of(path: &Path, folders: Vec<PathBuf>, known: Option<&Classes>, notes
 
 /// How images lie below a folder.
 #[derive(Default)]
-struct Shape {
+pub struct Shape {
     /// Images directly in it.
     direct: usize,
     /// Folders in it that hold images.
     branches: usize,
 }
 
-/// All images below a folder.
-fn collect(
+/// All images below a folder, without those in some folders.
+pub fn collect(
     folder: &Path,
     class: u32,
+    except: &[PathBuf],
     above: &mut HashSet<PathBuf>,
     places: &mut Places,
     notes: &mut Notes,
@@ -312,9 +262,9 @@ fn collect(
     }
     let mut shape = Shape::default();
     let Listing { folders, files } = list(folder, notes)?;
-    for path in folders {
+    for path in folders.into_iter().filter(|path| !except.iter().any(|except| is_same(path, except))) {
         let before = places.items.len();
-        collect(&path, class, above, places, notes)?;
+        collect(&path, class, except, above, places, notes)?;
         shape.branches += usize::from(places.items.len() > before);
     }
     for path in files {

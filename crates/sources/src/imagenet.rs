@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::folders::is_called_an_image;
-use super::kit::{self, KIT, Kit};
+use super::kit::{self, KIT, Kit, number_in};
 use super::notes::Notes;
 use super::places::{Place, Places};
 use super::tars::{MAX_UNPACKED, Member, Tar, members};
@@ -132,7 +132,7 @@ impl Reader {
         let tar = Tar::open(path, &mut self.left)?;
         for member in members(path, &tar.file, [0, tar.bytes], &mut self.notes)? {
             if member.base().starts_with('.') {
-                self.notes.add("hidden files not read", format!("{}/{}", path.display(), member.name));
+                self.notes.add("hidden file[s] not read", format!("{}/{}", path.display(), member.name));
             } else if let Some(wnid) = member.base().strip_suffix(".tar").filter(|wnid| is_wnid(wnid)) {
                 let piece = member.piece(path)?;
                 self.class_tar(&tar, wnid, &format!("{wnid}/"), [piece.offset, piece.bytes])?;
@@ -141,8 +141,10 @@ impl Reader {
                 let image = self.image(path, "", &member)?;
                 self.classes.entry(wnid.to_owned()).or_default().push(image);
             } else {
-                self.notes
-                    .add("files that are no tars of classes not read", format!("{}/{}", path.display(), member.name));
+                self.notes.add(
+                    "file[s] that [is no tar|are no tars] of a class not read",
+                    format!("{}/{}", path.display(), member.name),
+                );
             }
         }
         if self.classes.is_empty() {
@@ -178,9 +180,9 @@ impl Reader {
         for member in members(&path, &tar.file, section, &mut self.notes)? {
             let name = format!("{}/{folder}{}", tar.path.display(), member.name);
             if member.base().starts_with('.') {
-                self.notes.add("hidden files not read", name);
+                self.notes.add("hidden file[s] not read", name);
             } else if !is_called_an_image(Path::new(&member.name)) {
-                self.notes.add("files that no image is called like not read", name);
+                self.notes.add("file[s] that no image is called like not read", name);
             } else if let Some(other) = member.base().get(..9).filter(|other| is_wnid(other) && *other != wnid) {
                 return Err(Error::data(
                     name,
@@ -207,7 +209,10 @@ impl Reader {
             let tar = Tar::open(&path, &mut self.left)?;
             for member in members(&path, &tar.file, [0, tar.bytes], &mut self.notes)? {
                 if member.base().starts_with('.') || !is_called_an_image(Path::new(&member.name)) {
-                    self.notes.add("files that are no images not read", format!("{}/{}", path.display(), member.name));
+                    self.notes.add(
+                        "file[s] that [is no image|are no images] not read",
+                        format!("{}/{}", path.display(), member.name),
+                    );
                 } else {
                     images.push(self.image(&path, "", &member)?);
                 }
@@ -218,7 +223,7 @@ impl Reader {
             let all = top.flat_map(|path| if path.is_dir() { files_in(&path, |_| true) } else { vec![path] });
             for path in all {
                 if name_of(&path).starts_with('.') || !is_called_an_image(&path) {
-                    self.notes.add("files that are no images not read", path.display());
+                    self.notes.add("file[s] that [is no image|are no images] not read", path.display());
                 } else {
                     images.push(Image { name: path.display().to_string(), place: Place::File(path) });
                 }
@@ -261,7 +266,7 @@ impl Answers<'_> {
                     labelled.push((class as u32, image));
                 }
                 None => {
-                    notes.add("images whose names have no number of an answer not read", &image.name);
+                    notes.add("image[s] without the number of an answer in the name not read", &image.name);
                     strange = strange.or(Some(image.name));
                 }
             }
@@ -272,13 +277,8 @@ impl Answers<'_> {
                 "expected names such as ILSVRC2012_val_00000001.JPEG, whose number tells the class",
             ));
         }
-        let answers = self.kit.map_or(0, |kit| kit.answers.len());
-        if let Some(first) = (1..=answers).find(|number| !seen.contains(number)).filter(|_| !seen.is_empty()) {
-            notes.add_many(
-                "answers of the kit whose images are missing",
-                answers - seen.len(),
-                format!("number {first}"),
-            );
+        if let Some(kit) = self.kit.filter(|_| !seen.is_empty()) {
+            kit.note_missing(&seen, notes);
         }
         Ok(labelled)
     }
@@ -303,10 +303,4 @@ impl Answers<'_> {
             _ => Ok(by_number.or(by_folder)),
         }
     }
-}
-
-/// The number in the name of an image to validate with: 4 in `ILSVRC2012_val_00000004.JPEG`.
-fn number_in(name: &str) -> Option<usize> {
-    let base = name.rsplit('/').next()?.to_ascii_lowercase();
-    base.strip_prefix("ilsvrc2012_val_")?.split('.').next()?.parse().ok()
 }

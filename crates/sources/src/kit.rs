@@ -1,11 +1,11 @@
 //! The development kit of ILSVRC 2012: the classes, and the class of each image to validate with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::matlab::{self, Value};
 use super::notes::Notes;
-use super::tars::{Tar, members};
+use super::tars::{MAX_UNPACKED, Tar, members};
 use crate::error::{Error, Result};
 
 /// The kit as it is fetched.
@@ -20,13 +20,18 @@ struct Synset {
 
 /// What the kit tells.
 pub struct Kit {
-    path: PathBuf,
+    pub path: PathBuf,
     synsets: Vec<Synset>,
     /// By the number of the image, from 1 on: the kit's own number of its class.
     pub answers: Vec<u32>,
 }
 
 impl Kit {
+    /// Whether it has the class.
+    pub fn has(&self, wnid: &str) -> bool {
+        self.synsets.iter().any(|synset| synset.wnid == wnid)
+    }
+
     /// The names of a class.
     pub fn words(&self, wnid: &str) -> Result<String> {
         let synset = self.synsets.iter().find(|synset| synset.wnid == wnid);
@@ -41,6 +46,32 @@ impl Kit {
         let synset = self.synsets.iter().find(|synset| synset.id == *id);
         Ok(&synset.ok_or_else(|| format!("has the answer {id}, which is no class of {KIT}"))?.wnid)
     }
+}
+
+impl Kit {
+    /// Notes the answers whose images are not among those of some numbers.
+    pub fn note_missing(&self, numbers: &HashSet<usize>, notes: &mut Notes) {
+        let missing = || (1..=self.answers.len()).filter(|number| !numbers.contains(number));
+        if let Some(first) = missing().next() {
+            notes.add_many("answer[s] of the kit without an image", missing().count(), format!("number {first}"));
+        }
+    }
+}
+
+/// The number in the name of an image to validate with: 4 in `ILSVRC2012_val_00000004.JPEG`.
+pub fn number_in(name: &str) -> Option<usize> {
+    let base = name.rsplit('/').next()?.to_ascii_lowercase();
+    base.strip_prefix("ilsvrc2012_val_")?.split('.').next()?.parse().ok()
+}
+
+/// The kit that lies in the folder of images to validate with, beside it, or a folder above that.
+pub fn beside(folder: &Path) -> Result<Option<Kit>> {
+    for folder in folder.ancestors().take(3) {
+        if let Some(kit) = read(folder, &mut MAX_UNPACKED.clone())? {
+            return Ok(Some(kit));
+        }
+    }
+    Ok(None)
 }
 
 const META: &str = "data/meta.mat";

@@ -48,7 +48,10 @@ const PARTS: [&str; 6] = ["split", "is_valid", "is_test", "subset", "partition",
 /// Rows of a file, and the names of its columns if it has any.
 struct Table {
     path: PathBuf,
+    /// In small letters.
     header: Vec<String>,
+    /// As they are written.
+    titles: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
@@ -71,8 +74,11 @@ impl Labels {
     ///
     /// Fails where it does not say which column has the labels, or has a label that is no class.
     pub fn read(path: &Path, column: Option<&str>, known: Option<&Classes>) -> Result<Labels> {
-        let table = Table::read(path)?;
+        let mut table = Table::read(path)?;
         let files = FILES.iter().find_map(|name| table.column(name)).unwrap_or(0);
+        if column.is_none() {
+            table.fold_one_hot(files)?;
+        }
         let labels = table.labels(files, column, known)?;
         table.check_parts()?;
         let is_prediction = table.header.get(labels).is_some_and(|name| name == "predictionstring");
@@ -185,18 +191,18 @@ impl Table {
         } else {
             text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
         };
-        let mut table = Table { path: path.to_owned(), header: Vec::new(), rows };
+        let mut table = Table { path: path.to_owned(), header: Vec::new(), titles: Vec::new(), rows };
         let names: Vec<String> = table.rows.first().into_iter().flatten().map(|name| name.to_lowercase()).collect();
         if names.iter().any(|name| FILES.contains(&&**name) || LABELS.contains(&&**name)) {
             table.header = names;
-            table.rows.remove(0);
+            table.titles = table.rows.remove(0);
         }
         Ok(table)
     }
 
     /// An object a line; its keys are the columns.
     fn of_json_lines(path: &Path, text: &str) -> Result<Table> {
-        let mut table = Table { path: path.to_owned(), header: Vec::new(), rows: Vec::new() };
+        let mut table = Table { path: path.to_owned(), header: Vec::new(), titles: Vec::new(), rows: Vec::new() };
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line)
                 .map_err(|error| Error::data(path, format!("line {}: not a JSON object: {error}", number + 1)))?;
@@ -223,6 +229,42 @@ impl Table {
 
     fn column(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|known| known == name)
+    }
+
+    /// Makes one column of labels of those that have a 1 for the image's class and 0 for all others: the class is called
+    /// as its column.
+    ///
+    /// Fails where an image has several such labels, or none.
+    fn fold_one_hot(&mut self, files: usize) -> Result<()> {
+        let digit = |cell: &String| cell.parse::<f64>().ok().filter(|value| [0., 1.].contains(value));
+        let is_flag = |column: usize| self.rows.iter().all(|row| row.get(column).and_then(digit).is_some());
+        let is_named = |column: usize| self.header.get(column).is_some_and(|name| !PARTS.contains(&&**name));
+        let flags: Vec<usize> =
+            (0..self.titles.len()).filter(|&column| column != files && is_named(column) && is_flag(column)).collect();
+        if flags.len() < 2 || self.rows.is_empty() || self.header.iter().any(|name| LABELS.contains(&&**name)) {
+            return Ok(());
+        }
+        let mut labels = Vec::new();
+        for row in &self.rows {
+            let set: Vec<&str> =
+                flags.iter().filter(|&&at| digit(&row[at]) == Some(1.)).map(|&at| &*self.titles[at]).collect();
+            let [label] = set[..] else {
+                let all: Vec<&str> = flags.iter().map(|&at| &*self.titles[at]).collect();
+                let problem = format!(
+                    "has 1 for {} in {} of its columns of 0 and 1 ({}); an image needs one class. --label-column NAME                      takes one column as the label",
+                    row.get(files).map_or("an image", String::as_str),
+                    set.len(),
+                    all.join(", ")
+                );
+                return Err(Error::data(&self.path, problem));
+            };
+            labels.push(label.to_owned());
+        }
+        let width = self.header.len();
+        self.header.push(LABELS[0].to_owned());
+        self.rows.iter_mut().for_each(|row| row.resize(width, String::new()));
+        self.rows.iter_mut().zip(labels).for_each(|(row, label)| row.push(label));
+        Ok(())
     }
 
     /// Fails where a column tells the parts of the set: nothing here reads it, and images to test with would be trained on.

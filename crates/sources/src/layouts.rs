@@ -6,10 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use super::listing::{Entries, count_images, folders_with_images, has_folders, has_images, is_image, name_of};
+use super::lists::Lists;
 use super::notes::Notes;
 use super::roles::{Role, role};
 use super::{ClassesFrom, SourceOptions};
 use crate::error::{Error, Result};
+use crate::plurals::counted;
 
 /// A layout that is known by its files.
 struct Known {
@@ -64,20 +66,27 @@ const NAMES: [&str; 3] = ["words.txt", "LOC_synset_mapping.txt", "synset_words.t
 #[derive(Clone, Debug)]
 pub struct Images {
     pub folder: PathBuf,
-    /// A folder in it that is another part.
-    pub except: Option<PathBuf>,
+    /// Folders in it that are not read: another part, masks.
+    pub except: Vec<PathBuf>,
     pub labels: Option<PathBuf>,
+    /// Other files that tell classes of its images, or seem to; those that do must agree.
+    pub others: Vec<PathBuf>,
 }
 
 impl Images {
     /// Images in a folder for each class.
     fn by_folders(folder: PathBuf) -> Images {
-        Images { folder, except: None, labels: None }
+        Images { folder, except: Vec::new(), labels: None, others: Vec::new() }
+    }
+
+    /// With what may tell their classes: a file, where the folders do not.
+    fn with(self, mut files: Vec<PathBuf>) -> Images {
+        let labels = (is_flat(&self.folder) && !files.is_empty()).then(|| files.remove(0));
+        Images { labels, others: files, ..self }
     }
 }
 
 /// Where a set has what.
-#[derive(Clone, Debug)]
 pub struct Layout {
     /// Its name, if it is a known one.
     pub name: Option<&'static str>,
@@ -86,6 +95,8 @@ pub struct Layout {
     pub val: Option<Images>,
     /// A file that names the classes.
     pub names: Option<PathBuf>,
+    /// Lists that tell the parts of a set in one piece.
+    pub lists: Option<Lists>,
 }
 
 /// A folder of the set in which there are images.
@@ -103,7 +114,7 @@ impl Inner {
 
     /// For messages: its path and its images.
     fn seen(&self) -> String {
-        format!("{} ({})", self.path.display(), plural(count_images(&self.path), "image"))
+        format!("{} ({})", self.path.display(), counted(count_images(&self.path), "image[s]"))
     }
 }
 
@@ -117,23 +128,28 @@ pub fn has_train(path: &Path) -> bool {
 /// Fails where it is not clear, with what was seen and the flag that says it.
 pub fn find(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<Layout> {
     let mut layout = search(path, options, notes)?;
+    let of_train = layout.train.labels.clone();
     for part in [Some(&mut layout.train), layout.val.as_mut()].into_iter().flatten() {
         if options.classes_from.is_some() {
-            part.labels = None;
+            (part.labels, part.others) = (None, Vec::new());
+        } else if options.label_column.is_some() && part.labels.is_none() && !part.others.is_empty() {
+            // Asked for by the name of its column.
+            part.labels = Some(part.others.remove(0));
         } else if let Some(labels) = &part.labels {
             notes.line(format!("{} tells the classes of its images", labels.display()));
             notes.uses(labels.display());
-        } else if !is_flat(&part.folder) {
-            match labels_of(path, &part.folder) {
-                // Asked for by the name of its column.
-                Some(labels) if options.label_column.is_some() => part.labels = Some(labels),
-                Some(labels) => notes.line(format!(
-                    "{} not read: the folders tell the classes (--label-column NAME reads it)",
-                    labels.display()
-                )),
-                None => {}
-            }
         }
+    }
+    // The labels of one part say nothing about images of the other that are called alike.
+    if let Some(val) = &mut layout.val {
+        val.others.retain(|other| Some(other) != of_train.as_ref());
+        layout.train.others.retain(|other| Some(other) != val.labels.as_ref());
+    }
+    if layout.val.is_none() && !is_flat(&layout.train.folder) && options.classes_from != Some(ClassesFrom::Names) {
+        layout.lists = Lists::find(&layout.train.folder, notes)?;
+    }
+    if let Some(lists) = &layout.lists {
+        layout.train.others.retain(|other| !lists.files.contains(other));
     }
     if let Some(val) = layout.val.as_ref().filter(|val| !name_of(&val.folder).eq_ignore_ascii_case("val")) {
         notes.line(format!("held out: the images of {}", val.folder.display()));
@@ -175,10 +191,15 @@ impl Known {
     fn at(&self, path: &Path) -> Option<Layout> {
         let [train, val, labels] = [self.train, self.val, self.labels].map(|inner| path.join(inner));
         let is_there = labels.is_file() && has_images(&val) && has_folders(&train);
+        if !is_there {
+            return None;
+        }
         let names = labels.parent().and_then(names_in);
-        let val = Images { labels: Some(labels), ..Images::by_folders(val) };
+        let mut others = labels_of(path, &val);
+        others.retain(|other| !is_same(other, &labels));
+        let val = Images { labels: Some(labels), others, ..Images::by_folders(val) };
         let train = Images::by_folders(train);
-        is_there.then_some(Layout { name: Some(self.name), train, val: Some(val), names })
+        Some(Layout { name: Some(self.name), train, val: Some(val), names, lists: None })
     }
 }
 
@@ -205,9 +226,9 @@ fn by_names(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<L
         None => find_val(path, &rest, options)?,
     };
     let stray = Entries::of(path).filter(|(path, is_folder)| !is_folder && is_image(path));
-    stray.for_each(|(path, _)| notes.add("images beside the folders of the parts not read", path.display()));
+    stray.for_each(|(path, _)| notes.add("image[s] beside the folders of the parts not read", path.display()));
     let val = val.map(|val| part(path, val));
-    let layout = Layout { name: None, train: part(path, train), val, names: None };
+    let layout = Layout { name: None, train: part(path, train), val, names: None, lists: None };
     note_unread(path, &layout, notes);
     Ok(layout)
 }
@@ -269,16 +290,22 @@ fn in_one_piece(
     notes: &mut Notes,
 ) -> Result<Layout> {
     let classes_from = options.classes_from;
-    let labels = labels_of(path, path).filter(|_| is_flat(path));
+    let mut except: Vec<PathBuf> = val.clone().into_iter().collect();
+    if classes_from == Some(ClassesFrom::Names) {
+        // Masks are called like the images that they belong to.
+        let masks: Vec<&Inner> = inners.iter().filter(|inner| inner.role == Some(Role::Masks)).collect();
+        if !masks.is_empty() && masks.len() < inners.len() {
+            notes.line(format!("not read, beside the images to train on: {}", seen(&masks)));
+            except.extend(masks.iter().map(|inner| inner.path.clone()));
+        }
+    }
     let here = Layout {
         name: None,
-        train: Images { folder: path.to_owned(), except: val.clone(), labels },
+        train: Images { except, ..Images::by_folders(path.to_owned()) }.with(labels_of(path, path)),
         val: val.clone().map(|val| part(path, val)),
         names: None,
+        lists: None,
     };
-    if classes_from == Some(ClassesFrom::Folders) {
-        return Ok(here);
-    }
     if let [only] = &inners[..]
         && !has_images(path)
     {
@@ -290,6 +317,9 @@ fn in_one_piece(
             }
             return search(&only.path, &SourceOptions { val, ..options.clone() }, notes);
         }
+    }
+    if classes_from == Some(ClassesFrom::Folders) {
+        return Ok(here);
     }
     let is_set = |inner: &&Inner| has_train(&inner.path) || KNOWN.iter().any(|known| known.at(&inner.path).is_some());
     if inners.iter().any(|inner| is_set(&inner)) {
@@ -310,12 +340,11 @@ fn part(set: &Path, folder: PathBuf) -> Images {
             _ => break,
         }
     }
-    let labels = labels_of(set, &folder).filter(|_| is_flat(&inner));
-    Images { labels, ..Images::by_folders(inner) }
+    Images::by_folders(inner).with(labels_of(set, &folder))
 }
 
-/// The file that tells the classes of the images in a folder of the set.
-fn labels_of(set: &Path, folder: &Path) -> Option<PathBuf> {
+/// The files that tell the classes of the images in a folder of the set, by their names; the first counts.
+fn labels_of(set: &Path, folder: &Path) -> Vec<PathBuf> {
     let name = name_of(folder);
     let part = match role(&name) {
         Some(Role::Train) => "train",
@@ -325,9 +354,13 @@ fn labels_of(set: &Path, folder: &Path) -> Option<PathBuf> {
     };
     let in_set = LABELS_IN_SET.iter().map(|file| (set, file)).filter(|_| part != "test");
     let files = LABELS_IN_PART.iter().map(|file| (folder, file)).chain(in_set);
-    files
-        .flat_map(|(folder, file)| [&*name, part].map(|part| folder.join(file.replace("{part}", part))))
-        .find(|path| path.is_file())
+    let mut found = Vec::new();
+    for path in files.flat_map(|(folder, file)| [&*name, part].map(|part| folder.join(file.replace("{part}", part)))) {
+        if path.is_file() && !found.contains(&path) {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// Whether a folder has images, and no folders of images.
@@ -353,9 +386,4 @@ fn seen(inners: &[&Inner]) -> String {
         words.push(format!("{} more", inners.len() - 5));
     }
     words.join(", ")
-}
-
-/// 1 image, 2 images.
-pub fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

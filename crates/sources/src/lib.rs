@@ -1,13 +1,16 @@
 //! Data sets as people have them, for `prepare` to read: one file a form. [`open`] tells the forms apart.
 
+mod agree;
 mod cifar;
 mod class_lists;
 mod classes;
 mod columns;
 mod doubts;
 pub mod error;
+mod flat;
 mod folders;
 mod foreign;
+mod forms;
 mod idx;
 mod imagenet;
 mod kit;
@@ -15,6 +18,7 @@ mod known;
 mod labels;
 mod layouts;
 mod listing;
+mod lists;
 mod matlab;
 mod memory;
 pub mod names;
@@ -22,19 +26,23 @@ mod notes;
 mod parquet;
 mod pickle;
 mod places;
+pub mod plurals;
 mod roles;
 mod shard_files;
 pub mod small;
+mod table;
 mod table_files;
 mod tars;
 mod webdataset;
 
 pub use error::{Error, Result};
+pub use forms::{form_of, torso};
 pub use places::read_image_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::forms::{Form, locate};
 use self::small::SmallSet;
 use alexnet_split_cpu::rng::{Philox, Purpose};
 
@@ -205,6 +213,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
     }
     let mut notes = Vec::new();
     let (path, form) = locate(path, options, &mut notes)?;
+    let is_searched = matches!(form, Form::Folders);
     let found = read(&path, form, options)?;
     notes.extend(found.notes);
     let Found { form: name, train, val, classes, .. } = found;
@@ -228,7 +237,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
         return Err(Error::data(&item.name, format!("class {} of {} classes", item.class, classes.len())));
     }
     let mut searched = Vec::new();
-    if form == Form::Folders {
+    if is_searched {
         for given in [&options.train, &options.val].into_iter().flatten() {
             searched.push(layouts::resolve(&path, given)?);
         }
@@ -241,82 +250,8 @@ fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a It
     [train, val].into_iter().flat_map(|part| (0..part.len()).map(|index| part.item(index)))
 }
 
-/// The forms of sets, as their files tell them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Official,
-    /// CIFAR or IDX, which training reads as it is.
-    Small,
-    Tables,
-    Tars,
-    Folders,
-}
-
-impl Form {
-    /// The form of the set that lies in this folder, if it is not one of folders.
-    fn at(path: &Path) -> Result<Option<Form>> {
-        Ok(match () {
-            () if imagenet::is_there(path) => Some(Form::Official),
-            () if small::is_there(path)? => Some(Form::Small),
-            () if layouts::has_train(path) => None,
-            () if table_files::find(path)?.is_some() => Some(Form::Tables),
-            () if shard_files::find(path, ".tar")?.is_some() => Some(Form::Tars),
-            () => None,
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Form::Official => "the official files of ILSVRC 2012",
-            Form::Small => "the files of CIFAR or MNIST",
-            Form::Tables => "Hugging Face's tables",
-            Form::Tars => "WebDataset tars",
-            Form::Folders => "folders of images",
-        }
-    }
-}
-
-/// Where the set is, and its form: in `path`, or in the one folder there that holds a set.
-fn locate(path: &Path, options: &SourceOptions, notes: &mut Vec<String>) -> Result<(PathBuf, Form)> {
-    let form = Form::at(path)?;
-    if let Some(form) = form.filter(|_| options.train.is_some() || options.val.is_some()) {
-        let problem = format!("--train and --val name folders of image files, but here are {}", form.name());
-        return Err(Error::data(path, problem));
-    }
-    if let Some(form) = form {
-        return Ok((path.to_owned(), form));
-    }
-    if listing::holds_images(path) || !path.is_dir() {
-        return Ok((path.to_owned(), Form::Folders));
-    }
-    let mut inner = Vec::new();
-    for folder in listing::list(path, &mut notes::Notes::default())?.folders {
-        inner.extend(Form::at(&folder)?.map(|form| (folder, form)));
-    }
-    match &inner[..] {
-        [] => Ok((path.to_owned(), Form::Folders)),
-        [(folder, form)] => {
-            notes.push(format!("read from {}, the one folder in {} with a set", folder.display(), path.display()));
-            Ok((folder.clone(), *form))
-        }
-        _ => {
-            let seen: Vec<String> =
-                inner.iter().map(|(folder, form)| format!("{} ({})", folder.display(), form.name())).collect();
-            let problem = format!("holds more than one set: {}; give the folder of one of them", seen.join(", "));
-            Err(Error::data(path, problem))
-        }
-    }
-}
-
-/// The form of the set in a folder, in words, if there is one that `prepare` reads.
-pub fn form_of(path: &Path) -> Option<&'static str> {
-    let form = locate(path, &SourceOptions::default(), &mut Vec::new()).ok()?.1;
-    (form != Form::Folders || listing::holds_images(path)).then(|| form.name())
-}
-
 /// Reads a set of a known form.
 fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
-    let gone = || Error::data(path, "its files have gone meanwhile");
     let mut found = match form {
         Form::Folders => {
             let opened = folders::open(path, options);
@@ -326,13 +261,14 @@ fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
         }
         Form::Official => imagenet::open(path)?,
         Form::Small => {
+            let gone = || Error::data(path, "its files have gone meanwhile");
             let SmallSet { form, train, held_out, classes } = small::load(path)?.ok_or_else(gone)?;
             let [train, val]: [Arc<dyn Source>; 2] = [("training image", train), ("held-out image", held_out)]
                 .map(|(name, set)| -> Arc<dyn Source> { Arc::new(memory::Memory::new(name, set)) });
             Found { form, train, val: Some(val), classes, notes: Vec::new() }
         }
-        Form::Tables => parquet::open(path, table_files::find(path)?.ok_or_else(gone)?, options)?,
-        Form::Tars => webdataset::open(path, shard_files::find(path, ".tar")?.ok_or_else(gone)?, options)?,
+        Form::Tables(files) => parquet::open(path, files, options)?,
+        Form::Tars(files) => webdataset::open(path, files, options)?,
     };
     if let Some(list) = &options.classes {
         let names = classes::Classes::read(list)?.names;

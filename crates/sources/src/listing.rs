@@ -59,8 +59,8 @@ pub fn list(folder: &Path, notes: &mut Notes) -> Result<Listing> {
     let mut listing = Listing { folders: Vec::new(), files: Vec::new() };
     for (path, kind) in entries {
         match kind {
-            Entry::Hidden => notes.add("hidden files and folders not read", path.display()),
-            Entry::Junk => notes.add("folders of thumbnails, or that systems leave behind, not read", path.display()),
+            Entry::Hidden => notes.add("hidden file[s] [or|and] folder[s] not read", path.display()),
+            Entry::Junk => notes.add("folder[s] of thumbnails, or that systems leave behind, not read", path.display()),
             Entry::Folder => listing.folders.push(path),
             Entry::File => listing.files.push(path),
         }
@@ -125,9 +125,9 @@ impl Kind {
     pub fn note(&self, path: &Path, notes: &mut Notes) {
         match self {
             Kind::Other(Some(Signature { name, advice })) => {
-                notes.add(&format!("files, each {name} ({advice}), not read"), path.display())
+                notes.add_about("file[s], [|each ]{}, not read", format!("{name} ({advice})"), 1, path.display())
             }
-            _ => notes.add("files that are no images not read", path.display()),
+            _ => notes.add("file[s] that [is no image|are no images] not read", path.display()),
         }
     }
 }

@@ -2,28 +2,45 @@
 
 use std::fmt::Display;
 
+use crate::plurals::with_example;
+
+/// Something that was left alone.
+struct Kind {
+    /// What it is, as [`counted`] takes it; `{}` stands for `about`.
+    what: &'static str,
+    about: String,
+    count: usize,
+    first: String,
+}
+
 /// Kinds in the order in which they were met, how often each was, and the first example; before them lines of their own.
 #[derive(Default)]
 pub struct Notes {
     lines: Vec<String>,
-    kinds: Vec<(String, usize, String)>,
+    kinds: Vec<Kind>,
     used: Vec<String>,
 }
 
 impl Notes {
-    /// Counts one more of a kind, whose name ends the sentence "3 ...".
-    pub fn add(&mut self, kind: &str, example: impl Display) {
-        self.add_many(kind, 1, example);
+    /// Counts one more of a kind, such as "file[s] not read".
+    pub fn add(&mut self, what: &'static str, example: impl Display) {
+        self.add_many(what, 1, example);
     }
 
     /// Counts several of a kind.
-    pub fn add_many(&mut self, kind: &str, count: usize, example: impl Display) {
-        if !self.used.is_empty() && self.used.contains(&example.to_string()) {
+    pub fn add_many(&mut self, what: &'static str, count: usize, example: impl Display) {
+        self.add_about(what, "", count, example);
+    }
+
+    /// Counts several of a kind that has to do with a file or another thing, whose name is for `{}`.
+    pub fn add_about(&mut self, what: &'static str, about: impl Display, count: usize, example: impl Display) {
+        let (about, first) = (about.to_string(), example.to_string());
+        if self.used.contains(&first) {
             return;
         }
-        match self.kinds.iter_mut().find(|(known, ..)| known == kind) {
-            Some((_, before, _)) => *before += count,
-            None => self.kinds.push((kind.to_owned(), count, example.to_string())),
+        match self.kinds.iter_mut().find(|known| known.what == what && known.about == about) {
+            Some(known) => known.count += count,
+            None => self.kinds.push(Kind { what, about, count, first }),
         }
     }
 
@@ -39,7 +56,12 @@ impl Notes {
 
     /// A line a kind.
     pub fn say(&self) -> Vec<String> {
-        let kind = |(kind, count, first): &(String, usize, String)| format!("{count} {kind}, {first} among them");
-        self.lines.iter().cloned().chain(self.kinds.iter().map(kind)).collect()
+        self.lines.iter().cloned().chain(self.kinds.iter().map(Kind::say)).collect()
+    }
+}
+
+impl Kind {
+    fn say(&self) -> String {
+        with_example(self.count, self.what, &self.first).replacen("{}", &self.about, 1)
     }
 }

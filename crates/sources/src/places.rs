@@ -27,6 +27,9 @@ pub struct Places {
     pub archives: Vec<(PathBuf, Option<File>)>,
 }
 
+/// Files of a set that are kept open; systems allow a process about a thousand.
+pub const OPEN_FILES: usize = 256;
+
 /// Bytes of the largest image file that is read.
 const MAX_BYTES: u64 = 1 << 30;
 

@@ -1,9 +1,11 @@
 //! The shards of a set: which files they are, which part each belongs to, and which are missing by the others' numbers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::SourceOptions;
+use super::listing::holds_images;
 use super::notes::Notes;
 use crate::error::{Error, Result};
 
@@ -82,10 +84,74 @@ pub fn find(path: &Path, ending: &str) -> Result<Option<ShardFiles>> {
         val = test;
     } else if let Some(first) = test.first() {
         // Hugging Face's ImageNet has one without labels.
-        notes.add_many("shards of a test set not read", test.len(), first.display());
+        notes.add_many("shard[s] of a test set not read", test.len(), first.display());
     }
     tell_missing([&train, &val], ending, &mut notes)?;
     Ok(Some(ShardFiles { train, val, notes: notes.say() }))
+}
+
+/// The shards that `--train` and `--val` name, as files or as folders of them; a part that neither names is found by name.
+/// `None` where they name no shards.
+///
+/// Fails where one flag names shards and the other does not.
+pub fn given(path: &Path, options: &SourceOptions, ending: &str) -> Result<Option<ShardFiles>> {
+    let named = |given: &Option<PathBuf>| given.as_ref().map(|given| (given.clone(), shards_at(path, given, ending)));
+    let [train, val] = [&options.train, &options.val].map(named);
+    let all = [&train, &val].into_iter().flatten();
+    if !all.clone().any(|(_, shards)| !shards.is_empty()) {
+        return Ok(None);
+    }
+    if let Some((without, _)) = all.clone().find(|(_, shards)| shards.is_empty()) {
+        let problem =
+            format!("no shards here ({ending}), but in the other of --train and --val; name shards with both");
+        return Err(Error::data(without, problem));
+    }
+    let taken: HashSet<PathBuf> = all.flat_map(|(_, shards)| shards.iter().map(|path| real(path))).collect();
+    let mut found = Shards::default();
+    found.search(path, None, ending)?;
+    found.search(&path.join("data"), None, ending)?;
+    let Shards { parts, mut notes, .. } = found;
+    let [by_name, held_out, test] = parts.map(|mut paths| {
+        paths.retain(|path| !taken.contains(&real(path)));
+        paths.sort();
+        paths
+    });
+    let train = train.map_or(by_name, |(_, shards)| shards);
+    let val = val.map_or(if held_out.is_empty() { test } else { held_out }, |(_, shards)| shards);
+    if train.is_empty() {
+        let problem = "there are no shards to train on but those of --val; name them with --train";
+        return Err(Error::data(path, problem));
+    }
+    let held_out: HashSet<PathBuf> = val.iter().map(|path| real(path)).collect();
+    if let Some(twice) = train.iter().find(|path| held_out.contains(&real(path))) {
+        return Err(Error::data(twice, "cannot be trained on and held out; name it with one of --train and --val"));
+    }
+    tell_missing([&train, &val], ending, &mut notes)?;
+    Ok(Some(ShardFiles { train, val, notes: notes.say() }))
+}
+
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// A file of this ending, or those directly in a folder, as the shell sees it or within the set; none if it is something
+/// else, or holds images.
+fn shards_at(set: &Path, given: &Path, ending: &str) -> Vec<PathBuf> {
+    let Some(found) = [given.to_owned(), set.join(given)].into_iter().find(|path| path.exists()) else {
+        return Vec::new();
+    };
+    if found.is_dir() && holds_images(&found) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(&found).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = if found.is_dir() { entries.collect() } else { vec![found] };
+    let is_shard = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.') && stem(&name, ending).is_some() && path.is_file()
+    };
+    files.retain(is_shard);
+    files.sort();
+    files
 }
 
 /// Shards as they are found.
@@ -120,14 +186,14 @@ impl Shards {
         for (path, name) in files.iter().zip(names(&files)) {
             let Some(stem) = stem(&name, ending) else {
                 if ending == ".tar" && name.contains(".tar.") && !name.starts_with('.') {
-                    self.notes.add("files beside the shards not read", path.display());
+                    self.notes.add("file[s] beside the shards not read", path.display());
                 }
                 continue;
             };
             if name.starts_with('.') {
-                self.notes.add("hidden files beside the shards not read", path.display());
+                self.notes.add("hidden file[s] beside the shards not read", path.display());
             } else if folder_names.iter().any(|folder| folder == stem) || has_folders && !name.ends_with(ending) {
-                self.notes.add("archives beside folders not read", path.display());
+                self.notes.add("archive[s] beside folders not read", path.display());
             } else {
                 self.add(path.clone(), part.or_else(|| part_of(&name)).unwrap_or(0), stem)?;
             }
@@ -150,7 +216,7 @@ impl Shards {
             let problem = format!("is another file than {} of the same name; give the folder of one", first.display());
             return Err(Error::data(path, problem));
         }
-        self.notes.add("shards that are there twice, read once", path.display());
+        self.notes.add("shard[s] that [is|are] there twice, read once", path.display());
         Ok(())
     }
 }
@@ -204,7 +270,7 @@ fn tell_missing(parts: [&[PathBuf]; 2], ending: &str, notes: &mut Notes) -> Resu
         let (low, high) = series.range(*total, &all);
         let missing = (high + 1 - low).saturating_sub(series.numbers.len() as u64);
         if let Some(first) = (low..=high).find(|number| !series.numbers.contains(number)) {
-            notes.add_many("shards missing, by the numbers of the others", missing as usize, series.name(first));
+            notes.add_many("shard[s] missing, by the numbers of the others", missing as usize, series.name(first));
         }
     }
     Ok(())

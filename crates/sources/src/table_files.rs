@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folders::is_called_an_image;
+use super::forms::TABLE;
 use super::shard_files::{self, ShardFiles, is_part, part_of};
 use crate::error::{Error, Result};
-
-const ENDING: &str = ".parquet";
+use crate::plurals::with_example;
 
 /// Folders one in another that are looked into: the cache of a set, `snapshots`, one of these, `default`.
 const DEPTH: usize = 4;
@@ -35,8 +35,8 @@ pub fn find(path: &Path) -> Result<Option<ShardFiles>> {
         |path: &PathBuf| [Some(path.as_path()), path.parent()].map(|it| it?.file_name()?.to_str().and_then(part_of));
     let unclear: Vec<&PathBuf> = files.train.iter().filter(|path| names(path) == [None, None]).collect();
     if let Some(first) = unclear.first().filter(|_| unclear.len() < files.train.len()) {
-        let what = "files that are called neither train, validation nor test trained on";
-        files.notes.push(format!("{} {what}, {} among them", unclear.len(), first.display()));
+        let what = "file[s] called neither train, validation nor test trained on";
+        files.notes.push(with_example(unclear.len(), what, &first.display().to_string()));
     }
     if let Some(path) = files.train.iter().find(|path| path.to_string_lossy().contains("partial-train")) {
         let what = "Hugging Face makes parquet of the first 5 GB of large sets only";
@@ -58,7 +58,7 @@ impl Found {
     fn search(&mut self, folder: &Path, depth: usize) -> Result<()> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         // A part without the others is no set, unless it is what was asked for.
-        let found = if depth < DEPTH && is_part(&name) { None } else { shard_files::find(folder, ENDING)? };
+        let found = if depth < DEPTH && is_part(&name) { None } else { shard_files::find(folder, TABLE)? };
         if let Some(files) = found {
             self.sets.push((folder.to_owned(), files));
             return Ok(());
@@ -72,7 +72,7 @@ impl Found {
             if path.is_dir() {
                 // Hidden ones, and the cache's files, to which its snapshots have links.
                 below.extend((!name.starts_with('.') && name != "blobs").then(|| path.clone()));
-            } else if name.ends_with(ENDING) && !name.starts_with('.') {
+            } else if name.ends_with(TABLE) && !name.starts_with('.') {
                 self.others = self.others.take().or_else(|| Some(path.clone()));
             }
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::notes::Notes;
+use super::places::OPEN_FILES;
 use crate::error::{Error, Result};
 use alexnet_split_images::signature::{LENGTH, Signature, recognize};
 
@@ -101,7 +102,7 @@ pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2], notes: &mut N
             Ok(end) => at += end,
             // As other programs do: what is behind the end and no tar is not read.
             Err(Stop::AtFirst(_)) if tar > 0 => {
-                notes.add("tars with bytes behind their end that are no tar", path.display());
+                notes.add("tar[s] with bytes behind the end that are no tar", path.display());
                 break;
             }
             Err(Stop::AtFirst(why)) => return Err(Error::data(path, what_it_is(file, [start, bytes], &why))),
@@ -109,7 +110,7 @@ pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2], notes: &mut N
         }
         let next = skip_zeros(file, start + at, start + bytes).map_err(Error::io("read", path))?;
         if next == start + bytes && next - start - at > MANY_ZEROS {
-            notes.add("tars with megabytes of zeros behind their end (was the download whole?)", path.display());
+            notes.add("tar[s] with megabytes of zeros behind the end (was the download whole?)", path.display());
         }
         // Headers begin at multiples of 512.
         (at, tar) = (if next < start + bytes { at + (next - start - at) / 512 * 512 } else { bytes }, tar + 1);
@@ -118,7 +119,7 @@ pub fn members(path: &Path, file: &File, [start, bytes]: [u64; 2], notes: &mut N
         if bytes == 0 {
             return Err(Error::data(path, "is empty (0 bytes); fetch it again"));
         }
-        notes.add("tars without a file in them", path.display());
+        notes.add("tar[s] without a file in [it|them]", path.display());
     }
     found.follow_links();
     Ok(found.members)
@@ -271,9 +272,6 @@ pub struct Tar {
     pub bytes: u64,
     is_unpacked: bool,
 }
-
-/// Files of a set that are kept open; systems allow a process about a thousand.
-const OPEN_FILES: usize = 256;
 
 impl Tar {
     /// Opens a tar. A gzipped one, whatever it is called, is unpacked into a temporary file that goes when it is closed;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::names;
 
 /// What describes a set that `prepare` has made, which is one of WebDataset's form.
-const PREPARED: &str = "dataset.json";
+pub const PREPARED: &str = "dataset.json";
 
 /// Opens a folder of tars, or a single one.
 pub fn open(path: &Path, files: ShardFiles, options: &SourceOptions) -> Result<Found> {
@@ -134,7 +134,10 @@ impl<'a> Reader<'a> {
             // The key is all before the first dot of the last part.
             let base = member.name.len() - member.base().len();
             let Some(dot) = member.base().find('.').filter(|dot| *dot > 0) else {
-                self.notes.add("files that are no samples not read", format!("{}/{}", tar.path.display(), member.name));
+                self.notes.add(
+                    "file[s] that [is no sample|are no samples] not read",
+                    format!("{}/{}", tar.path.display(), member.name),
+                );
                 continue;
             };
             let (key, ending) = (member.name[..base + dot].to_owned(), member.name[base + dot + 1..].to_lowercase());
@@ -165,7 +168,7 @@ impl<'a> Reader<'a> {
                     Err(why) => sample.bad_label = Some(why),
                 }
             }
-            _ if ending == "ppm" || ENDINGS.contains(&&*ending) => {
+            _ if ENDINGS.contains(&&*ending) => {
                 if let Some(first) = &sample.image {
                     let problem = format!("two images of one sample, {} and {}", first.name, member.name);
                     return Err(Error::data(&tar.path, problem));
@@ -242,7 +245,7 @@ impl<'a> Reader<'a> {
             (Some(image), Some(class)) => {
                 if let Some(other) = sample.others.first() {
                     self.notes.add_many(
-                        "images beside those of the samples not read",
+                        "image[s] beside those of the samples not read",
                         sample.others.len(),
                         &other.name,
                     );
@@ -264,7 +267,7 @@ impl<'a> Reader<'a> {
             }
             (None, Some(_)) => Err(Error::data(name, format!("a sample without an image, found {}", seen()))),
             (None, None) => {
-                self.notes.add("files that are no samples not read", name);
+                self.notes.add("file[s] that [is no sample|are no samples] not read", name);
                 Ok(None)
             }
         }

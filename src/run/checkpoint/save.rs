@@ -14,6 +14,7 @@ use crate::engine::pair::Pair;
 use crate::engine::stream::Tensor;
 use crate::error::{Error, NO_SPACE, Result};
 use crate::net::plan::Plan;
+use crate::text::counted;
 
 /// Least space for metrics, pictures and logs.
 const OTHER_FILES: u64 = 1_000_000;
@@ -42,7 +43,10 @@ pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
         Some(free) if free < needed => {
             let [free, each, needed] = [free, bytes, needed].map(disk::show_bytes);
             let advice = if keep > 1 { "free some space, or keep fewer with --keep 1" } else { "free some space" };
-            let problem = format!("{free} are free, {count} checkpoints of {each} and metrics need {needed}; {advice}");
+            let problem = format!(
+                "{free} are free, {} of {each} and metrics need {needed}; {advice}",
+                counted(count as usize, "checkpoint[s]")
+            );
             Err(Error::NoSpace { path: run.to_owned(), problem })
         }
         _ => Ok(()),
@@ -217,6 +221,6 @@ mod tests {
         }
         check_space(run.path(), 2, 1).unwrap();
         let error = check_space(run.path(), 1, u64::MAX / 4).unwrap_err().to_string();
-        assert!(error.contains("1 checkpoints") && !error.contains("--keep"), "{error}");
+        assert!(error.contains("1 checkpoint of") && !error.contains("--keep"), "{error}");
     }
 }

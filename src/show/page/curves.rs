@@ -2,12 +2,12 @@
 
 use maud::{Markup, html};
 
-use super::axis::{Axis, Scale};
-use super::chart::{Chart, Mark, Series, Style};
-use super::smooth::{CLOUD, smoothed, thinned};
 use crate::run::reader::Run;
 use crate::run::rows::{Eval, Step};
 use crate::text::{duration, utc};
+use alexnet_split_charts::axis::{Axis, Scale};
+use alexnet_split_charts::chart::{Chart, Mark, Series, Style};
+use alexnet_split_charts::smooth::{CLOUD, smoothed, thinned};
 
 /// Values of evaluations: name, class of the colour, and the field.
 type OfEval = (&'static str, &'static str, fn(&Eval) -> f64);

@@ -1,14 +1,11 @@
 //! One HTML page about a run, or about several: nothing outside the file is needed to read it.
 
-mod axis;
-mod chart;
 mod curves;
 mod filters;
 pub mod heldout;
 mod journal;
 mod png;
 mod several;
-mod smooth;
 mod specialization;
 mod timeline;
 
@@ -106,11 +103,6 @@ fn table<Row: IntoIterator<Item = Markup>>(class: &str, heads: &[&str], rows: im
             }
         }
     }
-}
-
-/// A coordinate in a drawing: a tenth of its unit is finer than a screen shows.
-fn tenths(value: f64) -> String {
-    format!("{value:.1}")
 }
 
 fn page(title: &str, header: &Markup, sections: &[Section]) -> String {

@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::axis::Axis;
-use super::chart::{Chart, Series, Style};
 use crate::run::rows::Filters;
 use crate::text::short;
+use alexnet_split_charts::axis::Axis;
+use alexnet_split_charts::chart::{Chart, Series, Style};
 
 /// Parts of the scale of 0 to 1.
 const BINS: usize = 20;

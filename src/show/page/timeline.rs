@@ -2,12 +2,12 @@
 
 use maud::{Markup, html};
 
-use super::axis::Axis;
-use super::tenths;
 use crate::engine::timeline::{Event, Timeline};
 use crate::engine::times::Activity;
 use crate::run::rows::{StreamMeans, Times};
 use crate::text::short;
+use alexnet_split_charts::axis::Axis;
+use alexnet_split_charts::tenths;
 
 /// Heights, in the drawing's units, which are about the screen's pixels.
 const LANE: f64 = 44.;

@@ -1,6 +1,6 @@
 //! Axes of charts: their ends, ticks and labels.
 
-use crate::text::grouped;
+use crate::numbers::grouped;
 
 /// An axis.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::axis::{Axis, Scale, nice_step};
-use super::tenths;
-use crate::text::short;
+use crate::axis::{Axis, Scale, nice_step};
+use crate::numbers::short;
+use crate::tenths;
 
 /// The drawing's size in its own units; it is scaled to the place that the page has. On a phone to about 0.62, so the
 /// style sheet makes text larger there, and the margins leave room for that.
