@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaEvent, CudaStream};
+use cudarc::nccl::result::{NcclError, NcclStatus};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
 
 use super::{Exchange, Swap, Transfer};
@@ -36,13 +37,10 @@ pub fn version() -> Result<i32> {
     let nccl = libraries::nccl()?;
     let mut version = 0;
     // SAFETY: a place to write to.
-    let result = unsafe { (nccl.ncclGetVersion)(&mut version) };
-    if result != ncclResult_t::ncclSuccess {
-        return Err(Error::gpu(
-            GpuTrouble::NoNccl,
-            format!("NCCL does not report its version: {}", explain(nccl, result)),
-        ));
-    }
+    unsafe { (nccl.ncclGetVersion)(&mut version) }.result().map_err(|error| {
+        let text = format!("NCCL does not report its version: {}", explain(nccl, &error));
+        Error::gpu(GpuTrouble::NoNccl, text)
+    })?;
     if version < OLDEST {
         let text =
             format!("NCCL {} is too old, 2.18 or newer is needed; update it or use --exchange copy", show(version));
@@ -62,13 +60,13 @@ pub fn unique_id() -> Result<UniqueId> {
     let mut id = MaybeUninit::<ncclUniqueId>::zeroed();
     // SAFETY: a place to write to; zeros are a valid value too.
     let (result, id) = unsafe { ((nccl.ncclGetUniqueId)(id.as_mut_ptr()), id.assume_init()) };
-    if result != ncclResult_t::ncclSuccess {
+    result.result().map_err(|error| {
         let text = format!(
             "NCCL finds no network interface for the connection: {}; set NCCL_SOCKET_IFNAME",
-            explain(nccl, result)
+            explain(nccl, &error)
         );
-        return Err(Error::gpu(GpuTrouble::Exchange, text));
-    }
+        Error::gpu(GpuTrouble::Exchange, text)
+    })?;
     Ok(id.internal.map(|byte| byte as u8))
 }
 
@@ -94,11 +92,8 @@ impl Comm {
         let mut state = ncclResult_t::ncclSuccess;
         // SAFETY: a live communicator and a place to write to.
         let asked = self.with(|comm| unsafe { (self.nccl.ncclCommGetAsyncError)(comm, &mut state) });
-        match (asked, state) {
-            (ncclResult_t::ncclSuccess, ncclResult_t::ncclSuccess) => Ok(true),
-            (ncclResult_t::ncclSuccess, ncclResult_t::ncclInProgress) => Ok(false),
-            (ncclResult_t::ncclSuccess, error) | (error, _) => Err(explain(self.nccl, error)),
-        }
+        let state = asked.result().and_then(|_| state.result());
+        state.map(|state| state != NcclStatus::InProgress).map_err(|error| explain(self.nccl, &error))
     }
 
     /// Waits until all calls of the communicator have been queued.
@@ -139,7 +134,7 @@ impl Drop for Comm {
     }
 }
 
-fn explain(nccl: &Nccl, result: ncclResult_t) -> String {
+fn explain(nccl: &Nccl, &NcclError(result): &NcclError) -> String {
     // SAFETY: NCCL returns static strings; null asks for the last error of any communicator.
     let (text, last) =
         unsafe { (c_text((nccl.ncclGetErrorString)(result)), c_text((nccl.ncclGetLastError)(std::ptr::null_mut()))) };
@@ -178,12 +173,10 @@ impl NcclExchange {
         let id = ncclUniqueId { internal: id.map(|byte| byte as _) };
         let mut config = config();
         let begun = watch.guarded("joining the other rank", None, || {
-            // SAFETY: places to read from and write to; the layout is that of NCCL 2.17, which later ones accept.
+            // SAFETY: places to read from and write to; the layout is that of NCCL 2.17, which later ones extend.
             unsafe { (nccl.ncclCommInitRankConfig)(&mut handle, 2, id, rank, &mut config) }
         });
-        if !matches!(begun, ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress) {
-            return Err(watch.failed("joining the other rank", &explain(nccl, begun)));
-        }
+        begun.result().map_err(|error| watch.failed("joining the other rank", &explain(nccl, &error)))?;
         let comm = Arc::new(Comm { nccl, handle: Mutex::new(Handle(handle)), aborted: AtomicBool::new(false) });
         let (gpu, queue, watch) = (gpu.clone(), gpu.queue()?, watch.clone());
         Ok(NcclExchange { gpu, comm, rank, queue, watch, other_watch: other_watch.cloned(), under_way: None })
@@ -206,7 +199,7 @@ impl NcclExchange {
     fn queue_swap(&self, swap: &Swap, give: Option<&Buffer>, take: Option<&Buffer>) -> Result<(), String> {
         let (nccl, peer) = (self.comm.nccl, 1 - self.rank);
         let kind = ncclDataType_t::ncclFloat32;
-        let queue = self.queue.cu_stream();
+        let queue = self.queue.cu_stream().cast();
         let ended = self.watch.guarded("queueing the exchange", Some(swap), || {
             self.comm.with(|comm| {
                 // SAFETY: buffers of this GPU that hold the values and live until the exchange is done.
@@ -223,9 +216,8 @@ impl NcclExchange {
                 }
             })
         });
-        let fine = |result: &ncclResult_t| matches!(result, ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress);
-        if let Some(&error) = ended.iter().find(|result| !fine(result)) {
-            return Err(explain(nccl, error));
+        for result in ended {
+            result.result().map_err(|error| explain(nccl, &error))?;
         }
         // Only then is it in the queue and an event after it means something.
         self.comm.settle(&self.watch, Some(swap))
@@ -240,8 +232,9 @@ impl NcclExchange {
     }
 }
 
-fn config() -> ncclConfig_t {
-    // NCCL_CONFIG_INITIALIZER of nccl.h for 2.22, but not blocking.
+/// The settings of a communicator: NCCL_CONFIG_INITIALIZER of nccl.h for 2.22, but not blocking. `tests/abi.rs` compares
+/// them with NVIDIA's header.
+pub fn config() -> ncclConfig_t {
     ncclConfig_t {
         size: size_of::<ncclConfig_t>(),
         magic: 0xcafe_beef,
