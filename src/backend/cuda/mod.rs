@@ -57,6 +57,27 @@ struct BatchBuffers {
     windows: Option<Buffer>,
 }
 
+/// The division of a matrix product into blocks of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Rows and columns of tiles.
+    pub tiles: [usize; 2],
+    /// Parts of each sum.
+    pub parts: usize,
+    /// Products that a part adds up, a multiple of the tile's depth.
+    pub depth: usize,
+}
+
+/// The division of `rows` x `cols` sums over `depth` products each. Where the tiles are too few for a GPU the sums are cut
+/// into parts. How they are cut depends on the sizes alone, so that every GPU of one architecture gives the same bits.
+pub fn divide([rows, cols, depth]: [usize; 3]) -> Division {
+    let tiles = [rows.div_ceil(TILE_ROWS), cols.div_ceil(TILE_COLS)];
+    let wanted = WANTED_BLOCKS / (tiles[0] * tiles[1]).max(1);
+    let parts = wanted.clamp(1, (depth / LEAST_DEPTH).max(1));
+    let part = depth.div_ceil(parts).next_multiple_of(TILE_DEPTH);
+    Division { tiles, parts: depth.div_ceil(part), depth: part }
+}
+
 /// One stream's GPU.
 pub struct CudaBackend {
     gpu: Gpu,
@@ -135,20 +156,15 @@ impl CudaBackend {
         self.gpu.check(name, launched)
     }
 
-    /// Plans a matrix product of `rows` x `cols` sums over `depth` products each. Where its tiles are too few for a GPU
-    /// the sums are cut into parts, to be added in their order by [`CudaBackend::add_parts`]. How they are cut depends
-    /// on the sizes alone, so that every GPU of one architecture gives the same bits.
-    fn plan_product(&self, [rows, cols, depth]: [usize; 3]) -> Result<Product<'_>> {
-        let (tile_rows, tile_cols) = (rows.div_ceil(TILE_ROWS), cols.div_ceil(TILE_COLS));
-        let wanted = WANTED_BLOCKS / (tile_rows * tile_cols).max(1);
-        let count = wanted.clamp(1, (depth / LEAST_DEPTH).max(1));
-        let part = depth.div_ceil(count).next_multiple_of(TILE_DEPTH);
-        let count = depth.div_ceil(part);
+    /// Plans a matrix product of `rows` x `cols` sums over `depth` products each; parts of sums are to be added in their
+    /// order by [`CudaBackend::add_parts`].
+    fn plan_product(&self, sizes: [usize; 3]) -> Result<Product<'_>> {
+        let ([rows, cols, _], Division { tiles: [tile_rows, tile_cols], parts, depth }) = (sizes, divide(sizes));
         let elems = rows * cols;
         let partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert!(count == 1 || count * elems <= PARTIALS, "{count} parts of {elems} sums");
-        let grid = Grid { blocks: [tile_cols, tile_rows, count], threads: GEMM_THREADS };
-        let split = Split { count: count as u32, depth: part as u32 };
+        debug_assert!(parts == 1 || parts * elems <= PARTIALS, "{parts} parts of {elems} sums");
+        let grid = Grid { blocks: [tile_cols, tile_rows, parts], threads: GEMM_THREADS };
+        let split = Split { count: parts as u32, depth: depth as u32 };
         Ok(Product { grid, split, elems, partials })
     }
 
