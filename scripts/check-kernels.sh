@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Compiles every kernel with NVIDIA's compiler for Ampere, Hopper and both Blackwells, which needs no GPU, and fails where
-# one does not compile or spills registers to local memory. NVRTC comes from PyPI into target/nvrtc.
+# one does not compile, spills registers to local memory, or costs something else than kernels/costs.txt says: see
+# check_sass.py. NVRTC and the disassembler come from PyPI into target/nvrtc. With --write it writes kernels/costs.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/wheels.sh
+wheel nvidia-cuda-nvdisasm==13.5.37
 
-venv=target/nvrtc
-if [ ! -e "$venv/ready" ]; then
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check nvidia-cuda-nvrtc==13.0.88
-    touch "$venv/ready"
-fi
-libraries=$(dirname "$(find "$venv" -name 'libnvrtc.so.13' -print -quit)")
 # ALEXNET_SPLIT names a program that is built already.
 program=(cargo run --locked --quiet --)
 [ -z "${ALEXNET_SPLIT:-}" ] || program=("$ALEXNET_SPLIT")
-ALEXNET_SPLIT_LIBRARIES=$PWD/$libraries "${program[@]}" kernels
+code=$(mktemp -d)
+trap 'rm -r "$code"' EXIT
+ALEXNET_SPLIT_LIBRARIES=$nvrtc "${program[@]}" kernels --out "$code"
+nvdisasm=$(find "$venv/wheels/nvidia-cuda-nvdisasm==13.5.37" -name nvdisasm -type f)
+chmod +x "$nvdisasm"
+scripts/check_sass.py "$code" "$nvdisasm" "$@"

@@ -9,7 +9,7 @@ use std::time::Duration;
 use alexnet_split::backend::Backend;
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::CudaBackend;
-use alexnet_split::backend::cuda::compiler::KernelFile;
+use alexnet_split::backend::cuda::compiler::{self, KernelFile};
 use alexnet_split::backend::cuda::device::Gpu;
 use alexnet_split::backend::cuda::kernels::{Bf16, Exact, Kernels};
 use alexnet_split::backend::cuda::watch::Watch;
@@ -17,6 +17,9 @@ use alexnet_split::exchange::Exchange;
 use alexnet_split::exchange::nccl::{self, NcclExchange};
 use alexnet_split::net::swap::Pass;
 use alexnet_split::net::swap::Swap;
+use cudarc::driver::result;
+use cudarc::driver::sys::CUresult;
+use cudarc::nvrtc::Ptx;
 use support::place::{Place, failed, metrics, output_within, succeeded};
 use support::softgpu;
 
@@ -228,6 +231,71 @@ fn mismatched_collectives_fail_on_both_ranks() {
     });
 }
 
+/// Allocating and freeing may wait for the device, and that for the other rank's launch, which this thread keeps waiting.
+#[test]
+fn memory_calls_while_a_rank_waits_for_its_peer_are_named() {
+    let output = in_own_process("memory_calls_while_a_rank_waits_for_its_peer_are_named", || {
+        let backends = [backend_on(0), backend_on(1)];
+        let id = nccl::unique_id().unwrap();
+        let begin = |backend: &CudaBackend| NcclExchange::begin(backend.gpu(), &id, backend.watch(), None).unwrap();
+        let [zero, one] = [begin(&backends[0]), begin(&backends[1])];
+        let mut exchanges = [zero.join().unwrap(), one.join().unwrap()];
+        let alloc = |backend: &CudaBackend| backend.alloc(100).unwrap();
+        let (give, mut takes) = (backends.each_ref().map(alloc), backends.each_ref().map(alloc));
+        let (buffer, pinned) = (backends[1].gpu().alloc(1).unwrap(), backends[1].gpu().alloc_pinned(1).unwrap());
+        let swap = Swap { layer: "conv3".into(), pass: Pass::Forward, step: Some(0), elems: 100, bytes: 400 };
+        let mut start = |rank: usize| {
+            exchanges[rank].start_swap(&backends[rank], &swap, Some(&give[rank]), Some(&mut takes[rank])).unwrap();
+        };
+        eprintln!("none waits");
+        std::mem::forget((backends[1].gpu().alloc(1).unwrap(), backends[1].gpu().alloc_pinned(1).unwrap()));
+        start(0);
+        eprintln!("rank 0 waits");
+        std::mem::forget((backends[1].gpu().alloc(1).unwrap(), backends[1].gpu().alloc_pinned(1).unwrap()));
+        drop((buffer, pinned));
+        start(1);
+        for ((exchange, backend), take) in exchanges.iter_mut().zip(&backends).zip(&mut takes) {
+            exchange.finish_swap(backend, &swap, Some(take)).unwrap();
+        }
+        std::process::exit(0); // what is dropped from here on is not the matter
+    });
+    let Some(output) = output else { return };
+    let text = error_text(&output);
+    let (before, after) = text.split_once("rank 0 waits").unwrap();
+    assert!(before.contains("none waits") && !before.contains("misuse"), "{text}");
+    for call in ["allocates memory", "allocates page-locked memory", "frees memory", "frees page-locked memory"] {
+        let misuse = format!("misuse: {call} while rank 0 waits in an exchange for rank 1");
+        assert_eq!(after.matches(&misuse).count(), 1, "{call}: {text}");
+    }
+}
+
+#[test]
+fn code_of_a_newer_cuda_than_the_drivers_is_refused() {
+    let output = in_own_process("code_of_a_newer_cuda_than_the_drivers_is_refused", || {
+        let gpu = softgpu::gpu().unwrap();
+        // SAFETY: no other thread of this process reads the environment now.
+        let versions = |driver: &str, nvrtc: &str| unsafe {
+            std::env::set_var("SOFTGPU_DRIVER", driver);
+            std::env::set_var("SOFTGPU_NVRTC", nvrtc);
+        };
+        versions("13000", "13");
+        let pool = *Exact::SOURCES.iter().find(|source| source.name == "pool.cu").unwrap();
+        let compile = || compiler::compile(pool, gpu.info().target, Precision::Fp32, false).unwrap().code;
+        let load = |code: &[u8]| gpu.context().load_module(Ptx::from_binary(code.to_vec())).map(|_| ());
+        let newer = compile();
+        load(&newer).unwrap();
+        versions("12080", "12");
+        assert_eq!(load(&newer).unwrap_err().0, CUresult::CUDA_ERROR_INVALID_IMAGE);
+        let older = compile();
+        load(&older).unwrap();
+        versions("13000", "13");
+        load(&older).unwrap();
+    });
+    let Some(output) = output else { return };
+    let text = error_text(&output);
+    assert_eq!(text.matches("loads code of a CUDA newer than the driver's").count(), 1, "{text}");
+}
+
 #[test]
 fn memory_that_nobody_wrote_is_not_a_number() {
     let Some(gpu) = softgpu::gpu() else { return };
@@ -238,8 +306,6 @@ fn memory_that_nobody_wrote_is_not_a_number() {
 
 #[test]
 fn wrong_calls_are_refused_and_named() {
-    use cudarc::driver::result;
-    use cudarc::driver::sys::CUresult;
     let output = in_own_process("wrong_calls_are_refused_and_named", || {
         let backend = backend_on(0);
         let (queue, context) = (backend.queue(), backend.gpu().context());

@@ -153,6 +153,9 @@ pub struct KernelsArgs {
     /// GPUs to compile for; may be repeated [default: sm_80, sm_90, sm_100, sm_120].
     #[arg(long, value_name = "sm_90")]
     pub arch: Vec<String>,
+    /// Folder for the machine code (cubins) and kernels.json, which lists it.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Args)]

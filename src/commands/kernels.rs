@@ -1,23 +1,41 @@
-//! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler reports about each.
+//! `kernels`: compiles every kernel with NVRTC, which needs no GPU, and prints what the compiler reports about each, and
+//! how long a training step should take.
+
+use std::path::Path;
 
 use alexnet_split::backend::Precision;
-use alexnet_split::backend::cuda::compiler::{self, Target};
+use alexnet_split::backend::cuda::compiler::{self, KernelFile, Target};
 use alexnet_split::backend::cuda::kernels::Kernels;
+use alexnet_split::disk;
 use alexnet_split::error::{Error, GpuTrouble, Result};
+use serde_json::json;
 
+use super::roofline::{self, Costs};
 use crate::cli::KernelsArgs;
 
 /// Ampere, Hopper, Blackwell for data centres and for desktops.
 const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_100", "sm_120"];
 
+/// A kernel as it was compiled.
+struct Row {
+    target: Target,
+    /// `any` where it does not matter: it does to matrix products only.
+    precision: String,
+    /// The name of the file with its machine code.
+    file: String,
+    facts: Facts,
+}
+
 pub fn kernels(args: &KernelsArgs) -> Result<()> {
     let names: Vec<&str> =
         if args.arch.is_empty() { TARGETS.to_vec() } else { args.arch.iter().map(String::as_str).collect() };
     let (major, minor) = compiler::version()?;
-    let sources = Kernels::sources(Precision::Fp32);
-    outln!("NVRTC {major}.{minor}; kernels of {} files\n", sources.len());
+    if let Some(folder) = &args.out {
+        disk::create_folder(folder)?;
+    }
+    outln!("NVRTC {major}.{minor}\n");
     outln!(
-        "{:<9} {:<5} {:<22} {:>9} {:>12} {:>12}",
+        "{:<9} {:<5} {:<26} {:>9} {:>12} {:>12}",
         "target",
         "",
         "kernel",
@@ -25,39 +43,77 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
         "shared bytes",
         "spill bytes"
     );
-    let mut spilling = Vec::new();
+    let mut rows = Vec::new();
     for name in names {
         let target = Target::parse(name).ok_or_else(|| {
             Error::gpu(GpuTrouble::NoCompiler, format!("--arch {name}: expected a name such as sm_90"))
         })?;
-        for &source in sources {
-            // The precision matters to matrix products only.
-            let all = [Precision::Fp32, Precision::Tf32, Precision::Bf16];
-            let products = ["conv.cu", "dense.cu"].contains(&source.name);
-            for &precision in if products { &all[..] } else { &all[..1] } {
-                let log = compiler::compile(source, target, precision, true)?.log;
-                for facts in read_log(&log) {
-                    let kind = if products { format!("{precision:?}").to_lowercase() } else { String::new() };
-                    outln!(
-                        "{:<9} {kind:<5} {:<22} {:>9} {:>12} {:>12}",
-                        target.to_string(),
-                        facts.kernel,
-                        facts.registers,
-                        facts.shared_bytes,
-                        facts.spill_bytes
-                    );
-                    if facts.spill_bytes > 0 {
-                        spilling.push(format!("{} ({target} {kind})", facts.kernel));
-                    }
-                }
-            }
+        for (source, precision, name) in files() {
+            rows.extend(compile(source, target, precision, name, args.out.as_deref())?);
         }
     }
+    if let Some(folder) = &args.out {
+        let list: Vec<_> = rows.iter().map(Row::to_json).collect();
+        disk::write_whole(&folder.join("kernels.json"), json!(list).to_string().as_bytes())?;
+    }
+    let costs = Costs::own();
+    outln!("\n{}\n{}", costs.table(), roofline::table(&costs)?.trim_end());
+    let spilling = rows.iter().filter(|row| row.facts.spill_bytes > 0);
+    let spilling: Vec<String> =
+        spilling.map(|row| format!("{} ({} {})", row.facts.kernel, row.target, row.precision)).collect();
     if spilling.is_empty() {
         return Ok(());
     }
     let text = format!("registers spill to local memory, which is slow, in {}", spilling.join(", "));
     Err(Error::gpu(GpuTrouble::NoCompiler, text))
+}
+
+/// Every file in every precision that it differs in, and how that is called.
+fn files() -> Vec<(KernelFile, Precision, &'static str)> {
+    let mut files = Vec::new();
+    for (precision, name) in [(Precision::Fp32, "fp32"), (Precision::Tf32, "tf32"), (Precision::Bf16, "bf16")] {
+        for &source in Kernels::sources(precision) {
+            // Of the files of fp32 and tf32 it matters to matrix products only.
+            match (precision, ["conv.cu", "dense.cu"].contains(&source.name)) {
+                (Precision::Fp32, false) => files.push((source, precision, "any")),
+                (Precision::Tf32, false) => {}
+                _ => files.push((source, precision, name)),
+            }
+        }
+    }
+    files
+}
+
+/// Compiles a file, writes its machine code below `out`, and prints a line for each of its kernels.
+fn compile(
+    source: KernelFile,
+    target: Target,
+    precision: Precision,
+    name: &str,
+    out: Option<&Path>,
+) -> Result<Vec<Row>> {
+    let compiled = compiler::compile(source, target, precision, true)?;
+    let file = format!("{}.{name}.{target}.cubin", source.name.trim_end_matches(".cu").replace('/', "-"));
+    if let Some(folder) = out {
+        disk::write_whole(&folder.join(&file), &compiled.code)?;
+    }
+    let row = |facts| Row { target, precision: name.into(), file: file.clone(), facts };
+    let rows: Vec<Row> = read_log(&compiled.log).into_iter().map(row).collect();
+    for Row { facts: Facts { kernel, registers, shared_bytes, spill_bytes }, .. } in &rows {
+        let (target, name) = (target.to_string(), if name == "any" { "" } else { name });
+        outln!("{target:<9} {name:<5} {kernel:<26} {registers:>9} {shared_bytes:>12} {spill_bytes:>12}");
+    }
+    Ok(rows)
+}
+
+impl Row {
+    /// For scripts/check_sass.py.
+    fn to_json(&self) -> serde_json::Value {
+        let Facts { kernel, registers, spill_bytes, .. } = &self.facts;
+        let (target, precision, file) = (self.target.to_string(), &self.precision, &self.file);
+        json!({"target": target, "precision": precision, "kernel": kernel, "file": file,
+               "registers": registers, "spill_bytes": spill_bytes})
+    }
 }
 
 /// The facts that ptxas prints about one kernel.

@@ -19,7 +19,9 @@ mod peer;
 mod predict;
 mod prepare;
 mod report;
+mod roofline;
 mod runs;
+mod step_work;
 mod train;
 mod words;
 

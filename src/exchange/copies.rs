@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
-use cudarc::driver::sys::{self, CUcontext};
+use cudarc::driver::sys::CUcontext;
 use cudarc::driver::{CudaEvent, CudaStream, result};
 
 use super::{Exchange, Swap, Transfer};
@@ -101,7 +101,7 @@ impl CopyExchange {
                     result::memcpy_dtod_async(to.address(), from.address, bytes, queue)
                 } else {
                     let ours = context.cu_ctx();
-                    sys::cuMemcpyPeerAsync(to.address(), ours, from.address, from.context, bytes, queue).result()
+                    result::memcpy_peer_async(ours, to.address(), from.context, from.address, bytes, queue)
                 }
             }
         });

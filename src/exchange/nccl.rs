@@ -1,15 +1,17 @@
 //! The exchange by NCCL: a send and a receive in one group, on a CUDA stream of its own, so that both directions and the
 //! stream's computing overlap. Works for two threads of a process and for two processes on two machines alike.
 //!
-//! The communicator is non-blocking: its calls return at once, and its state is polled until they are queued. Every
-//! wait has a deadline, and an error ends both ranks.
+//! The communicator is non-blocking: a group's end returns at once, and a thread of NCCL's queues it, which takes it about
+//! 0.1 ms. Meanwhile the stream's thread queues the work that the exchange hides behind; its state is polled only when
+//! the swap is to be finished. Every wait has a deadline, and an error ends both ranks.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cudarc::driver::{CudaEvent, CudaStream};
+use cudarc::nccl::result::{NcclError, NcclStatus};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
 
 use super::{Exchange, Swap, Transfer};
@@ -17,7 +19,7 @@ use crate::backend::Backend;
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::device::{Buffer, Gpu};
 use crate::backend::cuda::libraries::{self, Nccl, c_text};
-use crate::backend::cuda::watch::Watch;
+use crate::backend::cuda::watch::{Watch, pause};
 use crate::error::{Error, GpuTrouble, Result};
 
 /// The oldest NCCL whose non-blocking communicators have all that is used here.
@@ -36,13 +38,10 @@ pub fn version() -> Result<i32> {
     let nccl = libraries::nccl()?;
     let mut version = 0;
     // SAFETY: a place to write to.
-    let result = unsafe { (nccl.ncclGetVersion)(&mut version) };
-    if result != ncclResult_t::ncclSuccess {
-        return Err(Error::gpu(
-            GpuTrouble::NoNccl,
-            format!("NCCL does not report its version: {}", explain(nccl, result)),
-        ));
-    }
+    unsafe { (nccl.ncclGetVersion)(&mut version) }.result().map_err(|error| {
+        let text = format!("NCCL does not report its version: {}", explain(nccl, &error));
+        Error::gpu(GpuTrouble::NoNccl, text)
+    })?;
     if version < OLDEST {
         let text =
             format!("NCCL {} is too old, 2.18 or newer is needed; update it or use --exchange copy", show(version));
@@ -62,13 +61,13 @@ pub fn unique_id() -> Result<UniqueId> {
     let mut id = MaybeUninit::<ncclUniqueId>::zeroed();
     // SAFETY: a place to write to; zeros are a valid value too.
     let (result, id) = unsafe { ((nccl.ncclGetUniqueId)(id.as_mut_ptr()), id.assume_init()) };
-    if result != ncclResult_t::ncclSuccess {
+    result.result().map_err(|error| {
         let text = format!(
             "NCCL finds no network interface for the connection: {}; set NCCL_SOCKET_IFNAME",
-            explain(nccl, result)
+            explain(nccl, &error)
         );
-        return Err(Error::gpu(GpuTrouble::Exchange, text));
-    }
+        Error::gpu(GpuTrouble::Exchange, text)
+    })?;
     Ok(id.internal.map(|byte| byte as u8))
 }
 
@@ -94,11 +93,8 @@ impl Comm {
         let mut state = ncclResult_t::ncclSuccess;
         // SAFETY: a live communicator and a place to write to.
         let asked = self.with(|comm| unsafe { (self.nccl.ncclCommGetAsyncError)(comm, &mut state) });
-        match (asked, state) {
-            (ncclResult_t::ncclSuccess, ncclResult_t::ncclSuccess) => Ok(true),
-            (ncclResult_t::ncclSuccess, ncclResult_t::ncclInProgress) => Ok(false),
-            (ncclResult_t::ncclSuccess, error) | (error, _) => Err(explain(self.nccl, error)),
-        }
+        let state = asked.result().and_then(|_| state.result());
+        state.map(|state| state != NcclStatus::InProgress).map_err(|error| explain(self.nccl, &error))
     }
 
     /// Waits until all calls of the communicator have been queued.
@@ -111,9 +107,7 @@ impl Comm {
             if start.elapsed() > watch.deadline() {
                 return Err(watch.too_late());
             }
-            if start.elapsed() > Duration::from_micros(200) {
-                std::thread::sleep(Duration::from_micros(50));
-            }
+            pause(start);
         }
         Ok(())
     }
@@ -139,7 +133,7 @@ impl Drop for Comm {
     }
 }
 
-fn explain(nccl: &Nccl, result: ncclResult_t) -> String {
+fn explain(nccl: &Nccl, &NcclError(result): &NcclError) -> String {
     // SAFETY: NCCL returns static strings; null asks for the last error of any communicator.
     let (text, last) =
         unsafe { (c_text((nccl.ncclGetErrorString)(result)), c_text((nccl.ncclGetLastError)(std::ptr::null_mut()))) };
@@ -156,8 +150,8 @@ pub struct NcclExchange {
     watch: Arc<Watch>,
     /// The watch of the other stream if it is in this process, to tell it when this one fails.
     other_watch: Option<Arc<Watch>>,
-    /// Start and end of the swap in progress.
-    under_way: Option<(Arc<CudaEvent>, Arc<CudaEvent>)>,
+    /// The event before the swap in progress.
+    under_way: Option<Arc<CudaEvent>>,
 }
 
 impl NcclExchange {
@@ -178,12 +172,10 @@ impl NcclExchange {
         let id = ncclUniqueId { internal: id.map(|byte| byte as _) };
         let mut config = config();
         let begun = watch.guarded("joining the other rank", None, || {
-            // SAFETY: places to read from and write to; the layout is that of NCCL 2.17, which later ones accept.
+            // SAFETY: places to read from and write to; the layout is that of NCCL 2.17, which later ones extend.
             unsafe { (nccl.ncclCommInitRankConfig)(&mut handle, 2, id, rank, &mut config) }
         });
-        if !matches!(begun, ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress) {
-            return Err(watch.failed("joining the other rank", &explain(nccl, begun)));
-        }
+        begun.result().map_err(|error| watch.failed("joining the other rank", &explain(nccl, &error)))?;
         let comm = Arc::new(Comm { nccl, handle: Mutex::new(Handle(handle)), aborted: AtomicBool::new(false) });
         let (gpu, queue, watch) = (gpu.clone(), gpu.urgent_queue()?, watch.clone());
         Ok(NcclExchange { gpu, comm, rank, queue, watch, other_watch: other_watch.cloned(), under_way: None })
@@ -202,11 +194,11 @@ impl NcclExchange {
         Ok(self)
     }
 
-    /// Queues both directions.
+    /// Has NCCL queue both directions, in one group.
     fn queue_swap(&self, swap: &Swap, give: Option<&Buffer>, take: Option<&Buffer>) -> Result<(), String> {
         let (nccl, peer) = (self.comm.nccl, 1 - self.rank);
         let kind = ncclDataType_t::ncclUint8;
-        let queue = self.queue.cu_stream();
+        let queue = self.queue.cu_stream().cast();
         let ended = self.watch.guarded("queueing the exchange", Some(swap), || {
             self.comm.with(|comm| {
                 // SAFETY: buffers of this GPU that hold the values and live until the exchange is done.
@@ -223,12 +215,17 @@ impl NcclExchange {
                 }
             })
         });
-        let fine = |result: &ncclResult_t| matches!(result, ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress);
-        if let Some(&error) = ended.iter().find(|result| !fine(result)) {
-            return Err(explain(nccl, error));
+        for result in ended {
+            result.result().map_err(|error| explain(nccl, &error))?;
         }
-        // Only then is it in the queue and an event after it means something.
-        self.comm.settle(&self.watch, Some(swap))
+        Ok(())
+    }
+
+    /// The error of a swap that could not be queued after `ready`.
+    fn not_queued(&self, swap: &Swap, ready: &CudaEvent, problem: &str) -> Error {
+        let error = self.fail(swap, problem);
+        // NCCL also fails where the GPU has failed before: that is the cause.
+        self.gpu.check("the work before an exchange", ready.try_is_complete()).err().unwrap_or(error)
     }
 
     fn fail(&self, swap: &Swap, problem: &str) -> Error {
@@ -240,8 +237,9 @@ impl NcclExchange {
     }
 }
 
-fn config() -> ncclConfig_t {
-    // NCCL_CONFIG_INITIALIZER of nccl.h for 2.22, but not blocking.
+/// The settings of a communicator: NCCL_CONFIG_INITIALIZER of nccl.h for 2.22, but not blocking. `tests/abi.rs` compares
+/// them with NVIDIA's header.
+pub fn config() -> ncclConfig_t {
     ncclConfig_t {
         size: size_of::<ncclConfig_t>(),
         magic: 0xcafe_beef,
@@ -270,27 +268,27 @@ impl Exchange<CudaBackend> for NcclExchange {
         let ready = backend.mark()?;
         self.gpu.check("an exchange", self.queue.wait(&ready))?;
         if give.is_some() || take.is_some() {
-            self.queue_swap(swap, give, take.as_deref()).map_err(|problem| {
-                let error = self.fail(swap, &problem);
-                // NCCL also fails where the GPU has failed before: that is the cause.
-                self.gpu.check("the work before an exchange", ready.try_is_complete()).err().unwrap_or(error)
-            })?;
+            let queued = self.queue_swap(swap, give, take.as_deref());
+            queued.map_err(|problem| self.not_queued(swap, &ready, &problem))?;
         }
-        let done = backend.mark_on(&self.queue)?;
-        self.watch.queued(swap, &done);
-        self.under_way = Some((ready, done));
+        self.under_way = Some(ready);
         Ok(())
     }
 
     fn finish_swap(
         &mut self,
         backend: &CudaBackend,
-        _: &Swap,
+        swap: &Swap,
         _: Option<&mut Buffer>,
     ) -> Result<Transfer<CudaBackend>> {
-        let Some((started, done)) = self.under_way.take() else { unreachable!("no swap is under way") };
+        let Some(ready) = self.under_way.take() else { unreachable!("no swap is under way") };
+        // Only then is it in the queue and an event after it means something.
+        let queued = self.comm.settle(&self.watch, Some(swap));
+        queued.map_err(|problem| self.not_queued(swap, &ready, &problem))?;
+        let done = backend.mark_on(&self.queue)?;
+        self.watch.queued(swap, &done);
         backend.wait_for(&done)?;
-        Ok((started, done))
+        Ok((ready, done))
     }
 
     fn close(&mut self) {

@@ -279,11 +279,13 @@ Result cuMemAlloc_v2(uintptr_t* address, size_t bytes) {
     return *address ? SUCCESS : OUT_OF_MEMORY;
 }
 
-// Waits for the device, as the real one does in effect.
+// Waits for the device, as the real one does in effect: for ever, where that waits for a peer that this thread keeps
+// from starting.
 Result cuMemFree_v2(uintptr_t address) {
     if (Result error = context_error()) {
         return error;
     }
+    check_exchanges("frees memory");
     drain_device(current->device);
     return release(current->device, address) ? SUCCESS : misuse(INVALID_VALUE, "frees what is not allocated here");
 }

@@ -37,6 +37,7 @@ void count_copies(const void* address, int change);
 void count_rank(int rank);
 void count_exchange(int rank);
 void forget_ranks();
+void check_exchanges(const char* call);
 
 // From now on the calling thread's operations reach the memory of these devices (a bit each) and of no other.
 void set_access(unsigned devices);

@@ -1,15 +1,15 @@
 //! Finding libcuda, NVRTC and NCCL at run time: nothing of CUDA is needed to build, and what is missing is an error
 //! with advice.
 //!
-//! cudarc loads the driver by itself once it is known to be there. NVRTC and NCCL are loaded here: cudarc does not look
-//! for `libnccl.so.2`, the name that NCCL's packages and Python's wheels install, and panics where a library is absent.
+//! cudarc calls the driver by itself once it is known to be there. NVRTC and NCCL are loaded here, since cudarc's loader
+//! cannot be told which file to take (ARCHITECTURE.md says more); their types are cudarc's, and the compiler compares
+//! each function's with cudarc's.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use cudarc::driver::sys::CUstream;
-use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
+use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclConfig_t, ncclDataType_t, ncclResult_t, ncclUniqueId};
 use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 use libloading::Library;
 
@@ -26,8 +26,11 @@ pub fn search_first(folder: &Path) {
     let _ = OWN_FOLDER.set(folder.to_owned());
 }
 
+/// A function as this program calls it, in Rust's words: its name, its arguments' types and its result's.
+pub type Signature = (&'static str, &'static [&'static str], &'static str);
+
 macro_rules! function_table {
-    ($(#[$doc:meta])* $name:ident { $($function:ident($($argument:ty),*) -> $result:ty;)* }) => {
+    ($(#[$doc:meta])* $name:ident of cudarc::$module:ident { $($function:ident($($argument:ty),*) -> $result:ty;)* }) => {
         $(#[$doc])*
         #[allow(non_snake_case, missing_docs)] // C's names; documented where NVIDIA does
         pub struct $name {
@@ -35,7 +38,16 @@ macro_rules! function_table {
             _library: Library,
         }
 
+        // Does not compile where cudarc's function has other types.
+        const _: () = {
+            $(let _: unsafe fn($($argument),*) -> $result = cudarc::$module::sys::$function;)*
+        };
+
         impl $name {
+            /// For comparing them with NVIDIA's headers and libraries: tests/abi.rs.
+            pub const FUNCTIONS: &'static [Signature] =
+                &[$((stringify!($function), &[$(stringify!($argument)),*], stringify!($result))),*];
+
             #[allow(non_snake_case)]
             fn from(library: Library) -> Result<Self, String> {
                 // SAFETY: the types are those of the library's header, which are the same in all versions that have the
@@ -53,7 +65,7 @@ macro_rules! function_table {
 
 function_table! {
     /// The functions of NVRTC that this program uses.
-    Nvrtc {
+    Nvrtc of cudarc::nvrtc {
         nvrtcVersion(*mut c_int, *mut c_int) -> nvrtcResult;
         nvrtcGetNumSupportedArchs(*mut c_int) -> nvrtcResult;
         nvrtcGetSupportedArchs(*mut c_int) -> nvrtcResult;
@@ -69,7 +81,7 @@ function_table! {
 
 function_table! {
     /// The functions of NCCL that this program uses.
-    Nccl {
+    Nccl of cudarc::nccl {
         ncclGetVersion(*mut c_int) -> ncclResult_t;
         ncclGetUniqueId(*mut ncclUniqueId) -> ncclResult_t;
         ncclCommInitRankConfig(*mut ncclComm_t, c_int, ncclUniqueId, c_int, *mut ncclConfig_t) -> ncclResult_t;
@@ -77,8 +89,8 @@ function_table! {
         ncclCommAbort(ncclComm_t) -> ncclResult_t;
         ncclGroupStart() -> ncclResult_t;
         ncclGroupEnd() -> ncclResult_t;
-        ncclSend(*const c_void, usize, ncclDataType_t, c_int, ncclComm_t, CUstream) -> ncclResult_t;
-        ncclRecv(*mut c_void, usize, ncclDataType_t, c_int, ncclComm_t, CUstream) -> ncclResult_t;
+        ncclSend(*const c_void, usize, ncclDataType_t, c_int, ncclComm_t, cudaStream_t) -> ncclResult_t;
+        ncclRecv(*mut c_void, usize, ncclDataType_t, c_int, ncclComm_t, cudaStream_t) -> ncclResult_t;
         ncclGetErrorString(ncclResult_t) -> *const c_char;
         ncclGetLastError(ncclComm_t) -> *const c_char;
     }

@@ -1,7 +1,7 @@
 //! NVIDIA GPUs: every operation is a kernel of `kernels/`, queued on one CUDA stream; copies to and from the host go
 //! through page-locked memory, so that nothing waits but [`Backend::finish_read`].
 
-mod bf16;
+pub mod bf16;
 pub mod compiler;
 pub mod device;
 mod exact;

@@ -15,6 +15,16 @@ use crate::net::swap::Swap;
 /// The time that the watching thread allows beyond the deadline before it ends the process.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Lets a little time pass for a thread that asks again and again since `start`. A step takes milliseconds: a thread that
+/// spins longer would only take a core from the data loader.
+pub fn pause(start: Instant) {
+    if start.elapsed() < Duration::from_micros(200) {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
 /// The exchanges of one stream that are not known to be done, and how long they may take.
 pub struct Watch {
     stream: usize,
@@ -86,12 +96,7 @@ impl Watch {
             Ok::<bool, Error>(is_done)
         };
         while !self.guarded("asking whether work is done", None, look)? {
-            // A step takes milliseconds: a thread that spins longer would only take a core from the data loader.
-            if start.elapsed() < Duration::from_micros(200) {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(Duration::from_micros(50));
-            }
+            pause(start);
         }
         Ok(())
     }

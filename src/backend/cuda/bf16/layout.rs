@@ -74,6 +74,14 @@ pub fn elems(shape: &TensorShape) -> usize {
     }
 }
 
+/// The rows of all maps; those of blocks of pixels in an input.
+pub fn rows(shape: &TensorShape) -> usize {
+    match shape {
+        TensorShape::Input(n, s) => n * Unstrided::of(s).h,
+        maps => maps.dims()[0] * maps.dims().get(2).unwrap_or(&1),
+    }
+}
+
 /// The bytes that they take, shadows not included; a multiple of 16.
 pub fn bytes(shape: &TensorShape) -> usize {
     elems(shape) * if is_bf16(shape) { 2 } else { 4 }

@@ -15,9 +15,9 @@ use crate::error::Result;
 /// Threads of a block of a matrix product; see kernels/bf16/tile.cuh.
 const THREADS: u32 = 128;
 /// Rows of its tile.
-const ROWS: usize = 128;
+pub const ROWS: usize = 128;
 /// Depth of a stage.
-const DEPTH: usize = 32;
+pub const DEPTH: usize = 32;
 /// Products that a part of a cut sum has at least: below that adding the parts costs more than it brings.
 const LEAST_DEPTH: usize = 8 * DEPTH;
 /// Blocks that a matrix product should have: two for each multiprocessor of the largest GPUs.
@@ -25,24 +25,48 @@ const WANTED_BLOCKS: usize = 264;
 /// Partial sums of the largest split product.
 pub const PARTIALS: usize = WANTED_BLOCKS * ROWS * 128;
 
-/// A product about to be queued: its tiles, and the parts of its depth.
+/// Columns of the tiles that forward products come in.
+pub const FORWARD_TILES: [usize; 3] = [128, 96, 64];
+/// Those of weight gradients.
+pub const WEIGHT_TILES: [usize; 2] = [128, 64];
+/// Those of dense layers' gradients by the input.
+pub const DENSE_INPUT_TILES: [usize; 1] = [64];
+
+/// The division of a matrix product into blocks of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Columns of a tile.
+    pub columns: usize,
+    /// Rows and columns of tiles.
+    pub tiles: [usize; 2],
+    /// Parts of each sum.
+    pub parts: usize,
+    /// Products that a part adds up, a multiple of a stage's depth.
+    pub depth: usize,
+}
+
+/// Divides a product of rows x columns sums over a depth into tiles with one of these numbers of columns, and where they
+/// are few the depth into parts, by the sizes alone: so the bits are the same on every GPU of one architecture.
+pub fn divide([rows, columns, depth]: [usize; 3], tiles: &[usize]) -> Division {
+    let padded = |tile: &&usize| columns.next_multiple_of(**tile);
+    let tile = tiles.iter().min_by_key(padded).copied().unwrap_or(ROWS);
+    let tiles = [rows.div_ceil(ROWS), columns.div_ceil(tile)];
+    let parts = (WANTED_BLOCKS / (tiles[0] * tiles[1]).max(1)).clamp(1, (depth / LEAST_DEPTH).max(1));
+    let part = depth.div_ceil(parts).next_multiple_of(DEPTH);
+    Division { columns: tile, tiles, parts: depth.div_ceil(part), depth: part }
+}
+
+/// A product about to be queued: the columns of its tiles, and the parts of its depth.
 struct Cut {
     tile: usize,
     grid: Grid,
     split: Split,
 }
 
-/// Cuts a product of `rows` x `columns` sums into tiles with one of these numbers of columns, and where they are few the
-/// `depth` into parts, by the sizes alone: so the bits are the same on every GPU of one architecture.
-fn cut(rows: usize, columns: usize, depth: usize, tiles: &[usize]) -> Cut {
-    let padded = |tile: &&usize| columns.next_multiple_of(**tile);
-    let tile = tiles.iter().min_by_key(padded).copied().unwrap_or(ROWS);
-    let (tile_rows, tile_columns) = (rows.div_ceil(ROWS), columns.div_ceil(tile));
-    let count = (WANTED_BLOCKS / (tile_rows * tile_columns).max(1)).clamp(1, (depth / LEAST_DEPTH).max(1));
-    let part = depth.div_ceil(count).next_multiple_of(DEPTH);
-    let count = depth.div_ceil(part);
-    let grid = Grid { blocks: [tile_rows, tile_columns, count], threads: THREADS };
-    Cut { tile, grid, split: Split { count: count as u32, depth: part as u32 } }
+fn cut(sizes: [usize; 3], tiles: &[usize]) -> Cut {
+    let Division { columns, tiles, parts, depth } = divide(sizes, tiles);
+    let grid = Grid { blocks: [tiles[0], tiles[1], parts], threads: THREADS };
+    Cut { tile: columns, grid, split: Split { count: parts as u32, depth: depth as u32 } }
 }
 
 /// What becomes of a forward product's sums.
@@ -95,7 +119,7 @@ impl Bf16 {
         y: &mut Buffer,
     ) -> Result<()> {
         let [rows, columns, depth] = f.forward();
-        let Cut { tile, grid, split } = cut(rows, columns, depth, &[128, 96, 64]);
+        let Cut { tile, grid, split } = cut([rows, columns, depth], &FORWARD_TILES);
         let count = split.count;
         // The first block's sums lie before the parts.
         let waiting = if let Sums::Whole(_) = sums { 0 } else { rows * columns };
@@ -147,7 +171,7 @@ impl Bf16 {
         dw: &mut Buffer,
     ) -> Result<()> {
         let [pixels, k, columns] = f.forward();
-        let Cut { tile, grid, split } = cut(k, columns, pixels, &[128, 64]);
+        let Cut { tile, grid, split } = cut([k, columns, pixels], &WEIGHT_TILES);
         let partials = me.partials(PARTIALS)?;
         let parts = if split.count == 1 { dw.address() } else { partials.as_ref().value() };
         match tile {
@@ -270,7 +294,7 @@ impl Bf16 {
     ) -> Result<()> {
         let ([w, _], inputs, outputs) =
             (shadows_of_param(w, TensorShape::Weights(*s)), dense_inputs(s), pad8(s.outputs));
-        let Cut { grid, split, .. } = cut(n, inputs, outputs, &[64]);
+        let Cut { grid, split, .. } = cut([n, inputs, outputs], &DENSE_INPUT_TILES);
         let partials = me.partials(PARTIALS)?;
         let (whole, parts) = (split.count == 1, partials.as_ref().value());
         let (sums, y) = if whole { (0, dx.address()) } else { (parts, 0) };
