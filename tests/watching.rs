@@ -198,7 +198,7 @@ fn schedules_can_be_followed_in_the_metrics() {
     let place = Place::new();
     let early = ["--lr", "1e-9", "--set", "schedule.stop_patience=1", "--out", "run", "--epochs", "9"];
     let text = succeeded(place.train(&early));
-    assert!(text.contains("has not improved for 1 epochs: the run ends"), "{text}");
+    assert!(text.contains("has not improved for 1 epoch: the run ends"), "{text}");
     assert_eq!(rates(&place).len(), 2);
     place.ok(&["--resume", "run"]);
     assert_eq!(rates(&place).len(), 2, "it is over");
