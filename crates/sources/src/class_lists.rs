@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::notes::Notes;
 use crate::error::{Error, Result};
+use crate::plurals::counted;
 
 /// The labels of a file, as it has them.
 pub struct FileLabels {
@@ -84,7 +85,7 @@ impl ClassLists {
         }
         for number in numbers.iter_mut().flatten() {
             let Some(place) = places.get(*number as usize) else {
-                let problem = format!("names {} classes, but has a label {number}", places.len());
+                let problem = format!("names {}, but has a label {number}", counted(places.len(), "class[es]"));
                 return Err(Error::data(path, problem));
             };
             *number = *place;
@@ -113,7 +114,7 @@ impl ClassLists {
     pub fn finish(self, highest: u32, notes: &mut Notes) -> Result<Option<Vec<String>>> {
         let Some(from) = self.from else { return Ok(None) };
         if highest as usize >= self.names.len() {
-            let problem = format!("names {} classes, but there is a label {highest}", self.names.len());
+            let problem = format!("names {}, but there is a label {highest}", counted(self.names.len(), "class[es]"));
             return Err(Error::data(from, problem));
         }
         if let Some(first) = self.nameless.first() {
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(number(&[0, 1, 2], &["dog", "emu", "cat"]).unwrap(), [1, 2, 0]);
         assert_eq!(number(&[0], &["emu"]).unwrap(), [2]);
         assert!(number(&[0], &["fox"]).unwrap_err().to_string().contains("\"fox\""));
-        assert!(number(&[1], &["emu"]).unwrap_err().to_string().contains("names 1 classes, but has a label 1"));
+        assert!(number(&[1], &["emu"]).unwrap_err().to_string().contains("names 1 class, but has a label 1"));
         assert_eq!(classes.close(), None);
         assert_eq!(classes.finish(2, &mut Notes::default()).unwrap().unwrap(), ["cat", "dog", "emu"]);
     }

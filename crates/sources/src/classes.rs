@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::names;
+use crate::plurals::counted;
 
 /// Classes in the order of their numbers.
 pub struct Classes {
@@ -63,8 +64,8 @@ impl Classes {
     /// Where they come from, for messages.
     pub fn origin(&self) -> String {
         match &self.listed_in {
-            Some(path) => format!("the {} classes of {}", self.keys.len(), path.display()),
-            None => format!("the {} classes to train on", self.keys.len()),
+            Some(path) => format!("the {} of {}", counted(self.keys.len(), "class[es]"), path.display()),
+            None => format!("the {} to train on", counted(self.keys.len(), "class[es]")),
         }
     }
 }

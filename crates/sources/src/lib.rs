@@ -44,6 +44,7 @@ use std::sync::Arc;
 
 use self::forms::{Form, locate};
 use self::small::SmallSet;
+use crate::plurals::counted;
 use alexnet_split_cpu::rng::{Philox, Purpose};
 
 /// An image that a source holds.
@@ -273,7 +274,8 @@ fn read(path: &Path, form: Form, options: &SourceOptions) -> Result<Found> {
     if let Some(list) = &options.classes {
         let names = classes::Classes::read(list)?.names;
         if names.len() != found.classes.len() {
-            let problem = format!("lists {} classes, but the set has {}", names.len(), found.classes.len());
+            let problem =
+                format!("lists {}, but the set has {}", counted(names.len(), "class[es]"), found.classes.len());
             return Err(Error::data(list, problem));
         }
         found.classes = names;

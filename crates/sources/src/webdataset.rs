@@ -14,6 +14,7 @@ use super::tars::{MAX_UNPACKED, Member, Tar, members};
 use super::{Found, Source, SourceOptions};
 use crate::error::{Error, Result};
 use crate::names;
+use crate::plurals::counted;
 
 /// What describes a set that `prepare` has made, which is one of WebDataset's form.
 pub const PREPARED: &str = "dataset.json";
@@ -43,7 +44,8 @@ const MAX_CLASSES: usize = 1 << 20;
 pub fn class_names(folder: &Path, known: Option<(PathBuf, Vec<String>)>, highest: usize) -> Result<Vec<String>> {
     match known {
         Some((path, names)) if highest >= names.len() => {
-            Err(Error::data(path, format!("names {} classes, but there is a label {highest}", names.len())))
+            let names = counted(names.len(), "class[es]");
+            Err(Error::data(path, format!("names {names}, but there is a label {highest}")))
         }
         Some((_, names)) => Ok(names),
         None if highest >= MAX_CLASSES => {
