@@ -1,91 +1,30 @@
-//! Convolutions and dense layers, and what of them is computed with rounded factors.
+//! Convolutions and dense layers, with exact and with rounded factors, on any device.
 
-use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::reference::definitions::{self as reference, wide};
 use alexnet_split::backend::*;
 use alexnet_split::net::plan::Op;
 
-use crate::support::tolerance::{OPERATION, TENSOR_CORE, WINOGRAD_BF16, assert_close};
-use crate::support::{self, cases, normals};
-use crate::{output, upload, written};
-
-/// Tensor cores: exactly the products of rounded factors, summed in fp32.
-mod tensor_cores {
-    use super::*;
-    use crate::support::{round_to_bf16, round_to_tf32};
-
-    #[test]
-    fn tf32() {
-        if let Some(backend) = support::softgpu::backend(Precision::Tf32) {
-            products(&backend, Rounded(round_to_tf32, TENSOR_CORE));
-        }
-    }
-
-    #[test]
-    fn bf16() {
-        if let Some(backend) = support::softgpu::backend(Precision::Bf16) {
-            products(&backend, Rounded(round_to_bf16, TENSOR_CORE));
-        }
-    }
-}
+use crate::checks::{output, upload, written};
+use crate::support::tolerance::{OPERATION, TENSOR_CORE, assert_close};
+use crate::support::{cases, normals, round_to_bf16, round_to_tf32};
 
 /// The rounding of a product's operands, and the tolerance of its sums.
 #[derive(Clone, Copy)]
-struct Rounded(fn(f32) -> f32, f64);
+pub struct Rounded(pub fn(f32) -> f32, pub f64);
 
-/// The CPU's products of bf16, for which it must have instructions.
-#[test]
-fn bf16_on_the_cpu() {
-    let Ok(backends) = CpuBackend::for_streams(1, 2, Precision::Bf16) else {
-        eprintln!("skipped: this CPU has no AVX512_BF16");
-        return;
-    };
-    let (backend, rounded) = (&backends[0], Rounded(support::round_to_bf16, OPERATION));
-    all_dense(backend, rounded);
-    let exact = Rounded(|v| v, OPERATION);
-    let few = Rounded(|v| v, WINOGRAD_BF16);
-    for case in cases::small() {
-        let Op::Conv(s) = case.op else { continue };
-        // The gradient by the image, which the network does not need, is computed in fp32.
-        let passes = match case.is_small {
-            true if s.c == 5 => [exact; 3], // unrolled: fp32 too
-            true => continue,
-            false if s.r == 11 => [rounded, exact, rounded],
-            false => [few; 3],
-        };
-        for n in [1, 3, 17] {
-            one_convolution(backend, &s, n, passes);
-        }
-    }
-}
+/// Not at all.
+pub const FP32: Rounded = Rounded(|v| v, OPERATION);
+/// As tensor cores round tf32.
+pub const TF32: Rounded = Rounded(round_to_tf32, TENSOR_CORE);
+/// As they round bf16.
+pub const BF16: Rounded = Rounded(round_to_bf16, TENSOR_CORE);
 
-pub fn convolution<B: Backend>(backend: &B) {
-    all_convolutions(backend, Rounded(|v| v, OPERATION));
-}
-
-pub fn dense<B: Backend>(backend: &B) {
-    all_dense(backend, Rounded(|v| v, OPERATION));
-}
-
-fn products<B: Backend>(backend: &B, rounded: Rounded) {
+pub fn products<B: Backend>(backend: &B, rounded: Rounded) {
     all_convolutions(backend, rounded);
     all_dense(backend, rounded);
 }
 
-/// The paper's own shapes, one image.
-#[test]
-fn the_papers_layers() {
-    let (backend, exact) = (CpuBackend::default(), Rounded(|v| v, OPERATION));
-    for case in cases::of_the_paper() {
-        match case.op {
-            Op::Conv(s) => one_convolution(&backend, &s, 1, [exact; 3]),
-            Op::Dense(s) => one_dense(&backend, &s, 1, exact),
-            _ => {}
-        }
-    }
-}
-
-fn all_convolutions<B: Backend>(backend: &B, rounded: Rounded) {
+pub fn all_convolutions<B: Backend>(backend: &B, rounded: Rounded) {
     for case in cases::small().iter().filter(|case| case.is_small || !B::QUEUES) {
         let Op::Conv(s) = case.op else { continue };
         for n in [1, 3, 17] {
@@ -95,7 +34,7 @@ fn all_convolutions<B: Backend>(backend: &B, rounded: Rounded) {
 }
 
 /// `passes`: forward, backward input, backward weight.
-fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, passes: [Rounded; 3]) {
+pub fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, passes: [Rounded; 3]) {
     let name = format!("{s:?} n={n}");
     let (xs, ws, ys) = (s.c * s.h * s.w, s.k * s.c * s.r * s.s, s.k * s.p * s.q);
     let values = [normals(n * xs, 1., 1), normals(ws, 1., 2), normals(s.k, 1., 3), normals(n * ys, 1., 4)];
@@ -137,7 +76,7 @@ fn wide_rounded(values: &[f32], round: fn(f32) -> f32) -> Vec<f64> {
     values.iter().map(|&v| f64::from(round(v))).collect()
 }
 
-fn all_dense<B: Backend>(backend: &B, rounded: Rounded) {
+pub fn all_dense<B: Backend>(backend: &B, rounded: Rounded) {
     for case in cases::small() {
         let Op::Dense(s) = case.op else { continue };
         for n in [1, 3, 17] {
@@ -146,7 +85,7 @@ fn all_dense<B: Backend>(backend: &B, rounded: Rounded) {
     }
 }
 
-fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, Rounded(round, tolerance): Rounded) {
+pub fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, Rounded(round, tolerance): Rounded) {
     let (conv, name) = (reference::as_conv(s), format!("{s:?} n={n}"));
     let (xs, ws, ys) = (n * s.inputs, s.inputs * s.outputs, n * s.outputs);
     let values = [normals(xs, 1., 1), normals(ws, 1., 2), normals(s.outputs, 1., 3), normals(ys, 1., 4)];

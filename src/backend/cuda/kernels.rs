@@ -51,8 +51,13 @@ impl Kernels {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        let load = |(source, code): (KernelFile, Result<Vec<u8>>)| {
-            let module = gpu.context().load_module(Ptx::from_binary(code?));
+        Kernels::from_codes(gpu, codes.into_iter().collect::<Result<_>>()?)
+    }
+
+    /// Loads all kernels from what was compiled of the [`SOURCES`], in their order: cubins, or PTX.
+    pub fn from_codes(gpu: &Gpu, codes: Vec<Vec<u8>>) -> Result<Kernels> {
+        let load = |(source, code): (KernelFile, Vec<u8>)| {
+            let module = gpu.context().load_module(Ptx::from_binary(code));
             Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
         };
         let modules = SOURCES.into_iter().zip(codes).map(load).collect::<Result<Vec<_>>>()?;
