@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles every kernel with NVIDIA's compiler for Ampere, Hopper and both Blackwells, which needs no GPU, and fails where
-# one does not compile or spills registers to local memory. NVRTC comes from PyPI into target/nvrtc.
+# one does not compile or spills registers to local memory. NVRTC comes from PyPI into target/nvrtc, where tests/ptx
+# finds it, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -46,9 +46,11 @@ pub struct Tally {
 
 impl Counts {
     pub fn new(kernel: &Kernel) -> Counts {
-        let line =
-            |i: &super::parse::Instruction| Line { line: i.line, opcode: i.opcode.clone(), tally: Tally::default() };
-        Counts { kernel: kernel.name.clone(), lines: kernel.code.iter().map(line).collect() }
+        let lines = kernel.code.iter().map(|code| {
+            let (line, opcode) = (code.line, code.opcode.clone());
+            Line { line, opcode, tally: Tally::default() }
+        });
+        Counts { kernel: kernel.name.clone(), lines: lines.collect() }
     }
 
     /// Of all instructions whose opcode begins with `opcode`; of all with "".

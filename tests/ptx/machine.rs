@@ -45,8 +45,8 @@ impl Launch<'_> {
     /// Runs all blocks; what was counted, or the first mistake.
     pub fn run(&self) -> Result<Counts, Fault> {
         let blocks = self.grid.iter().product::<u32>();
-        // A few pieces a core: registers are made once a piece.
-        let piece = blocks.div_ceil(4 * rayon::current_num_threads() as u32).max(1);
+        // One piece a core: registers are made once a piece.
+        let piece = blocks.div_ceil(rayon::current_num_threads() as u32).max(1);
         let starts: Vec<u32> = (0..blocks).step_by(piece as usize).collect();
         let run = |start: u32| {
             let mut block = Block::new(self);

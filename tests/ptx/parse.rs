@@ -18,7 +18,7 @@ pub struct Kernel {
     pub shared_bytes: usize,
     /// How many registers of each class there are.
     pub registers: Registers,
-    pub code: Vec<Instruction>,
+    pub code: Vec<Arc<Instruction>>,
     names: Arc<Names>,
 }
 
@@ -26,7 +26,7 @@ impl Kernel {
     /// The same with another instruction in one place; with none where the text is empty. To plant mistakes.
     pub fn edited(&self, place: usize, text: &str) -> Result<Kernel, String> {
         let mut kernel = self.clone();
-        kernel.code[place] = self.names.instruction(self.code[place].line, text)?;
+        kernel.code[place] = Arc::new(self.names.instruction(self.code[place].line, text)?);
         Ok(kernel)
     }
 }
@@ -226,6 +226,7 @@ impl Body {
         let read = |(line, text): &(usize, String)| {
             self.names
                 .instruction(*line, text)
+                .map(Arc::new)
                 .map_err(|problem| format!("kernel {}, line {line}, {text:?}: {problem}", self.name))
         };
         let code = statements.iter().map(read).collect::<Result<Vec<_>, _>>()?;
