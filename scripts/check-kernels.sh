@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles every kernel with NVIDIA's compiler for Ampere, Hopper and both Blackwells, which needs no GPU, and fails where
 # one does not compile, spills registers to local memory, or costs something else than kernels/costs.txt says: see
-# check_sass.py. NVRTC and the disassembler come from PyPI into target/nvrtc. With --write it writes kernels/costs.txt.
+# check_sass.py. NVRTC, which tests/ptx uses, too, and the disassembler come from PyPI into target/nvrtc. With --write it writes kernels/costs.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/wheels.sh

@@ -1,101 +1,53 @@
-//! Convolutions and dense layers, and what of them is computed with rounded factors.
+//! Convolutions and dense layers, with exact and with rounded factors, on any device.
 
-use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::reference::definitions as reference;
 use alexnet_split::backend::*;
 use alexnet_split::net::plan::Op;
 
-use crate::support::tolerance::{BF16_MAPS, OPERATION, TENSOR_CORE, WINOGRAD_BF16, assert_close};
-use crate::support::{self, cases, normals};
-use crate::{Stored, output, upload, upload_param, written};
-
-/// Tensor cores: exactly the products of rounded factors, summed in fp32.
-mod tensor_cores {
-    use super::*;
-    use crate::support::round_to_tf32;
-
-    #[test]
-    fn tf32() {
-        if let Some(backend) = support::softgpu::backend(Precision::Tf32) {
-            let tf32 = Rounded(round_to_tf32, TENSOR_CORE);
-            products(&backend, [tf32, tf32, tf32, EXACT]);
-        }
-    }
-}
+use crate::checks::{output, upload, upload_param, written};
+use crate::support::tolerance::{BF16_MAPS, OPERATION, TENSOR_CORE, assert_close};
+use crate::support::{cases, normals, round_to_bf16, round_to_tf32};
 
 /// The rounding of a product's operands, and the tolerance of its sums.
 #[derive(Clone, Copy)]
-struct Rounded(fn(f32) -> f32, f64);
+pub struct Rounded(pub fn(f32) -> f32, pub f64);
 
 /// What is computed exactly.
-const EXACT: Rounded = Rounded(|v| v, OPERATION);
+pub const EXACT: Rounded = Rounded(|v| v, OPERATION);
 
-/// The CPU's products of bf16, for which it must have instructions.
-#[test]
-fn bf16_on_the_cpu() {
-    let Ok(backends) = CpuBackend::for_streams(1, 2, Precision::Bf16) else {
-        eprintln!("skipped: this CPU has no AVX512_BF16");
-        return;
-    };
-    let (backend, rounded) = (&backends[0], Rounded(support::round_to_bf16, OPERATION));
-    all_dense(backend, [rounded, rounded, rounded, EXACT]);
-    let few = Rounded(|v| v, WINOGRAD_BF16);
-    for case in cases::small() {
-        let Op::Conv(s) = case.op else { continue };
-        let passes = match case.is_small {
-            true if s.c == 5 => [EXACT; 4], // unrolled: in fp32
-            true => continue,
-            false if s.r == 11 => [EXACT; 4], // in fp32, too
-            false => [few, few, few, EXACT],
-        };
-        for n in [1, 3, 17] {
-            one_convolution(backend, &s, n, passes);
-        }
-    }
+/// How a device computes forward, backward input, backward weight and backward bias.
+pub type Passes = [Rounded; 4];
+
+/// Exactly.
+pub const FP32: Passes = [EXACT; 4];
+/// As tensor cores round tf32.
+pub const TF32: Passes = {
+    let tf32 = Rounded(round_to_tf32, TENSOR_CORE);
+    [tf32, tf32, tf32, EXACT]
+};
+/// As GPUs do in bf16: activations and their gradients are stored so, gradients of parameters in fp32.
+pub const BF16: Passes = {
+    let (maps, sums) = (Rounded(round_to_bf16, BF16_MAPS), Rounded(round_to_bf16, TENSOR_CORE));
+    [maps, maps, sums, sums]
+};
+
+/// Of batches of these numbers of images.
+pub fn products<B: Backend>(backend: &B, passes: Passes, batches: &[usize]) {
+    all_convolutions(backend, passes, batches);
+    all_dense(backend, passes, batches);
 }
 
-fn passes(Stored(round, tolerance): Stored) -> [Rounded; 4] {
-    let sums = if tolerance == OPERATION { tolerance } else { TENSOR_CORE };
-    [Rounded(round, tolerance), Rounded(round, tolerance), Rounded(round, sums), Rounded(round, sums)]
-}
-
-pub fn convolution<B: Backend>(backend: &B, stored: Stored) {
-    all_convolutions(backend, passes(stored));
-}
-
-pub fn dense<B: Backend>(backend: &B, stored: Stored) {
-    all_dense(backend, passes(stored));
-}
-
-fn products<B: Backend>(backend: &B, passes: [Rounded; 4]) {
-    all_convolutions(backend, passes);
-    all_dense(backend, passes);
-}
-
-/// The paper's own shapes, one image.
-#[test]
-fn the_papers_layers() {
-    let backend = CpuBackend::default();
-    for case in cases::of_the_paper() {
-        match case.op {
-            Op::Conv(s) => one_convolution(&backend, &s, 1, [EXACT; 4]),
-            Op::Dense(s) => one_dense(&backend, &s, 1, [EXACT; 4]),
-            _ => {}
-        }
-    }
-}
-
-fn all_convolutions<B: Backend>(backend: &B, passes: [Rounded; 4]) {
+pub fn all_convolutions<B: Backend>(backend: &B, passes: Passes, batches: &[usize]) {
     for case in cases::small().iter().filter(|case| case.is_small || !B::QUEUES) {
         let Op::Conv(s) = case.op else { continue };
-        for n in [1, 3, 17] {
+        for &n in batches {
             one_convolution(backend, &s, n, passes);
         }
     }
 }
 
 /// `passes`: forward, backward input, backward weight, backward bias.
-fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, passes: [Rounded; 4]) {
+pub fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, passes: Passes) {
     let name = format!("{s:?} n={n}");
     // Only the first layer may have a stride; it has no gradient by its input.
     let is_first = s.stride > 1;
@@ -148,21 +100,21 @@ fn one_convolution<B: Backend>(backend: &B, s: &ConvShape, n: usize, passes: [Ro
     assert_close(&format!("dbias, {name}"), &written(backend, &name, &dbias, biases), &expected, tolerance);
 }
 
-fn wide_rounded(values: &[f32], round: fn(f32) -> f32) -> Vec<f64> {
+pub fn wide_rounded(values: &[f32], round: fn(f32) -> f32) -> Vec<f64> {
     values.iter().map(|&v| f64::from(round(v))).collect()
 }
 
-fn all_dense<B: Backend>(backend: &B, passes: [Rounded; 4]) {
+pub fn all_dense<B: Backend>(backend: &B, passes: Passes, batches: &[usize]) {
     for case in cases::small() {
         let Op::Dense(s) = case.op else { continue };
-        for n in [1, 3, 17] {
+        for &n in batches {
             one_dense(backend, &s, n, passes);
         }
     }
 }
 
 /// `passes` as for [`one_convolution`].
-fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, passes: [Rounded; 4]) {
+pub fn one_dense<B: Backend>(backend: &B, s: &DenseShape, n: usize, passes: Passes) {
     let (conv, name) = (reference::as_conv(s), format!("{s:?} n={n}"));
     let shapes = [
         TensorShape::Maps(n, [s.inputs / s.pixels, s.pixels, 1]),

@@ -3,12 +3,12 @@
 use alexnet_split::backend::reference::definitions::{self as reference, wide};
 use alexnet_split::backend::*;
 
+use crate::checks::{Stored, output, upload, written};
 use crate::support::normals;
 use crate::support::tolerance::{OPERATION, assert_close};
-use crate::{Stored, output, upload, written};
 
 /// Both halves' gradient, losses and ranks, the classes cut at `cut` (all in one at `cut` = `classes`).
-fn split_softmax<B: Backend>(
+pub fn split_softmax<B: Backend>(
     backend: &B,
     classes: usize,
     cut: usize,

@@ -206,6 +206,20 @@ bool is_allocated(uintptr_t address, size_t bytes, int* device) {
     return false;
 }
 
+bool find_allocation(uintptr_t address, uintptr_t* start, size_t* bytes) {
+    std::lock_guard lock(mutex);
+    for (int device = 0; device < MAX_DEVICES; ++device) {
+        const Arena& arena = arenas[device];
+        auto next = arena.live.upper_bound(address);
+        if (next != arena.live.begin() && address < std::prev(next)->first + std::prev(next)->second.bytes) {
+            *start = std::prev(next)->first;
+            *bytes = std::prev(next)->second.bytes;
+            return true;
+        }
+    }
+    return false;
+}
+
 void* allocate_pinned(size_t bytes) {
     check_exchanges("allocates page-locked memory");
     void* address = aligned_alloc(PAGE, (bytes + PAGE - 1) / PAGE * PAGE);

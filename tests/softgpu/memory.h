@@ -19,6 +19,9 @@ bool release(int device, uintptr_t address);
 // Whether [address, address + bytes) lies in one allocation; of which device.
 bool is_allocated(uintptr_t address, size_t bytes, int* device);
 
+// The allocation that holds `address`; false where there is none.
+bool find_allocation(uintptr_t address, uintptr_t* start, size_t* bytes);
+
 // Free and whole memory of a device.
 size_t free_bytes(int device);
 size_t total_bytes();

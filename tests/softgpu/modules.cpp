@@ -1,4 +1,5 @@
-// libcuda: modules and launches. A "cubin" of this device is a shared object that nvrtc.cpp has made.
+// libcuda: modules and launches. A "cubin" of this device is a shared object that nvrtc.cpp has made; PTX is for the
+// interpreter, where there is one.
 #include <cstring>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "device.h"
 #include "faults.h"
 #include "fibers.h"
+#include "interpreter.h"
 #include "memory.h"
 
 using namespace softgpu;
@@ -64,7 +66,12 @@ struct Launch {
             }
         };
         set_access(reachable);
-        std::string problem = run_grid(grid, block, [&] { kernel.run(pointers.data()); }, poison);
+        std::string problem;
+        if (kernel.run) {
+            problem = run_grid(grid, block, [&] { kernel.run(pointers.data()); }, poison);
+        } else if (const char* text = interpreter()->launch(&kernel, &grid, &block, pointers.data())) {
+            problem = text;
+        }
         const bool diverged = problem.compare(0, 9, "divergent") == 0;
         if (problem.empty()) {
             problem = find_overrun(module.device);
@@ -87,6 +94,15 @@ Result cuModuleLoadData(Module** handle, const void* image) {
     const Context* context = current_context();
     if (!context) {
         return INVALID_CONTEXT;
+    }
+    if (memcmp(image, "//", 2) == 0 && interpreter()) {
+        auto module = std::make_shared<Module>(Module{context->device, nullptr, nullptr, nullptr, {}});
+        const Kernel* kernel = interpreter()->load(static_cast<const char*>(image));
+        for (; kernel && kernel->name; ++kernel) {
+            module->kernels[kernel->name] = kernel;
+        }
+        *handle = module_handles.add(module);
+        return kernel ? SUCCESS : INVALID_IMAGE;
     }
     // Size and NVRTC's version stand in front: nvrtc.cpp puts them there.
     size_t header[2];

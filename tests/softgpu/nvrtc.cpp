@@ -202,6 +202,10 @@ Result nvrtcGetCUBIN(Program* program, char* code) {
     return SUCCESS;
 }
 
+// There is no PTX here.
+Result nvrtcGetPTXSize(Program*, size_t*) { return INVALID_PROGRAM; }
+Result nvrtcGetPTX(Program*, char*) { return INVALID_PROGRAM; }
+
 Result nvrtcDestroyProgram(Program** program) {
     delete *program;
     *program = nullptr;

@@ -105,7 +105,7 @@ WarpView<T> warp_share(const T& mine) {
 }
 
 // A kernel as a loaded module lists it. `run` is one thread of a launch; it takes cuLaunchKernel's array of pointers to
-// arguments, whose sizes are `argument_bytes`.
+// arguments, whose sizes are `argument_bytes`. Null where the interpreter runs it.
 struct Kernel {
     const char* name;
     void (*run)(void** arguments);

@@ -94,7 +94,7 @@ impl fmt::Display for Target {
 
 /// Machine code of a file, and the compiler's log.
 pub struct Compiled {
-    /// A cubin.
+    /// A cubin, or PTX.
     pub code: Vec<u8>,
     /// Warnings and, on request, registers and spills.
     pub log: String,
@@ -167,11 +167,34 @@ pub fn load_or_compile(source: KernelFile, target: Target, precision: Precision)
 
 /// Compiles `source`; with `verbose` the log lists registers, shared memory and spills of every kernel.
 pub fn compile(source: KernelFile, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
-    let nvrtc = libraries::nvrtc()?;
     let mut options = options(target, precision);
     if verbose {
         options.push("--ptxas-options=-v".into());
     }
+    build(source, target, &options, Form::Cubin)
+}
+
+/// The assembly text of `source` for GPUs from `target` on, with a zero at its end. A driver compiles it when it is
+/// loaded; `tests/ptx` executes it.
+pub fn compile_to_ptx(source: KernelFile, target: Target, precision: Precision) -> Result<Vec<u8>> {
+    let mut options = options(target, precision);
+    options[0] = options[0].replace("sm_", "compute_");
+    Ok(build(source, target, &options, Form::Ptx)?.code)
+}
+
+/// What is made of a source.
+#[derive(Clone, Copy)]
+enum Form {
+    Cubin,
+    Ptx,
+}
+
+fn build(source: KernelFile, target: Target, options: &[String], form: Form) -> Result<Compiled> {
+    let nvrtc = libraries::nvrtc()?;
+    let (get_size, get) = match form {
+        Form::Cubin => (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN),
+        Form::Ptx => (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX),
+    };
     let c = |text: &str| CString::new(text).unwrap_or_default();
     let (text, name) = (c(source.text), c(source.name));
     let [headers, names] = [HEADERS.map(|header| c(header.text)), HEADERS.map(|header| c(header.name))];
@@ -202,9 +225,9 @@ pub fn compile(source: KernelFile, target: Target, precision: Precision, verbose
         let log = String::from_utf8_lossy(&log).trim_matches(['\0', '\n', ' ']).to_owned();
         let mut code = Vec::new();
         let result = check(source.name, compiled, || format!("for {target}: {log}")).and_then(|()| {
-            check(source.name, (nvrtc.nvrtcGetCUBINSize)(program, &mut size), String::new)?;
+            check(source.name, get_size(program, &mut size), String::new)?;
             code.resize(size, 0u8);
-            check(source.name, (nvrtc.nvrtcGetCUBIN)(program, code.as_mut_ptr().cast()), String::new)
+            check(source.name, get(program, code.as_mut_ptr().cast()), String::new)
         });
         (nvrtc.nvrtcDestroyProgram)(&mut program);
         result.map(|()| Compiled { code, log })

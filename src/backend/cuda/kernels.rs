@@ -22,9 +22,8 @@ macro_rules! kernels {
             /// The files.
             pub const SOURCES: &[KernelFile] = &[$(compiler::source!($file)),*];
 
-            fn load(gpu: &Gpu, precision: Precision) -> Result<$set> {
-                let modules = load(gpu, Self::SOURCES, precision)?;
-                Ok($set { $($($name: function(gpu, &modules, $file, stringify!($name))?,)*)* })
+            fn from(gpu: &Gpu, modules: &Modules) -> Result<$set> {
+                Ok($set { $($($name: function(gpu, modules, $file, stringify!($name))?,)*)* })
             }
         }
     };
@@ -69,9 +68,29 @@ impl Kernels {
     /// Compiles (or takes from the cache) and loads them.
     pub fn load(gpu: &Gpu, precision: Precision) -> Result<Kernels> {
         let _span = tracing::info_span!("load kernels", gpu = gpu.info().ordinal).entered();
+        let target = gpu.info().target;
+        // NVRTC takes up to a second per file.
+        let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+            let compile = |&source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
+            let running: Vec<_> = Kernels::sources(precision).iter().map(compile).collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        Kernels::from_codes(gpu, precision, codes.into_iter().collect::<Result<_>>()?)
+    }
+
+    /// Loads them from what was compiled of [`Kernels::sources`], in their order: cubins, or PTX.
+    pub fn from_codes(gpu: &Gpu, precision: Precision, codes: Vec<Vec<u8>>) -> Result<Kernels> {
+        let load = |(&source, code): (&KernelFile, Vec<u8>)| {
+            let module = gpu.context().load_module(Ptx::from_binary(code));
+            Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
+        };
+        let modules = Kernels::sources(precision).iter().zip(codes).map(load).collect::<Result<Modules>>()?;
         Ok(match precision {
-            Precision::Fp32 | Precision::Tf32 => Kernels::Exact(Box::new(Exact::load(gpu, precision)?)),
-            Precision::Bf16 => Kernels::Bf16(Box::new(Bf16::load(gpu, precision)?)),
+            Precision::Fp32 | Precision::Tf32 => Kernels::Exact(Box::new(Exact::from(gpu, &modules)?)),
+            Precision::Bf16 => Kernels::Bf16(Box::new(Bf16::from(gpu, &modules)?)),
         })
     }
 
@@ -84,25 +103,10 @@ impl Kernels {
     }
 }
 
-fn load(gpu: &Gpu, sources: &[KernelFile], precision: Precision) -> Result<Vec<(KernelFile, Arc<CudaModule>)>> {
-    let target = gpu.info().target;
-    // NVRTC takes up to a second per file.
-    let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
-        let compile = |&source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
-        let running: Vec<_> = sources.iter().map(compile).collect();
-        running
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let load = |(&source, code): (&KernelFile, Result<Vec<u8>>)| {
-        let module = gpu.context().load_module(Ptx::from_binary(code?));
-        Ok((source, gpu.check(&format!("loading {}", source.name), module)?))
-    };
-    sources.iter().zip(codes).map(load).collect()
-}
+/// Each file with what was loaded of it.
+type Modules = Vec<(KernelFile, Arc<CudaModule>)>;
 
-fn function(gpu: &Gpu, modules: &[(KernelFile, Arc<CudaModule>)], file: &str, name: &str) -> Result<CudaFunction> {
+fn function(gpu: &Gpu, modules: &Modules, file: &str, name: &str) -> Result<CudaFunction> {
     let found = modules.iter().find(|(source, _)| source.name == file);
     let Some((_, module)) = found else { unreachable!("{file} is not among the sources") };
     gpu.check(&format!("finding kernel {name}"), module.load_function(name))

@@ -73,6 +73,8 @@ function_table! {
         nvrtcCompileProgram(nvrtcProgram, c_int, *const *const c_char) -> nvrtcResult;
         nvrtcGetCUBINSize(nvrtcProgram, *mut usize) -> nvrtcResult;
         nvrtcGetCUBIN(nvrtcProgram, *mut c_char) -> nvrtcResult;
+        nvrtcGetPTXSize(nvrtcProgram, *mut usize) -> nvrtcResult;
+        nvrtcGetPTX(nvrtcProgram, *mut c_char) -> nvrtcResult;
         nvrtcGetProgramLogSize(nvrtcProgram, *mut usize) -> nvrtcResult;
         nvrtcGetProgramLog(nvrtcProgram, *mut c_char) -> nvrtcResult;
         nvrtcDestroyProgram(*mut nvrtcProgram) -> nvrtcResult;
