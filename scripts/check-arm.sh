@@ -21,4 +21,5 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 cargo build --locked --quiet --release -p alexnet-split-cpu --example hot_loops --target "$target"
 scripts/check_loops.py "${CARGO_TARGET_DIR:-target}/$target/release/examples/hot_loops"
-cargo test --locked --quiet --target "$target" --test operations -- cpu::
+# What the program needs beside its operations is compiled, too, but not for speed.
+cargo test --locked --quiet --target "$target" --config 'profile.dev.package."*".opt-level=0' --test operations -- cpu::
