@@ -117,6 +117,18 @@ fn one_gpu_two_gpus_and_two_processes_give_the_same_bits() {
 }
 
 #[test]
+fn gpus_that_reach_each_other_copy_and_others_use_nccl() {
+    let place = Place::new();
+    for (reach, transport) in [("1", "device copies"), ("0", "NCCL 2.")] {
+        let args = ["--gpus", "2", "--steps", "1", "--precision", "fp32", "--out", reach];
+        let Some(mut command) = train(&place, &args, &[("SOFTGPU_PEER", reach)]) else { return };
+        let text = succeeded(output_within(&mut command, PATIENCE));
+        assert!(text.contains(&format!("exchange by {transport}")), "{text}");
+    }
+    assert_eq!(checkpoint(&place.path("0")), checkpoint(&place.path("1")));
+}
+
+#[test]
 fn tensor_cores_give_the_same_bits_on_one_gpu_and_two() {
     let place = Place::new();
     for precision in ["tf32", "bf16"] {

@@ -161,13 +161,18 @@ impl Gpu {
         self.check("a new stream", queue)
     }
 
+    /// Refuses tensors of more values than kernels count, in 31 bits.
+    pub fn countable(&self, elems: usize) -> Result<()> {
+        if elems < 1 << 31 {
+            return Ok(());
+        }
+        let text = format!("a tensor of {elems} values is too large for the kernels; use a smaller --batch-size");
+        Err(Error::gpu(GpuTrouble::OutOfMemory, text))
+    }
+
     /// Memory for `elems` values, not yet set.
     pub fn alloc(&self, elems: usize) -> Result<Buffer> {
-        // Kernels count elements in 31 bits.
-        if elems >= 1 << 31 {
-            let text = format!("a tensor of {elems} values is too large for the kernels; use a smaller --batch-size");
-            return Err(Error::gpu(GpuTrouble::OutOfMemory, text));
-        }
+        self.countable(elems)?;
         let bytes = elems.max(1) * size_of::<f32>();
         let allocated = self.context.bind_to_thread().and_then(|()| {
             // SAFETY: the memory is freed once, by the buffer.

@@ -281,14 +281,8 @@ impl Exact {
         x: &Buffer,
         y: &mut Buffer,
     ) -> Result<()> {
-        launch!(
-            me,
-            self.dropout,
-            Grid::over(n * s.elems, ELEMENT_THREADS),
-            structs::DropoutShape::new(s, n, draw),
-            x,
-            y
-        )
+        let grid = Grid::over(n * s.elems, ELEMENT_THREADS);
+        launch!(me, self.dropout, grid, structs::DropoutShape::new(s, n, draw), x, y)
     }
 
     pub(super) fn dropout_backward(
@@ -299,14 +293,8 @@ impl Exact {
         draw: &DropoutDraw,
         dy: &mut Buffer,
     ) -> Result<()> {
-        launch!(
-            me,
-            self.dropout,
-            Grid::over(n * s.elems, ELEMENT_THREADS),
-            structs::DropoutShape::new(s, n, draw),
-            dy,
-            dy
-        )
+        let grid = Grid::over(n * s.elems, ELEMENT_THREADS);
+        launch!(me, self.dropout, grid, structs::DropoutShape::new(s, n, draw), dy, dy)
     }
 
     pub(super) fn softmax_stats(

@@ -48,6 +48,8 @@ impl Backend for CudaBackend {
 
     fn alloc(&self, shape: impl Into<TensorShape>) -> Result<Buffer> {
         let shape = shape.into();
+        // Values in bf16 are twice as many as the words that an allocation counts.
+        self.gpu.countable(layout::elems(&shape))?;
         match (&*self.kernels, shape) {
             (Kernels::Bf16(_), TensorShape::Pooled(..)) => self.alloc_bytes(layout::bytes_with_rest(&shape)),
             _ => self.alloc_bytes(self.bytes(shape)),
@@ -92,7 +94,10 @@ impl Backend for CudaBackend {
         }
         let shape = read.converts();
         let words = self.staging().finish_read(read);
-        Ok(shape.map_or(words.clone(), |shape| layout::to_host(&shape, bytemuck::cast_slice(&words))))
+        Ok(match shape {
+            Some(shape) => layout::to_host(&shape, bytemuck::cast_slice(&words)),
+            None => words,
+        })
     }
 
     fn fill_zero(&self, shape: impl Into<TensorShape>, to: &mut Buffer) -> Result<()> {

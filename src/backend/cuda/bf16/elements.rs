@@ -246,10 +246,8 @@ impl Bf16 {
             (Update::Sgd { lr, momentum, weight_decay }, [v]) => {
                 launch!(me, self.update_sgd, grid, count, lr, momentum, (weight_decay * lr), dw, w, v, shadow)?;
             }
-            (Update::Adam { beta1, beta2, epsilon, weight_decay, .. }, [m, v]) => {
+            (Update::Adam { beta1, beta2, epsilon, weight_decay: decay, .. }, [m, v]) => {
                 let [rate, root] = update.adam_factors();
-                let numbers = (rate, root, beta1, beta2, epsilon, weight_decay);
-                let (rate, root, beta1, beta2, epsilon, decay) = numbers;
                 launch!(
                     me,
                     self.update_adam,

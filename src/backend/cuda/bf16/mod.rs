@@ -25,10 +25,12 @@ pub fn fuses(lrn: &LrnShape, pool: &PoolShape) -> bool {
 /// Fails where these kernels do not know a layer of the plan.
 pub fn check(plan: &Plan) -> Result<()> {
     for (index, layer) in plan.layers.iter().enumerate() {
+        // The first layer's gradient by its input is asked for where the streams exchange their images.
+        let has_gradient = index > 0 || layer.exchange_point.is_some();
         let problem = match layer.op {
-            Op::Conv(s) if s.stride > 1 && index > 0 => format!("stride {}, after the first layer", s.stride),
+            Op::Conv(s) if s.stride > 1 && has_gradient => format!("stride {}, and a gradient by its input", s.stride),
             Op::Conv(s) if index == 0 && Unstrided::of(&s).c + 4 > AUGMENT_ROOM => format!("stride {}", s.stride),
-            Op::Conv(s) if index > 0 && s.pad >= s.r => format!("padding {} for a {} x {} window", s.pad, s.r, s.s),
+            Op::Conv(s) if has_gradient && s.pad >= s.r => format!("padding {} for a {} x {} window", s.pad, s.r, s.s),
             Op::SoftmaxCrossEntropy(_) if !follows_dense(plan, index) => "a layer between it and the logits".into(),
             _ => continue,
         };
@@ -45,7 +47,7 @@ fn follows_dense(plan: &Plan, loss: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::spec::{Layer, Net, NetOptions};
+    use crate::net::spec::{Layer, Net, NetOptions, Reads};
 
     #[test]
     fn what_the_kernels_do_not_know_is_refused_by_the_layers_name() {
@@ -63,6 +65,12 @@ mod tests {
         };
         let problem = checked(&strided).unwrap_err();
         assert!(problem.contains("conv2") && problem.contains("stride 2") && problem.contains("tf32"), "{problem}");
+        let reads_both = |layers: &mut Vec<Layer>| {
+            let Layer::Conv(row) = &mut layers[0] else { panic!("the paper's first layer is a convolution") };
+            row.reads = Reads::Both;
+        };
+        let problem = checked(&reads_both).unwrap_err();
+        assert!(problem.contains("conv1") && problem.contains("stride 4"), "{problem}");
         let problem = checked(&|layers| layers.insert(layers.len() - 1, Layer::Dropout(0.5))).unwrap_err();
         assert!(problem.contains("loss") && problem.contains("logits"), "{problem}");
     }
