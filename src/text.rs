@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 use std::io::{ErrorKind, Write, stdout};
 use std::sync::{Mutex, PoisonError};
 
-pub use alexnet_split_charts::numbers::{grouped, short};
+pub use alexnet_split_charts::numbers::{grouped, short, show_bytes};
 pub use alexnet_split_sources::plurals::{counted, with_example};
 
 /// The first failure other than a closed pipe.

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use alexnet_split::disk::Lock;
 use serde_json::Value;
 use support::place::{Place, TINY, checkpoint, failed, metrics, output_within, succeeded};
 use support::process::{PATIENCE, send, spawn, wait_for};
@@ -96,6 +97,20 @@ fn a_look_at_a_run_does_not_keep_it_from_starting() {
     std::thread::sleep(Duration::from_millis(200));
     lock.unlock().unwrap();
     succeeded(child.wait_with_output().unwrap());
+}
+
+#[test]
+fn a_lock_ends_although_a_process_begun_meanwhile_has_its_file_open() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let open = || fs::File::open(file.path()).unwrap();
+    let first = open();
+    // What a child has from its fork to its exec.
+    let child = first.try_clone().unwrap();
+    let lock = Lock::wait(first).unwrap().unwrap();
+    assert!(Lock::wait(open()).unwrap().is_none());
+    drop(lock);
+    assert!(Lock::wait(open()).unwrap().is_some());
+    drop(child);
 }
 
 #[test]

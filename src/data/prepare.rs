@@ -3,7 +3,7 @@
 //! Images are made in parallel, shards in order; after each, what has been done is written down, so that an interrupted
 //! preparation goes on where it was. Memory holds one shard.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use super::decode::{Rgb, decode};
 use super::shards::{self, Bad, Description, Entry, Shard, Store};
 use super::sources::{self, Part, Picture, Sources};
 use crate::disk::tensors::{self, NamedTensor};
-use crate::disk::write_whole;
+use crate::disk::{Lock, write_whole};
 use crate::error::{Error, Result};
 use crate::text::counted;
 
@@ -161,12 +161,11 @@ fn real(path: &Path) -> Result<PathBuf> {
 }
 
 /// Keeps other processes from preparing into the folder until it is dropped.
-fn claim(folder: &Path) -> Result<File> {
-    let claim = File::open(folder).map_err(Error::io("open", folder))?;
-    match claim.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::data(folder, "is being prepared by another process")),
+fn claim(folder: &Path) -> Result<Option<Lock>> {
+    match Lock::wait(File::open(folder).map_err(Error::io("open", folder))?) {
+        Ok(None) => Err(Error::data(folder, "is being prepared by another process")),
         // Where folders cannot be locked nobody is kept out.
-        _ => Ok(claim),
+        claim => Ok(claim.ok().flatten()),
     }
 }
 

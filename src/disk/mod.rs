@@ -4,9 +4,11 @@
 pub mod faults;
 pub mod tensors;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
@@ -68,6 +70,9 @@ impl FileWriter {
     }
 }
 
+/// The longest wait for a lock: `runs` and `report` hold a run's for a moment to see whether a process trains.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Writes a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder. Pipes and
 /// devices are written into.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -122,6 +127,31 @@ pub fn cache_folder() -> Option<PathBuf> {
         .or_else(|| variable("HOME").map(|folder| folder.join(".cache/alexnet-split")))
 }
 
+/// A lock on a file or folder, free again once this is dropped.
+pub struct Lock(File);
+
+impl Lock {
+    /// Waits for a lock for at most [`LOCK_PATIENCE`]; `None` where another process holds it for longer.
+    pub fn wait(file: File) -> std::io::Result<Option<Lock>> {
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Lock(file))),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(Duration::from_millis(20)),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file would do only here: a process that a thread begins meanwhile has it open, too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let folder_file = File::open(folder).map_err(Error::io("open", folder))?;
@@ -165,15 +195,6 @@ pub fn remove_folder(folder: &Path, first: &str) -> Result<()> {
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-/// A number of bytes as text for people.
-pub fn show_bytes(bytes: u64) -> String {
-    match bytes {
-        0..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
 }
 
 fn write_all(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {

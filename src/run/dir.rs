@@ -13,9 +13,8 @@
 //! | `checkpoints/` | see `checkpoint` |
 
 use super::files;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +22,7 @@ use serde_json::Value;
 use crate::config::Recipe;
 use crate::data::DataSet;
 use crate::data::bitmap::Bitmap;
-use crate::disk::{self, append_line, read_if_there, write_whole};
+use crate::disk::{self, Lock, append_line, read_if_there, write_whole};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::rows::{Event, Row, unix_s};
@@ -31,9 +30,6 @@ use crate::run::tensorboard::EventFile;
 
 /// The most steps that TensorBoard is given.
 const SHOWN_STEPS: u64 = 10_000;
-
-/// The longest wait for a lock: `runs` and `report` hold it for a moment to see whether a process trains.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The start of a run, besides its recipe.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -114,7 +110,7 @@ impl RunInfo {
 /// A run's directory that no other process may train in until this is dropped.
 pub struct Claim {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Claim {
@@ -132,18 +128,9 @@ impl Claim {
             .write(true)
             .open(&file)
             .map_err(Error::io("open", &file))?;
-        let until = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Claim { path: path.to_owned(), _lock: lock }),
-                Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::run(path, "is in use by another run; wait for it or choose another --out"));
-                }
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &file)(error)),
-            }
+        match Lock::wait(lock).map_err(Error::io("lock", &file))? {
+            Some(lock) => Ok(Claim { path: path.to_owned(), _lock: lock }),
+            None => Err(Error::run(path, "is in use by another run; wait for it or choose another --out")),
         }
     }
 }

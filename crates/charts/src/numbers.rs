@@ -8,6 +8,15 @@ pub fn grouped(value: u64) -> String {
     groups.join(",")
 }
 
+/// A number of bytes as text for people.
+pub fn show_bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} KB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// A number with about three significant digits.
 pub fn short(value: f64) -> String {
     let size = value.abs();

@@ -14,7 +14,7 @@ use crate::engine::pair::Pair;
 use crate::engine::stream::Tensor;
 use crate::error::{Error, NO_SPACE, Result};
 use crate::net::plan::Plan;
-use crate::text::counted;
+use crate::text::{counted, show_bytes};
 
 /// Least space for metrics, pictures and logs.
 const OTHER_FILES: u64 = 1_000_000;
@@ -41,7 +41,7 @@ pub fn check_space(run: &Path, keep: usize, bytes: u64) -> Result<()> {
     let needed = bytes.saturating_mul(count).saturating_add(OTHER_FILES);
     match disk::free_bytes(run) {
         Some(free) if free < needed => {
-            let [free, each, needed] = [free, bytes, needed].map(disk::show_bytes);
+            let [free, each, needed] = [free, bytes, needed].map(show_bytes);
             let advice = if keep > 1 { "free some space, or keep fewer with --keep 1" } else { "free some space" };
             let problem = format!(
                 "{free} are free, {} of {each} and metrics need {needed}; {advice}",
