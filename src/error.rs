@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+pub use alexnet_split_gpu::GpuTrouble;
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -179,37 +181,18 @@ impl std::fmt::Display for Signal {
     }
 }
 
-/// The kinds of trouble with GPUs, each with an exit code of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GpuTrouble {
-    /// No NVIDIA driver, or one that does not answer.
-    NoDriver = 10,
-    /// Fewer GPUs than asked for.
-    TooFewGpus = 11,
-    /// A GPU older than the kernels are written for.
-    TooOld = 12,
-    /// NVRTC is missing, or does not compile the kernels.
-    NoCompiler = 13,
-    /// NCCL is missing or too old.
-    NoNccl = 14,
-    /// The GPU's memory is too small.
-    OutOfMemory = 15,
-    /// One GPU cannot read the other's memory, and device copies were asked for.
-    NoPeerAccess = 16,
-    /// A CUDA call or a kernel failed.
-    Failed = 17,
-    /// An exchange failed or passed its deadline.
-    Exchange = 18,
-    /// The process of the other stream cannot be reached or ended.
-    Process = 19,
-}
-
 impl From<alexnet_split_sources::Error> for Error {
     fn from(error: alexnet_split_sources::Error) -> Error {
         match error {
             alexnet_split_sources::Error::Data { path, problem } => Error::Data { path, problem },
             alexnet_split_sources::Error::Io { action, path, source } => Error::Io { action, path, source },
         }
+    }
+}
+
+impl From<alexnet_split_gpu::Error> for Error {
+    fn from(error: alexnet_split_gpu::Error) -> Error {
+        Error::gpu(error.trouble, error.message)
     }
 }
 

@@ -26,7 +26,8 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
         findings.push(Finding { what, found, optional });
     };
     look("CPU", false, cpu());
-    look("driver", false, device::driver_version().map(|version| format!("supports CUDA {}", device::show(version))));
+    let version = device::driver_version().map(|version| format!("supports CUDA {}", device::show(version)));
+    look("driver", false, version.map_err(Error::from));
     let gpus = device::list();
     match &gpus {
         Ok(gpus) if gpus.is_empty() => look("GPUs", false, devices::need(1, 0)),
@@ -35,12 +36,13 @@ pub fn doctor(args: &DoctorArgs) -> Result<()> {
             let capability = format!("compute capability {}.{}", target.major, target.minor);
             let gib = gpu.total_bytes as f64 / f64::from(1 << 30);
             let text = format!("{}, {capability}, {} multiprocessors, {gib:.1} GiB", gpu.name, gpu.processors);
-            look(&name, false, device::Gpu::open(gpu.ordinal).map(|_| text));
+            look(&name, false, device::Gpu::open(gpu.ordinal).map(|_| text).map_err(Error::from));
         }),
         Err(_) => {} // the driver's line says why
     }
     let count = gpus.as_ref().map_or(0, Vec::len);
-    look("NVRTC", false, compiler::version_for_driver().map(|(major, minor)| format!("{major}.{minor}")));
+    let version = compiler::version_for_driver().map(|(major, minor)| format!("{major}.{minor}"));
+    look("NVRTC", false, version.map_err(Error::from));
     look("NCCL", true, nccl::version().map(nccl::show));
     if count >= 2 {
         let peers = device::can_access_peer(0, 1) && device::can_access_peer(1, 0);

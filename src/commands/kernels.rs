@@ -6,6 +6,7 @@ use std::path::Path;
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::compiler::{self, KernelFile, Target};
 use alexnet_split::backend::cuda::kernels::Kernels;
+use alexnet_split::backend::cuda::sources;
 use alexnet_split::disk;
 use alexnet_split::error::{Error, GpuTrouble, Result};
 use serde_json::json;
@@ -92,7 +93,7 @@ fn compile(
     name: &str,
     out: Option<&Path>,
 ) -> Result<Vec<Row>> {
-    let compiled = compiler::compile(source, target, precision, true)?;
+    let compiled = sources::program(source, precision).compile(target, true)?;
     let file = format!("{}.{name}.{target}.cubin", source.name.trim_end_matches(".cu").replace('/', "-"));
     if let Some(folder) = out {
         disk::write_whole(&folder.join(&file), &compiled.code)?;

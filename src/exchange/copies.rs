@@ -105,7 +105,7 @@ impl CopyExchange {
                 }
             }
         });
-        self.gpu.check("copying from the other stream", copied)
+        Ok(self.gpu.check("copying from the other stream", copied)?)
     }
 }
 

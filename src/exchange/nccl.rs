@@ -225,7 +225,7 @@ impl NcclExchange {
     fn not_queued(&self, swap: &Swap, ready: &CudaEvent, problem: &str) -> Error {
         let error = self.fail(swap, problem);
         // NCCL also fails where the GPU has failed before: that is the cause.
-        self.gpu.check("the work before an exchange", ready.try_is_complete()).err().unwrap_or(error)
+        self.gpu.check("the work before an exchange", ready.try_is_complete()).err().map_or(error, Error::from)
     }
 
     fn fail(&self, swap: &Swap, problem: &str) -> Error {

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use alexnet_split::backend::Precision;
-use alexnet_split::backend::cuda::compiler::{self, Target};
+use alexnet_split::backend::cuda::compiler::Target;
 use alexnet_split::backend::cuda::device::Gpu;
 use alexnet_split::backend::cuda::kernels::Kernels;
 use alexnet_split::backend::cuda::watch::Watch;
-use alexnet_split::backend::cuda::{CudaBackend, libraries};
+use alexnet_split::backend::cuda::{CudaBackend, libraries, sources};
 use libloading::Library;
 use rayon::prelude::*;
 
@@ -233,7 +233,7 @@ fn nvrtc_folder() -> Option<PathBuf> {
 pub fn texts(precision: Precision) -> Option<&'static [Vec<u8>]> {
     static TEXTS: [OnceLock<Vec<Vec<u8>>>; 3] = [const { OnceLock::new() }; 3];
     device()?;
-    let compile = |&source: &_| compiler::compile_to_ptx(source, Target::OLDEST, precision).unwrap();
+    let compile = |&source: &_| sources::program(source, precision).compile_to_ptx(Target::OLDEST).unwrap();
     Some(TEXTS[precision as usize].get_or_init(|| Kernels::sources(precision).par_iter().map(compile).collect()))
 }
 

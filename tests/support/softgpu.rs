@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::CudaBackend;
-use alexnet_split::backend::cuda::compiler;
 use alexnet_split::backend::cuda::device::Gpu;
 use alexnet_split::backend::cuda::kernels::Kernels;
 use alexnet_split::backend::cuda::libraries;
+use alexnet_split::backend::cuda::sources;
 use alexnet_split::backend::cuda::watch::Watch;
 
 /// The compiler's flags.
@@ -97,7 +97,7 @@ pub fn gpu() -> Option<Gpu> {
     }
     let folder = folder()?;
     libraries::search_first(folder);
-    compiler::keep_compiled_in(&cache()?);
+    sources::keep_compiled_in(&cache()?);
     Some(Gpu::open(0).unwrap())
 }
 
@@ -113,6 +113,9 @@ pub fn backend(precision: Precision) -> Option<CudaBackend> {
 pub fn with_gpus(command: &mut Command, gpus: usize) -> Option<&mut Command> {
     let folder = folder()?;
     Some(
-        command.env(libraries::FOLDERS, folder).env(compiler::CACHE, cache()?).env("SOFTGPU_DEVICES", gpus.to_string()),
+        command
+            .env(libraries::FOLDERS, folder)
+            .env(alexnet_split::disk::CACHE, cache()?)
+            .env("SOFTGPU_DEVICES", gpus.to_string()),
     )
 }

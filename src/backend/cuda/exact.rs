@@ -2,9 +2,9 @@
 //! lie on the device as the host sees them.
 #![allow(clippy::too_many_arguments)] // those of the trait's methods
 
-use super::compiler::{ELEMENT_THREADS, LRN_THREADS, SOFTMAX_THREADS};
 use super::device::Buffer;
 use super::kernels::{self as structs, Exact};
+use super::sources::{ELEMENT_THREADS, LRN_THREADS, SOFTMAX_THREADS};
 use super::{Argument, CudaBackend, Grid, arg, launch};
 use crate::backend::*;
 use crate::error::Result;

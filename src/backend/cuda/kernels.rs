@@ -5,8 +5,9 @@ use std::sync::Arc;
 use cudarc::driver::{CudaFunction, CudaModule, DeviceRepr};
 use cudarc::nvrtc::Ptx;
 
-use super::compiler::{self, KernelFile};
+use super::compiler::KernelFile;
 use super::device::Gpu;
+use super::sources;
 use crate::backend::{self, Precision};
 use crate::error::Result;
 
@@ -20,7 +21,7 @@ macro_rules! kernels {
 
         impl $set {
             /// The files.
-            pub const SOURCES: &[KernelFile] = &[$(compiler::source!($file)),*];
+            pub const SOURCES: &[KernelFile] = &[$(sources::source!($file)),*];
 
             fn from(gpu: &Gpu, modules: &Modules) -> Result<$set> {
                 Ok($set { $($($name: function(gpu, modules, $file, stringify!($name))?,)*)* })
@@ -69,16 +70,19 @@ impl Kernels {
     pub fn load(gpu: &Gpu, precision: Precision) -> Result<Kernels> {
         let _span = tracing::info_span!("load kernels", gpu = gpu.info().ordinal).entered();
         let target = gpu.info().target;
+        let cache = sources::cache_folder();
+        let cache = cache.as_deref();
         // NVRTC takes up to a second per file.
-        let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
-            let compile = |&source| scope.spawn(move || compiler::load_or_compile(source, target, precision));
+        let codes: Vec<_> = std::thread::scope(|scope| {
+            let compile =
+                |&source| scope.spawn(move || sources::program(source, precision).load_or_compile(target, cache));
             let running: Vec<_> = Kernels::sources(precision).iter().map(compile).collect();
             running
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        Kernels::from_codes(gpu, precision, codes.into_iter().collect::<Result<_>>()?)
+        Kernels::from_codes(gpu, precision, codes.into_iter().collect::<Result<_, _>>()?)
     }
 
     /// Loads them from what was compiled of [`Kernels::sources`], in their order: cubins, or PTX.
@@ -109,7 +113,7 @@ type Modules = Vec<(KernelFile, Arc<CudaModule>)>;
 fn function(gpu: &Gpu, modules: &Modules, file: &str, name: &str) -> Result<CudaFunction> {
     let found = modules.iter().find(|(source, _)| source.name == file);
     let Some((_, module)) = found else { unreachable!("{file} is not among the sources") };
-    gpu.check(&format!("finding kernel {name}"), module.load_function(name))
+    Ok(gpu.check(&format!("finding kernel {name}"), module.load_function(name))?)
 }
 
 /// Division of numbers below 2^31 by `d` as a multiplication and a shift: (umulhi(x, multiplier) + x) >> shift

@@ -2,15 +2,15 @@
 //! through page-locked memory, so that nothing waits but [`Backend::finish_read`].
 
 pub mod bf16;
-pub mod compiler;
-pub mod device;
 mod exact;
 pub mod kernels;
-pub mod libraries;
 mod operations;
 mod product;
+pub mod sources;
 mod staging;
 pub mod watch;
+
+pub use alexnet_split_gpu::{compiler, device, libraries};
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -119,12 +119,12 @@ impl CudaBackend {
 
     /// Lets the work queued from now on wait for `event`.
     pub fn wait_for(&self, event: &CudaEvent) -> Result<()> {
-        self.gpu.check("waiting for an event", self.queue.wait(event))
+        Ok(self.gpu.check("waiting for an event", self.queue.wait(event))?)
     }
 
     /// Blocks the host until `event`, looking at the exchange meanwhile.
     fn block_until(&self, event: &CudaEvent) -> Result<()> {
-        self.watch.block_until(|| self.gpu.check("the queued work", event.try_is_complete()))
+        self.watch.block_until(|| Ok(self.gpu.check("the queued work", event.try_is_complete())?))
     }
 
     /// Queues a kernel; see [`launch`].
@@ -148,7 +148,7 @@ impl CudaBackend {
                 result::launch_kernel(function, (x, y, z), (threads, 1, 1), 0, queue, &mut args.map(|arg| arg.value))
             }
         });
-        self.gpu.check(name, launched)
+        Ok(self.gpu.check(name, launched)?)
     }
 }
 
@@ -253,7 +253,7 @@ impl CudaBackend {
             // SAFETY: within the buffer, as asserted.
             unsafe { result::memset_d8_async(to.address(), 0, bytes, self.queue.cu_stream()) }
         });
-        self.gpu.check("filling memory", filled)
+        Ok(self.gpu.check("filling memory", filled)?)
     }
 
     /// The memory for partial sums, at least so many.

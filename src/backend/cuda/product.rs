@@ -2,9 +2,9 @@
 
 use std::sync::MutexGuard;
 
-use super::compiler::{ELEMENT_THREADS, GEMM_THREADS, TILE_COLS, TILE_DEPTH, TILE_ROWS};
 use super::device::Buffer;
 use super::kernels::{Exact, Split};
+use super::sources::{ELEMENT_THREADS, GEMM_THREADS, TILE_COLS, TILE_DEPTH, TILE_ROWS};
 use super::{Argument, CudaBackend, Grid, arg, launch};
 use crate::error::Result;
 

@@ -4,9 +4,9 @@
 use super::layout::{self, pad8};
 use super::products::shadows;
 use super::shapes::{Augment, Dropout, Lrn, Pool};
-use crate::backend::cuda::compiler::{ELEMENT_THREADS, SOFTMAX_THREADS};
 use crate::backend::cuda::device::Buffer;
 use crate::backend::cuda::kernels::{self as structs, Bf16};
+use crate::backend::cuda::sources::{ELEMENT_THREADS, SOFTMAX_THREADS};
 use crate::backend::cuda::{Argument, CudaBackend, Grid, arg, launch};
 use crate::backend::*;
 use crate::error::Result;

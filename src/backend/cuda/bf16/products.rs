@@ -5,9 +5,9 @@
 use super::elements::{eights, fours};
 use super::layout::{self, Unstrided, pad8};
 use super::shapes::{Absent, Conv, dense_inputs};
-use crate::backend::cuda::compiler::ELEMENT_THREADS;
 use crate::backend::cuda::device::Buffer;
 use crate::backend::cuda::kernels::{Bf16, Split};
+use crate::backend::cuda::sources::ELEMENT_THREADS;
 use crate::backend::cuda::{Argument, CudaBackend, Grid, arg, launch};
 use crate::backend::*;
 use crate::error::Result;

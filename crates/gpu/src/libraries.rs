@@ -13,7 +13,7 @@ use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclConfig_t, ncclDataType_t, 
 use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 use libloading::Library;
 
-use crate::error::{Error, GpuTrouble, Result};
+use crate::{Error, GpuTrouble, Result};
 
 /// Environment variable: folders, separated as in `PATH`, that are searched for libraries before the system's.
 pub const FOLDERS: &str = "ALEXNET_SPLIT_LIBRARIES";
@@ -113,7 +113,7 @@ pub fn driver() -> Result<()> {
         return Ok(());
     }
     let text = "no NVIDIA driver was found (libcuda); install it, or use --gpus 0 to run both streams on the CPU";
-    Err(Error::gpu(GpuTrouble::NoDriver, text))
+    Err(Error::new(GpuTrouble::NoDriver, text))
 }
 
 /// CUDA's newest major version that is known, and the oldest whose libraries are used.
@@ -148,7 +148,7 @@ pub fn nvrtc() -> Result<&'static Nvrtc> {
              and name the folder of libnvrtc.so in LD_LIBRARY_PATH or {FOLDERS}",
             nvrtc_package(newest)
         );
-        Error::gpu(GpuTrouble::NoCompiler, text)
+        Error::new(GpuTrouble::NoCompiler, text)
     })
 }
 
@@ -162,7 +162,7 @@ pub fn nccl() -> Result<&'static Nccl> {
              LD_LIBRARY_PATH or {FOLDERS}, or use --exchange copy",
             driver_major().unwrap_or(CUDA[0])
         );
-        Error::gpu(GpuTrouble::NoNccl, text)
+        Error::new(GpuTrouble::NoNccl, text)
     })
 }
 

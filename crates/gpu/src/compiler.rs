@@ -3,37 +3,14 @@
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 
-use super::libraries;
-use crate::backend::Precision;
-use crate::disk;
-use crate::error::{Error, GpuTrouble, Result};
+use crate::{Error, GpuTrouble, Result, libraries};
 
-pub use crate::disk::CACHE;
-
-/// Block tile of the matrix products: rows and columns of the result and depth of one step. The kernels are compiled
-/// with them (kernels/gemm.cuh) and the host computes grids from them.
-pub const TILE_ROWS: usize = 64;
-/// See [`TILE_ROWS`].
-pub const TILE_COLS: usize = 128;
-/// See [`TILE_ROWS`].
-pub const TILE_DEPTH: usize = 16;
-
-/// Threads per block of the matrix products; the kernels' `__launch_bounds__` are these constants, too.
-pub const GEMM_THREADS: u32 = 128;
-/// Threads per block of the softmax.
-pub const SOFTMAX_THREADS: u32 = 128;
-/// Threads per block of local response normalization.
-pub const LRN_THREADS: u32 = 128;
-/// Threads per block of the kernels with a thread for each element, and of sums over one channel.
-pub const ELEMENT_THREADS: u32 = 256;
-
-/// A file of `kernels/`.
+/// A file of kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelFile {
     /// `conv.cu`
@@ -42,27 +19,15 @@ pub struct KernelFile {
     pub text: &'static str,
 }
 
-/// The file of this name in `kernels/`.
-macro_rules! source {
-    ($name:literal) => {
-        $crate::backend::cuda::compiler::KernelFile {
-            name: $name,
-            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/", $name)),
-        }
-    };
+/// A file with all that its machine code depends on, besides the GPU and NVRTC.
+pub struct Program {
+    /// The file.
+    pub source: KernelFile,
+    /// What it includes, by their names alone.
+    pub headers: &'static [KernelFile],
+    /// The compiler's options, but for the GPU's.
+    pub options: Vec<String>,
 }
-pub(super) use source;
-
-/// The headers that kernels include, by their names alone.
-const HEADERS: [KernelFile; 7] = [
-    source!("gemm.cuh"),
-    source!("philox.cuh"),
-    source!("ptx.cuh"),
-    source!("shapes.cuh"),
-    KernelFile { name: "layouts.cuh", ..source!("bf16/layouts.cuh") },
-    KernelFile { name: "lrn.cuh", ..source!("bf16/lrn.cuh") },
-    KernelFile { name: "tile.cuh", ..source!("bf16/tile.cuh") },
-];
 
 /// The kind of GPU that code is made for: a compute capability such as 9.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +84,7 @@ pub fn version_for_driver() -> Result<(i32, i32)> {
                  NVRTC {driver} (`pip install {}`), or a driver for CUDA {major}",
                 libraries::nvrtc_package(driver)
             );
-            Err(Error::gpu(GpuTrouble::NoCompiler, text))
+            Err(Error::new(GpuTrouble::NoCompiler, text))
         }
         _ => Ok((major, minor)),
     }
@@ -146,42 +111,6 @@ fn stand_in(known: &[c_int], target: Target) -> Target {
     older.max_by_key(|known| known.minor).unwrap_or(target)
 }
 
-/// The machine code of `source` for `target`, from the cache if it is there.
-pub fn load_or_compile(source: KernelFile, target: Target, precision: Precision) -> Result<Vec<u8>> {
-    let ((major, minor), target) = (version_for_driver()?, known_target(target)?);
-    let mut key = format!("NVRTC {major}.{minor}\n{}\n", options(target, precision).join(" "));
-    for part in HEADERS.iter().chain([&source]) {
-        key += &format!("// {}\n{}\n", part.name, part.text);
-    }
-    let file = cache_folder().map(|folder| folder.join(cache_name(source.name, &key)));
-    if let Some(code) = file.as_deref().and_then(|file| read_cached(file, &key)) {
-        return Ok(code);
-    }
-    let code = compile(source, target, precision, false)?.code;
-    if let Some(Err(error)) = file.as_deref().map(|file| write_cached(file, &key, &code)) {
-        // A read-only home costs a second at every start, no more.
-        tracing::debug!(%error, "compiled kernels cannot be kept; set {CACHE} to a folder that can be written");
-    }
-    Ok(code)
-}
-
-/// Compiles `source`; with `verbose` the log lists registers, shared memory and spills of every kernel.
-pub fn compile(source: KernelFile, target: Target, precision: Precision, verbose: bool) -> Result<Compiled> {
-    let mut options = options(target, precision);
-    if verbose {
-        options.push("--ptxas-options=-v".into());
-    }
-    build(source, target, &options, Form::Cubin)
-}
-
-/// The assembly text of `source` for GPUs from `target` on, with a zero at its end. A driver compiles it when it is
-/// loaded; `tests/ptx` executes it.
-pub fn compile_to_ptx(source: KernelFile, target: Target, precision: Precision) -> Result<Vec<u8>> {
-    let mut options = options(target, precision);
-    options[0] = options[0].replace("sm_", "compute_");
-    Ok(build(source, target, &options, Form::Ptx)?.code)
-}
-
 /// What is made of a source.
 #[derive(Clone, Copy)]
 enum Form {
@@ -189,48 +118,85 @@ enum Form {
     Ptx,
 }
 
-fn build(source: KernelFile, target: Target, options: &[String], form: Form) -> Result<Compiled> {
-    let nvrtc = libraries::nvrtc()?;
-    let (get_size, get) = match form {
-        Form::Cubin => (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN),
-        Form::Ptx => (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX),
-    };
-    let c = |text: &str| CString::new(text).unwrap_or_default();
-    let (text, name) = (c(source.text), c(source.name));
-    let [headers, names] = [HEADERS.map(|header| c(header.text)), HEADERS.map(|header| c(header.name))];
-    let options: Vec<CString> = options.iter().map(|option| c(option)).collect();
-    let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
-    let (headers, names, option_pointers) = (pointers(&headers), pointers(&names), pointers(&options));
-    let mut program: nvrtcProgram = std::ptr::null_mut();
-    // SAFETY: all pointers are to C strings and arrays that live to the end of this function; sizes are theirs; what is
-    // read has the size that NVRTC tells.
-    unsafe {
-        let count = headers.len() as c_int;
-        let created = (nvrtc.nvrtcCreateProgram)(
-            &mut program,
-            text.as_ptr(),
-            name.as_ptr(),
-            count,
-            headers.as_ptr(),
-            names.as_ptr(),
-        );
-        check(source.name, created, String::new)?;
-        let compiled = (nvrtc.nvrtcCompileProgram)(program, option_pointers.len() as c_int, option_pointers.as_ptr());
-        let mut size = 0;
-        let mut log = Vec::new();
-        if (nvrtc.nvrtcGetProgramLogSize)(program, &mut size) == nvrtcResult::NVRTC_SUCCESS {
-            log.resize(size, 0u8);
-            (nvrtc.nvrtcGetProgramLog)(program, log.as_mut_ptr().cast());
+impl Program {
+    /// The machine code for `target`, from the folder `cache` if it is there.
+    pub fn load_or_compile(&self, target: Target, cache: Option<&Path>) -> Result<Vec<u8>> {
+        let ((major, minor), target) = (version_for_driver()?, known_target(target)?);
+        let mut key = format!("NVRTC {major}.{minor}\n{target} {}\n", self.options.join(" "));
+        for part in self.headers.iter().chain([&self.source]) {
+            key += &format!("// {}\n{}\n", part.name, part.text);
         }
-        let log = String::from_utf8_lossy(&log).trim_matches(['\0', '\n', ' ']).to_owned();
-        let mut code = Vec::new();
-        let result = check(source.name, compiled, || format!("for {target}: {log}")).and_then(|()| {
-            check(source.name, get_size(program, &mut size), String::new)?;
-            code.resize(size, 0u8);
-            check(source.name, get(program, code.as_mut_ptr().cast()), String::new)
-        });
-        (nvrtc.nvrtcDestroyProgram)(&mut program);
-        result.map(|()| Compiled { code, log })
+        let file = cache.map(|folder| folder.join(cache_name(self.source.name, &key)));
+        if let Some(code) = file.as_deref().and_then(|file| read_cached(file, &key)) {
+            return Ok(code);
+        }
+        let code = self.compile(target, false)?.code;
+        if let Some(Err(error)) = file.as_deref().map(|file| write_cached(file, &key, &code)) {
+            // A read-only home costs a second at every start, no more.
+            tracing::debug!(%error, "compiled kernels cannot be kept");
+        }
+        Ok(code)
+    }
+
+    /// Compiles it; with `verbose` the log lists registers, shared memory and spills of every kernel.
+    pub fn compile(&self, target: Target, verbose: bool) -> Result<Compiled> {
+        let more = if verbose { &["--ptxas-options=-v".to_owned()][..] } else { &[] };
+        self.build(target, &[&[format!("--gpu-architecture={target}")], more].concat(), Form::Cubin)
+    }
+
+    /// The assembly text for GPUs from `target` on, with a zero at its end. A driver compiles it when it is loaded;
+    /// `tests/ptx` executes it.
+    pub fn compile_to_ptx(&self, target: Target) -> Result<Vec<u8>> {
+        let virtual_gpu = target.to_string().replace("sm_", "compute_");
+        Ok(self.build(target, &[format!("--gpu-architecture={virtual_gpu}")], Form::Ptx)?.code)
+    }
+
+    fn build(&self, target: Target, more: &[String], form: Form) -> Result<Compiled> {
+        let source = self.source;
+        let nvrtc = libraries::nvrtc()?;
+        let (get_size, get) = match form {
+            Form::Cubin => (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN),
+            Form::Ptx => (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX),
+        };
+        let c = |text: &str| CString::new(text).unwrap_or_default();
+        let (text, name) = (c(source.text), c(source.name));
+        let headers: Vec<CString> = self.headers.iter().map(|header| c(header.text)).collect();
+        let names: Vec<CString> = self.headers.iter().map(|header| c(header.name)).collect();
+        let options: Vec<CString> = more.iter().chain(&self.options).map(|option| c(option)).collect();
+        let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
+        let (headers, names, option_pointers) = (pointers(&headers), pointers(&names), pointers(&options));
+        let mut program: nvrtcProgram = std::ptr::null_mut();
+        // SAFETY: all pointers are to C strings and arrays that live to the end of this function; sizes are theirs; what is
+        // read has the size that NVRTC tells.
+        unsafe {
+            let count = headers.len() as c_int;
+            let created = (nvrtc.nvrtcCreateProgram)(
+                &mut program,
+                text.as_ptr(),
+                name.as_ptr(),
+                count,
+                headers.as_ptr(),
+                names.as_ptr(),
+            );
+            check(source.name, created, String::new)?;
+            let compiled =
+                (nvrtc.nvrtcCompileProgram)(program, option_pointers.len() as c_int, option_pointers.as_ptr());
+            let mut size = 0;
+            let mut log = Vec::new();
+            if (nvrtc.nvrtcGetProgramLogSize)(program, &mut size) == nvrtcResult::NVRTC_SUCCESS {
+                log.resize(size, 0u8);
+                (nvrtc.nvrtcGetProgramLog)(program, log.as_mut_ptr().cast());
+            }
+            let log = String::from_utf8_lossy(&log).trim_matches(['\0', '\n', ' ']).to_owned();
+            let mut code = Vec::new();
+            let result = check(source.name, compiled, || format!("for {target}: {log}")).and_then(|()| {
+                check(source.name, get_size(program, &mut size), String::new)?;
+                code.resize(size, 0u8);
+                check(source.name, get(program, code.as_mut_ptr().cast()), String::new)
+            });
+            (nvrtc.nvrtcDestroyProgram)(&mut program);
+            result.map(|()| Compiled { code, log })
+        }
     }
 }
 
@@ -242,38 +208,7 @@ fn check(what: &str, result: nvrtcResult, more: impl FnOnce() -> String) -> Resu
         "NVRTC does not compile {what}: {result:?} {}\n(install an NVRTC that is as new as the driver: it knows the same GPUs)",
         more()
     );
-    Err(Error::gpu(GpuTrouble::NoCompiler, text))
-}
-
-fn options(target: Target, precision: Precision) -> Vec<String> {
-    vec![
-        format!("--gpu-architecture={target}"),
-        "--std=c++17".into(),
-        "-default-device".into(),
-        // Costs nothing when it runs; compute-sanitizer and profilers can name lines.
-        "-lineinfo".into(),
-        format!("-DPRECISION={}", precision as u32),
-        // For files that serve both engines.
-        format!("-DBF16_MAPS={}", u32::from(precision == Precision::Bf16)),
-        format!("-DTILE_ROWS={TILE_ROWS}"),
-        format!("-DTILE_COLS={TILE_COLS}"),
-        format!("-DTILE_DEPTH={TILE_DEPTH}"),
-        format!("-DGEMM_THREADS={GEMM_THREADS}u"),
-        format!("-DSOFTMAX_THREADS={SOFTMAX_THREADS}u"),
-        format!("-DLRN_THREADS={LRN_THREADS}u"),
-        format!("-DELEMENT_THREADS={ELEMENT_THREADS}u"),
-    ]
-}
-
-static OWN_CACHE: OnceLock<PathBuf> = OnceLock::new();
-
-/// Keeps compiled kernels in `folder`, whatever the environment says. Only the first call counts.
-pub fn keep_compiled_in(folder: &Path) {
-    let _ = OWN_CACHE.set(folder.to_owned());
-}
-
-fn cache_folder() -> Option<PathBuf> {
-    OWN_CACHE.get().cloned().or_else(disk::cache_folder)
+    Err(Error::new(GpuTrouble::NoCompiler, text))
 }
 
 fn hash(bytes: &[u8]) -> u64 {

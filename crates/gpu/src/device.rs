@@ -7,9 +7,8 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 
-use super::compiler::Target;
-use super::libraries;
-use crate::error::{Error, GpuTrouble, Result};
+use crate::compiler::Target;
+use crate::{Error, GpuTrouble, Result, libraries};
 
 /// Oldest driver, as CUDA version: the bindings are made for it.
 const OLDEST_DRIVER: i32 = 12000;
@@ -48,7 +47,7 @@ pub fn driver_version() -> Result<i32> {
     if version < OLDEST_DRIVER {
         let text =
             format!("the NVIDIA driver supports CUDA {}, this program needs 12.0; update the driver", show(version));
-        return Err(Error::gpu(GpuTrouble::NoDriver, text));
+        return Err(Error::new(GpuTrouble::NoDriver, text));
     }
     Ok(version)
 }
@@ -91,7 +90,7 @@ fn info(ordinal: i32) -> Result<GpuInfo, DriverError> {
 
 fn no_driver(error: &DriverError) -> Error {
     let text = format!("the NVIDIA driver does not work: {}; try nvidia-smi, or use --gpus 0", describe(error));
-    Error::gpu(GpuTrouble::NoDriver, text)
+    Error::new(GpuTrouble::NoDriver, text)
 }
 
 /// The name and the text of a CUDA error.
@@ -119,7 +118,7 @@ impl Gpu {
                 "GPU {ordinal} was asked for, the driver shows {}; use --gpus 1 or --gpus 0, or see CUDA_VISIBLE_DEVICES",
                 all.len()
             );
-            return Err(Error::gpu(GpuTrouble::TooFewGpus, text));
+            return Err(Error::new(GpuTrouble::TooFewGpus, text));
         };
         if (info.target.major, info.target.minor) < (Target::OLDEST.major, Target::OLDEST.minor) {
             let text = format!(
@@ -129,7 +128,7 @@ impl Gpu {
                 Target::OLDEST.major,
                 Target::OLDEST.minor
             );
-            return Err(Error::gpu(GpuTrouble::TooOld, text));
+            return Err(Error::new(GpuTrouble::TooOld, text));
         }
         let context = CudaContext::new(ordinal);
         let context = context.map_err(|error| failed(&info.to_string(), "cannot be opened", &error))?;
@@ -167,7 +166,7 @@ impl Gpu {
             return Ok(());
         }
         let text = format!("a tensor of {elems} values is too large for the kernels; use a smaller --batch-size");
-        Err(Error::gpu(GpuTrouble::OutOfMemory, text))
+        Err(Error::new(GpuTrouble::OutOfMemory, text))
     }
 
     /// Memory for `elems` values, not yet set.
@@ -190,7 +189,7 @@ impl Gpu {
                     gib(free),
                     gib(total)
                 );
-                Err(Error::gpu(GpuTrouble::OutOfMemory, text))
+                Err(Error::new(GpuTrouble::OutOfMemory, text))
             }
             Err(error) => Err(failed(&self.info.to_string(), "an allocation", &error)),
         }
@@ -216,7 +215,7 @@ impl Gpu {
 
 fn failed(gpu: &str, doing: &str, error: &DriverError) -> Error {
     let text = format!("{gpu}: {doing} failed: {}; see `doctor`", describe(error));
-    Error::gpu(GpuTrouble::Failed, text)
+    Error::new(GpuTrouble::Failed, text)
 }
 
 /// Device memory holding f32 values.
@@ -322,7 +321,7 @@ pub fn enable_peer_access(gpu: &Gpu, other: &Gpu) -> Result<()> {
             "GPU {} cannot read the memory of GPU {} on this machine; use --exchange nccl, which goes through the host",
             gpu.info.ordinal, other.info.ordinal
         );
-        return Err(Error::gpu(GpuTrouble::NoPeerAccess, text));
+        return Err(Error::new(GpuTrouble::NoPeerAccess, text));
     }
     let enabled = gpu.context.bind_to_thread().and_then(|()| {
         // SAFETY: a context that lives as long as `other`, which the exchange keeps.
