@@ -7,7 +7,8 @@ use alexnet_split::backend::{DropoutScaling, Update};
 use alexnet_split::engine::pair::Pair;
 use alexnet_split::engine::stream::Tensor;
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::spec::{Net, NetOptions};
+use alexnet_split::net::options::NetOptions;
+use alexnet_split::net::spec::Net;
 
 /// The bits of all parameters of all streams after three steps.
 fn trained(options: &NetOptions, threads: usize, seed: u64) -> Vec<u32> {

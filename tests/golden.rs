@@ -11,8 +11,9 @@ use alexnet_split::data::{Batch, Images};
 use alexnet_split::engine::merge::{MergedTensor, merge, split};
 use alexnet_split::engine::pair::Pair;
 use alexnet_split::engine::stream::{Record, Tensor};
+use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::plan::ParamKind;
-use alexnet_split::net::spec::{Activation, Net, NetOptions, Placement};
+use alexnet_split::net::spec::{Activation, Net, Placement};
 use safetensors::SafeTensors;
 use support::tolerance::{GOLDEN, GOLDEN_FINAL, GOLDEN_LOSS, assert_close};
 

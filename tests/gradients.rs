@@ -5,8 +5,9 @@ mod support;
 
 use alexnet_split::backend::ConvShape;
 use alexnet_split::backend::reference::definitions::{self, wide};
+use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::plan::Op;
-use alexnet_split::net::spec::{Activation, NetOptions, Placement};
+use alexnet_split::net::spec::{Activation, Placement};
 use alexnet_split::train::check_grads::check_grads;
 
 fn check(options: &NetOptions) {

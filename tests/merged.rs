@@ -5,7 +5,8 @@ mod support;
 
 use alexnet_split::engine::merge::{fill_groups, merge, split, take_groups};
 use alexnet_split::engine::stream::Tensor;
-use alexnet_split::net::spec::{NetOptions, Placement};
+use alexnet_split::net::options::NetOptions;
+use alexnet_split::net::spec::Placement;
 use support::tolerance::{MERGED, assert_close};
 
 #[test]

@@ -70,6 +70,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Make one HTML page about a run (curves, streams, filters, confusions), or one that compares several.
     Report(ReportArgs),
+    /// Test the paper's claims on your images: runs of a network and of its ablations, over several seeds.
+    Reproduce(ReproduceArgs),
     /// List the runs of a folder: state, error and speed of each.
     Runs(RunsArgs),
     /// Write a run's network, both halves merged, for PyTorch.

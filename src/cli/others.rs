@@ -193,3 +193,23 @@ pub struct RunsArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+#[derive(Args)]
+pub struct ReproduceArgs {
+    /// Claims to test; without one all are listed, with what was published and how long they would take here.
+    pub claims: Vec<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The recipe whose ablations are made [default: paper].
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Seeds of each run: the recipe's, and those after it.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub seeds: u8,
+    /// The folder of the runs and of the page about them; runs that it has are not made again.
+    #[arg(long, default_value = "runs/reproduce", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Further flags of train, such as --gpus 2.
+    #[arg(last = true, value_name = "FLAGS")]
+    pub train: Vec<OsString>,
+}

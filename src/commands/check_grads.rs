@@ -5,7 +5,8 @@ use alexnet_split::data::{Batch, Images};
 use alexnet_split::engine::pair::Pair;
 use alexnet_split::error::{Error, Result};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::spec::{Layer, Net, NetOptions};
+use alexnet_split::net::options::NetOptions;
+use alexnet_split::net::spec::{Layer, Net};
 use alexnet_split::rng::{Philox, Purpose};
 use alexnet_split::train::check_grads;
 

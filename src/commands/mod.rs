@@ -19,6 +19,7 @@ mod peer;
 mod predict;
 mod prepare;
 mod report;
+mod reproduce;
 mod roofline;
 mod runs;
 mod step_work;
@@ -51,6 +52,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::CheckGrads(args)) => check_grads::check_grads(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Report(args)) => report::report(&args),
+        Some(Command::Reproduce(args)) => reproduce::reproduce(&args),
         Some(Command::Runs(args)) => runs::runs(&args),
         Some(Command::Export(args)) => export::export(&args),
         Some(Command::Convert(args)) => convert::convert(&args),

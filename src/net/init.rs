@@ -93,8 +93,9 @@ fn unit(word: u32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::options::NetOptions;
     use crate::net::plan::Plan;
-    use crate::net::spec::{Net, NetOptions};
+    use crate::net::spec::Net;
 
     /// Smallest and largest value, mean and standard deviation.
     fn measure(values: &[f32]) -> [f64; 4] {

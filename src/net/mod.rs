@@ -2,6 +2,7 @@
 
 pub mod describe;
 pub mod init;
+pub mod options;
 pub mod plan;
 mod planner;
 mod row;

@@ -2,8 +2,9 @@
 //! and timed (`benches/operations.rs`): one list.
 
 use alexnet_split::backend::*;
+use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::plan::{Op, Plan};
-use alexnet_split::net::spec::{Net, NetOptions};
+use alexnet_split::net::spec::Net;
 
 /// An operation on inputs of one shape.
 pub struct Case {

@@ -19,7 +19,8 @@ use alexnet_split::config::Recipe;
 use alexnet_split::data::{Batch, Images};
 use alexnet_split::engine::pair::{Pair, StreamContext};
 use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::spec::{Layer, Net, NetOptions};
+use alexnet_split::net::options::NetOptions;
+use alexnet_split::net::spec::{Layer, Net};
 use alexnet_split::rng::{Philox, Purpose};
 
 /// The paper's table with few channels at the least image size that is interesting (every pool has work).

@@ -1,5 +1,6 @@
 //! One HTML page about a run, or about several: nothing outside the file is needed to read it.
 
+mod claims;
 mod curves;
 mod filters;
 pub mod heldout;
@@ -9,6 +10,7 @@ mod several;
 mod specialization;
 mod timeline;
 
+pub use self::claims::{Finding, page as of_claims};
 pub use self::several::page as of_several;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};

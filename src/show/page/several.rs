@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{curves, filters, state_chip, table};
+use super::{Section, curves, filters, state_chip, table};
 use crate::config;
 use crate::run::reader::Run;
 use crate::text::{duration, percent, short};
@@ -14,13 +14,17 @@ pub fn page(runs: &[Run]) -> String {
     let title = format!("{} runs", runs.len());
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let header = html! { h1 { (title) } p.sub { (names.join(" · ")) } };
-    let sections = [
+    super::page(&title, &header, &sections(runs))
+}
+
+/// What the page says.
+pub(super) fn sections(runs: &[Run]) -> [Section; 4] {
+    [
         ("numbers", "Numbers", numbers(runs)),
         ("curves", "Curves", curves::of_several(runs)),
         ("recipes", "Where the recipes differ", differences(runs)),
         ("filters", "First layer", filters::of_several(runs)),
-    ];
-    super::page(&title, &header, &sections)
+    ]
 }
 
 fn numbers(runs: &[Run]) -> Markup {

@@ -47,7 +47,8 @@ fn follows_dense(plan: &Plan, loss: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::spec::{Layer, Net, NetOptions, Reads};
+    use crate::net::options::NetOptions;
+    use crate::net::spec::{Layer, Net, Reads};
 
     #[test]
     fn what_the_kernels_do_not_know_is_refused_by_the_layers_name() {

@@ -1,0 +1,234 @@
+//! `reproduce`: the paper's claims as runs: several seeds of a network and of its ablations, one after another, and what
+//! they allow to say.
+//!
+//! Every run is a process of this program's own `train --continue`: what is finished is not run again, and what was
+//! interrupted goes on.
+
+mod claims;
+mod measure;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use alexnet_split::config::Recipe;
+use alexnet_split::data::DataSet;
+use alexnet_split::disk::{create_folder, write_whole};
+use alexnet_split::error::{Error, Result};
+use alexnet_split::net::plan::Plan;
+use alexnet_split::net::spec::Net;
+use alexnet_split::run::reader::Run;
+use alexnet_split::show::page;
+use alexnet_split::text::{counted, duration, grouped, nearest, quoted};
+
+use self::claims::{CLAIMS, Claim};
+use self::measure::{Sample, last_error, of_run, show_comparison, verdict};
+use crate::cli::{RecipeArgs, ReproduceArgs};
+
+/// Exit code of a run whose loss diverged: its seed is missing, and the others go on.
+const DIVERGED: i32 = 6;
+
+/// Training images of ILSVRC 2012, for times where no data are given.
+const IMAGENET: usize = 1_281_167;
+
+pub fn reproduce(args: &ReproduceArgs) -> Result<()> {
+    if args.claims.is_empty() {
+        return list(args);
+    }
+    let claims: Vec<&Claim> = args.claims.iter().map(|name| find(name)).collect::<Result<_>>()?;
+    let Some(data) = &args.data.data else {
+        return Err(Error::Usage(
+            "reproduce needs --data DIR: a set of colour photographs, as prepare makes it".into(),
+        ));
+    };
+    // Before hours of training: whether all of it can be trained at all.
+    DataSet::load(data)?;
+    let mut runs = Vec::new();
+    for claim in &claims {
+        for recipe in recipes(args, claim)? {
+            // A claim's base is another's, too.
+            if runs.iter().all(|(before, _): &(Recipe, _)| before.name != recipe.name) {
+                runs.extend((0..u64::from(args.seeds)).map(|seed| (recipe.clone(), seed)));
+            }
+        }
+    }
+    create_folder(&args.out)?;
+    for (number, (recipe, seed)) in runs.iter().enumerate() {
+        let run = folder(args, recipe, *seed);
+        outln!("run {} of {}: {}", number + 1, runs.len(), run.display());
+        train(args, data, recipe, *seed, &run)?;
+        outln!(
+            "{}: {}\n",
+            run.display(),
+            Run::read(&run).map_or_else(|error| error.to_string(), |run| last_error(&run))
+        );
+    }
+    let read: Vec<Run> =
+        runs.iter().filter_map(|(recipe, seed)| Run::read(&folder(args, recipe, *seed)).ok()).collect();
+    let findings = claims.iter().map(|claim| finding(args, claim)).collect::<Result<Vec<_>>>()?;
+    findings.iter().for_each(print);
+    let page = args.out.join("reproduce.html");
+    write_whole(&page, page::of_claims(&findings, &read).as_bytes())?;
+    outln!("wrote {}: open it in a browser", page.display());
+    Ok(())
+}
+
+fn find(name: &str) -> Result<&'static Claim> {
+    let names = || CLAIMS.iter().map(|claim| claim.name);
+    CLAIMS.iter().find(|claim| claim.name == name).ok_or_else(|| {
+        let meant = nearest(name, names()).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
+        let known: Vec<&str> = names().collect();
+        Error::Usage(format!("no such claim: {name}{meant}; use one of {}", known.join(", ")))
+    })
+}
+
+/// The recipes of a claim: its base, and that of each variant. Changes that the user makes are of a base of theirs.
+fn recipes(args: &ReproduceArgs, claim: &Claim) -> Result<Vec<Recipe>> {
+    let own = |name: &str| {
+        super::recipe(&RecipeArgs { recipe: Some(name.to_owned()), set: Vec::new(), ..args.recipe.clone() }, "paper")
+    };
+    let (base, is_own) = match claim.base {
+        Some(name) => (own(name)?, true),
+        None => (super::recipe(&args.recipe, "paper")?, false),
+    };
+    let variant = |name: &str| if is_own { own(name) } else { base.ablated(name) };
+    let variants = claim.variants.iter().map(|found| variant(found.recipe)).collect::<Result<Vec<_>>>()?;
+    let recipes = [vec![base], variants].concat();
+    for recipe in &recipes {
+        let planned = Net::from_options(&recipe.net).and_then(|net| Plan::all(&net));
+        planned.map_err(|error| Error::recipe(recipe.name.clone(), error.to_string()))?;
+    }
+    Ok(recipes)
+}
+
+fn folder(args: &ReproduceArgs, recipe: &Recipe, seed: u64) -> PathBuf {
+    args.out.join(format!("{}-seed{seed}", recipe.name))
+}
+
+/// Trains a run, or what is left of it.
+fn train(args: &ReproduceArgs, data: &Path, recipe: &Recipe, seed: u64, run: &Path) -> Result<()> {
+    let file = run.with_extension("toml");
+    let seeded = recipe.clone().with(&format!("train.seed={}", recipe.train.seed + seed))?;
+    write_whole(&file, seeded.to_toml().as_bytes())?;
+    let mut command = own_program()?;
+    command.arg("train").arg("--continue").args(["--keep", "1"]).arg("--recipe").arg(absolute(&file)?);
+    command.arg("--data").arg(data).arg("--out").arg(run).args(&args.train);
+    let program = PathBuf::from(command.get_program());
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(Error::io("run", &program))?;
+    // How it goes, without what a run tells of itself alone.
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(|line| line.ok())
+    {
+        if ["device", "network", "epoch", "step "].iter().any(|word| line.starts_with(word)) {
+            outln!("  {line}");
+        }
+    }
+    match child.wait().map_err(Error::io("wait for", &program))?.code() {
+        Some(0 | DIVERGED) => Ok(()),
+        code => {
+            let how = code.map_or("was killed".into(), |code| format!("ended with exit code {code}"));
+            let problem = format!("{how}; the same command goes on where it was");
+            Err(Error::run(run, problem))
+        }
+    }
+}
+
+fn own_program() -> Result<Command> {
+    std::env::current_exe().map(Command::new).map_err(Error::io("find", Path::new("this program")))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(Error::io("find", path))
+}
+
+/// The rows of a claim: its base, and each variant beside it.
+fn finding(args: &ReproduceArgs, claim: &Claim) -> Result<page::Finding> {
+    let sample = |recipe: &Recipe| Sample {
+        values: (0..u64::from(args.seeds))
+            .filter_map(|seed| Run::read(&folder(args, recipe, seed)).ok())
+            .filter_map(|run| of_run(claim.measure, &run))
+            .collect(),
+    };
+    let recipes = recipes(args, claim)?;
+    let base = sample(&recipes[0]);
+    let mut rows = vec![[recipes[0].name.clone(), base.show(), String::new(), String::new(), String::new()]];
+    for (recipe, variant) in recipes[1..].iter().zip(claim.variants) {
+        let values = sample(recipe);
+        let show = |value| show_comparison(claim.measure, value);
+        rows.push([
+            recipe.name.clone(),
+            values.show(),
+            show(claim.measure.compare(values.mean(), base.mean())),
+            variant.published.map_or("-".into(), show),
+            verdict(claim.measure, &base, &values, variant.published),
+        ]);
+    }
+    let title = format!("{} ({}): {}", claim.name, claim.section, claim.says);
+    Ok(page::Finding { title, measure: claim.measure.name().into(), rows })
+}
+
+fn print(finding: &page::Finding) {
+    outln!("{}\n  {}", finding.title, finding.measure);
+    let width = |column: usize| finding.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    for row in &finding.rows {
+        let [name, values, compared, published, verdict] = row;
+        let line = format!("  {name:<0$}  {values:<1$}  {compared:>2$}", width(0), width(1), width(2));
+        let rest = if verdict.is_empty() { String::new() } else { format!("  published {published:>8}  {verdict}") };
+        outln!("{}", (line + &rest).trim_end());
+    }
+    outln!("");
+}
+
+/// All claims, what each would run, and how long that would take on this machine.
+fn list(args: &ReproduceArgs) -> Result<()> {
+    let images = match &args.data.data {
+        Some(data) => DataSet::load(data)?.train.len(),
+        None => IMAGENET,
+    };
+    let whose = if args.data.data.is_some() { "your" } else { "ImageNet's" };
+    outln!(
+        "times are for {whose} {} training images, {} of each run",
+        grouped(images as u64),
+        counted(args.seeds.into(), "seed[s]")
+    );
+    let mut speeds = BTreeMap::new();
+    for claim in &CLAIMS {
+        let recipes = recipes(args, claim)?;
+        let base = &recipes[0];
+        let speed = match speeds.get(&base.name) {
+            Some(speed) => *speed,
+            None => *speeds.entry(base.name.clone()).or_insert(images_per_s(base)?),
+        };
+        let runs = recipes.len() as u64 * u64::from(args.seeds);
+        let took = speed
+            .map_or("unknown".into(), |speed| duration(runs as f64 * images as f64 * base.train.epochs as f64 / speed));
+        let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
+        outln!("\n{} ({}): {}", claim.name, claim.section, claim.says);
+        for variant in claim.variants {
+            if let Some(value) = variant.published {
+                outln!("  published    {}: {}", variant.recipe, show_comparison(claim.measure, value));
+            }
+        }
+        outln!("  measured by  {}", claim.measure.name());
+        outln!(
+            "  runs         {} (about {took}: {} each)",
+            names.join(", "),
+            counted(base.train.epochs as usize, "epoch[s]")
+        );
+    }
+    let data = args.data.data.as_ref().map_or("DIR".into(), |data| quoted(&data.to_string_lossy()));
+    outln!("\nNext: alexnet-split reproduce {} --data {data}", CLAIMS[0].name);
+    Ok(())
+}
+
+/// The speed of a recipe's training here, by `bench`; `None` where that fails.
+fn images_per_s(recipe: &Recipe) -> Result<Option<f64>> {
+    let file = std::env::temp_dir().join(format!("alexnet-split-{}-{}.toml", recipe.name, std::process::id()));
+    write_whole(&file, recipe.to_toml().as_bytes())?;
+    let mut command = own_program()?;
+    command.args(["bench", "--json", "--steps", "2", "--recipe"]).arg(&file).stderr(Stdio::null());
+    let output = command.output().map_err(Error::io("run", Path::new(command.get_program())));
+    let _ = std::fs::remove_file(&file);
+    let json: Option<serde_json::Value> = serde_json::from_slice(&output?.stdout).ok();
+    Ok(json.and_then(|json| json["images_per_s"].as_f64()))
+}
