@@ -1,5 +1,4 @@
-//! Faults on demand, for the tests that prove what a run survives (`tests/survive.rs`, `tests/soak.rs`); release builds
-//! have none.
+//! Faults on demand, for the tests that prove what a run survives (`tests/survive/`); release builds have none.
 //!
 //! `ALEXNET_SPLIT_FAULT` holds one or several, separated by commas. `kill@7` ends the process with SIGKILL before its
 //! seventh operation on the disk, `tear@7` in the middle of it if it is a write, `full@7` lets it fail as on a full

@@ -63,7 +63,8 @@ struct Machine {
     bool active = false;
 };
 
-thread_local Machine* machine = nullptr;
+// Initial-exec: every exchange between lanes looks at it.
+[[gnu::tls_model("initial-exec")]] thread_local Machine* machine = nullptr;
 
 void become(unsigned thread) {
     machine->running = thread;

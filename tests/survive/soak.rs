@@ -3,8 +3,6 @@
 //!
 //! `ALEXNET_SPLIT_SOAK_SECONDS` (20) says how long, `ALEXNET_SPLIT_SOAK_SEED` (1) what happens.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -12,9 +10,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::place::{Place, checkpoint, metrics, succeeded};
 use alexnet_split::rng::{Philox, Purpose};
 use serde_json::Value;
-use support::place::{Place, checkpoint, metrics, succeeded};
 
 /// Four epochs with everything that is drawn at random, checkpoints within and after them, and a step whose loss makes
 /// the run go back.

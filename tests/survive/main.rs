@@ -2,6 +2,8 @@
 //! any of them, signals, streams that fail, checkpoints that are damaged. In the end it has the bits of a run that was
 //! left alone.
 
+mod soak;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
@@ -88,10 +90,13 @@ fn every_operation_on_the_disk_may_be_the_last_one() {
         is_whole(&place, &expected, &context);
         true
     };
+    // They wait for the disk more than they compute.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(6).build().unwrap();
     for fault in ["kill", "tear", "full"] {
         let mut done = 0;
         loop {
-            let struck: Vec<bool> = (done + 1..=done + 16).into_par_iter().map(|at| strikes(fault, at)).collect();
+            let strikes = || (done + 1..=done + 18).into_par_iter().map(|at| strikes(fault, at)).collect();
+            let struck: Vec<bool> = pool.install(strikes);
             let count = struck.iter().take_while(|struck| **struck).count();
             assert!(struck[count..].iter().all(|struck| !struck), "{fault} from {done}: {struck:?}");
             done += count;
