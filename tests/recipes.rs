@@ -231,3 +231,26 @@ fn the_recipes_are_what_they_say() {
     assert_eq!(Recipe::find("half").unwrap().input.scale, 1. / 127.5);
     assert_eq!(Recipe::find("paper").unwrap().to_toml().lines().filter(|line| line.starts_with("    {")).count(), 8);
 }
+
+#[test]
+fn networks_are_laid_side_by_side() {
+    let place = Place::new();
+    let shown = place.ok(&["describe", "half", "paper", "figure1"]);
+    let line =
+        |start: &str| shown.lines().find(|line| line.trim_start_matches("| ").starts_with(start)).unwrap().to_owned();
+    let cells: Vec<String> =
+        line("conv1").split('|').map(|cell| cell.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    // Of both streams together; 96 (3 11 11 + 1) parameters at 55 x 55 places.
+    assert_eq!(cells[1..3], ["conv1 48x55x55 17,472 52,707,600", "conv1 96x55x55 34,944 105,415,200"]);
+    let totals = line("parameters");
+    assert!(["16,630,440", "60,965,224", "656,328"].iter().all(|total| totals.contains(total)), "{totals}");
+    // Shorter networks end earlier.
+    assert!(shown.lines().any(|line| line.starts_with("|    ") && line.contains("fc8")), "{shown}");
+    let shapes = place.ok(&["describe", "fashion", "--data", "data", "--shapes"]);
+    assert!(shapes.contains("conv1        output shape: (1, 96, 54, 54)\n"), "{shapes}");
+    assert!(shapes.ends_with("loss         output shape: (1, 10)\n"), "{shapes}");
+    let json = place.ok(&["describe", "half", "paper", "--json"]);
+    let names = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["recipe"].clone());
+    assert_eq!(names.collect::<Vec<_>>(), ["half", "paper"]);
+    place.fails(&["describe", "half", "papr"], 2, &["papr", "did you mean paper?"]);
+}

@@ -103,7 +103,8 @@ pub enum Command {
 /// The recipe, and changes to it.
 #[derive(Args, Clone)]
 pub struct RecipeArgs {
-    /// quick, paper, fashion, half, or a TOML file [default: quick for train; paper for describe, bench, check-grads].
+    /// quick, paper, fashion, half, figure1, an ablation of the paper (docs/recipes.md), or a TOML file [default: quick
+    /// for train; paper for describe, bench, check-grads].
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     /// Override one value of the recipe, such as optimizer.lr=0.01 or net.fc8=stream0; may be repeated.

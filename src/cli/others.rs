@@ -67,6 +67,12 @@ pub struct FiltersArgs {
 
 #[derive(Args)]
 pub struct DescribeArgs {
+    /// Recipes to lay side by side, such as half paper one-gpu; one is as --recipe.
+    #[arg(value_name = "RECIPE", conflicts_with = "recipe")]
+    pub recipes: Vec<String>,
+    /// A data set, whose classes and channels the network then has [default: 1000 classes, 3 channels].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// The recipe of the network [default: paper].
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -76,6 +82,9 @@ pub struct DescribeArgs {
     /// Print the recipe as TOML, as --recipe FILE reads it.
     #[arg(long, conflicts_with = "json")]
     pub toml: bool,
+    /// Print each layer's output shape, for one image, as courses do.
+    #[arg(long, conflicts_with_all = ["json", "toml"])]
+    pub shapes: bool,
 }
 
 #[derive(Args)]

@@ -1,24 +1,45 @@
-//! `describe`: the network as a table.
+//! `describe`: a network as a table, or several beside each other.
 
+use alexnet_split::config::Recipe;
+use alexnet_split::data::DataSet;
 use alexnet_split::error::Result;
-use alexnet_split::net::describe;
+use alexnet_split::net::describe::{self, Description};
 use alexnet_split::net::spec::Net;
+use alexnet_split::train::session::resolve;
 
-use crate::cli::DescribeArgs;
+use crate::cli::{DescribeArgs, RecipeArgs};
 
 pub fn describe(args: &DescribeArgs) -> Result<()> {
-    let recipe = super::recipe(&args.recipe, "paper")?;
+    let data = args.data.as_deref().map(DataSet::load).transpose()?;
+    let named = |name: &String| RecipeArgs { recipe: Some(name.clone()), ..args.recipe.clone() };
+    let asked: Vec<RecipeArgs> = match &args.recipes[..] {
+        [] => vec![args.recipe.clone()],
+        names => names.iter().map(named).collect(),
+    };
+    let recipe = |asked: &RecipeArgs| {
+        let recipe = super::recipe(asked, "paper")?;
+        // Classes and channels are the data's.
+        data.as_ref().map_or(Ok(recipe.clone()), |data| resolve(recipe, data))
+    };
+    let recipes: Vec<Recipe> = asked.iter().map(recipe).collect::<Result<_>>()?;
+    let facts = |recipe: &Recipe| {
+        let net = Net::from_options(&recipe.net)?;
+        describe::describe(&net, recipe.train.batch_size, recipe.state_names().len())
+    };
     if args.toml {
-        out!("{}", recipe.to_toml());
+        recipes.iter().for_each(|recipe| out!("{}", recipe.to_toml()));
         return Ok(());
     }
-    let net = Net::from_options(&recipe.net)?;
-    let facts = describe::describe(&net, recipe.train.batch_size, recipe.state_names().len())?;
-    if args.json {
-        outln!("{}", serde_json::json!({"recipe": recipe.name, "network": facts}));
-    } else {
-        outln!("recipe {}", recipe.name);
-        out!("{}", describe::render(&facts));
+    let described = |recipe: &Recipe| Ok((recipe.name.clone(), facts(recipe)?));
+    let networks: Vec<(String, Description)> = recipes.iter().map(described).collect::<Result<_>>()?;
+    for (name, facts) in networks.iter().filter(|_| args.json) {
+        outln!("{}", serde_json::json!({"recipe": name, "network": facts}));
+    }
+    match &networks[..] {
+        _ if args.json => {}
+        _ if args.shapes => networks.iter().for_each(|(_, facts)| out!("{}", describe::render_shapes(facts))),
+        [(name, facts)] => out!("recipe {name}\n{}", describe::render(facts)),
+        several => out!("{}", describe::render_beside(several)),
     }
     Ok(())
 }

@@ -129,12 +129,7 @@ pub fn render(facts: &Description) -> String {
         let _ = write!(out, "{:<8}", facts.streams[0][layer].name);
         for stream in &facts.streams {
             let row = &stream[layer];
-            let shape = match row.output {
-                [0, _, _] => "-".into(),
-                [k, 1, 1] => k.to_string(),
-                [k, p, q] => format!("{k}x{p}x{q}"),
-            };
-            let number = |value: u64| if value == 0 { String::new() } else { grouped(value) };
+            let shape = shape(row.output);
             let (parameters, macs, sent) = (number(row.parameters), number(row.multiply_adds), number(row.sent_bytes));
             let _ = write!(out, "| {:<5} {shape:>9} {parameters:>11} {macs:>12} {sent:>11} ", row.reads);
         }
@@ -142,6 +137,91 @@ pub fn render(facts: &Description) -> String {
     }
     write_totals(facts, &mut out);
     out
+}
+
+fn shape(output: [usize; 3]) -> String {
+    match output {
+        [0, _, _] => "-".into(),
+        [k, 1, 1] => k.to_string(),
+        [k, p, q] => format!("{k}x{p}x{q}"),
+    }
+}
+
+fn number(value: u64) -> String {
+    if value == 0 { String::new() } else { grouped(value) }
+}
+
+/// The layers of the whole network: both streams' channels, parameters and work together.
+fn whole(facts: &Description) -> Vec<LayerFacts> {
+    let layer = |index: usize| {
+        let mut all = facts.streams.iter().map(|stream| stream[index].clone());
+        let first = all.next()?;
+        Some(all.fold(first, |sum, row| LayerFacts {
+            output: [sum.output[0] + row.output[0], sum.output[1].max(row.output[1]), sum.output[2].max(row.output[2])],
+            parameters: sum.parameters + row.parameters,
+            multiply_adds: sum.multiply_adds + row.multiply_adds,
+            sent_bytes: sum.sent_bytes + row.sent_bytes,
+            ..sum
+        }))
+    };
+    (0..facts.streams[0].len()).filter_map(layer).collect()
+}
+
+/// Networks beside each other, by their names: the layers in their order, streams added up, and the sums.
+pub fn render_beside(networks: &[(String, Description)]) -> String {
+    let mut out = String::new();
+    let columns: Vec<Vec<LayerFacts>> = networks.iter().map(|(_, facts)| whole(facts)).collect();
+    for (name, facts) in networks {
+        let [c, h, w] = facts.image;
+        let head = format!("{name}: {c}x{h}x{w}, {}", counted(facts.streams.len(), "stream[s]"));
+        let _ = write!(out, "| {head:<46}");
+    }
+    out.push('\n');
+    for _ in networks {
+        let _ = write!(out, "| {:<8} {:>10} {:>11} {:>13} ", "layer", "output", "parameters", "mult-adds");
+    }
+    out.push('\n');
+    for row in 0..columns.iter().map(Vec::len).max().unwrap_or(0) {
+        for column in &columns {
+            let _ = match column.get(row) {
+                Some(layer) => write!(
+                    out,
+                    "| {:<8} {:>10} {:>11} {:>13} ",
+                    layer.name,
+                    shape(layer.output),
+                    number(layer.parameters),
+                    number(layer.multiply_adds)
+                ),
+                None => write!(out, "| {:<46}", ""),
+            };
+        }
+        out.push('\n');
+    }
+    let mib = |bytes: &[u64]| format!("{:.0} MiB", bytes.iter().sum::<u64>() as f64 / f64::from(1 << 20));
+    type Total<'a> = (&'a str, &'a dyn Fn(&Description) -> String);
+    let totals: [Total; 4] = [
+        ("parameters", &|facts| grouped(facts.parameters)),
+        ("multiply-adds an image, forward", &|facts| grouped(facts.multiply_adds)),
+        ("weights, gradients, optimizer", &|facts| mib(&facts.parameter_memory_bytes)),
+        ("activations of a batch", &|facts| mib(&facts.activation_memory_bytes)),
+    ];
+    for (what, total) in totals {
+        for (_, facts) in networks {
+            let _ = write!(out, "| {what:<31} {:>13} ", total(facts));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Each layer's output as courses print it: images, channels, rows, columns.
+pub fn render_shapes(facts: &Description) -> String {
+    let line = |layer: &LayerFacts| match layer.output {
+        [0, _, _] => String::new(),
+        [k, 1, 1] => format!("{:<12} output shape: (1, {k})\n", layer.name),
+        [k, p, q] => format!("{:<12} output shape: (1, {k}, {p}, {q})\n", layer.name),
+    };
+    whole(facts).iter().map(line).collect()
 }
 
 /// The sums over all layers.
