@@ -78,7 +78,20 @@ fn a_run_says_what_it_will_do_how_long_that_takes_and_what_came_of_it() {
     let results = |text: &str| text.lines().filter(|line| line.contains("held-out accuracy")).count();
     let lines = text.lines().filter(|line| line.starts_with("step ") || line.starts_with("epoch "));
     assert!(lines.count() <= 4 + 2 * seconds / 5 && results(&text) < 40, "{seconds} s: {text}");
-    assert_eq!(results(&std::fs::read_to_string(place.path("run/log.txt")).unwrap()), 40 + 1);
+    let log = std::fs::read_to_string(place.path("run/log.txt")).unwrap();
+    assert_eq!(results(&log), 40 + 1);
+    // As courses print it: the means over the epoch's batches, beside the held-out images.
+    let rows = metrics(&place.path("run"));
+    let steps: Vec<&Value> = rows.iter().filter(|row| row["kind"] == "step").collect();
+    let mean =
+        |of: &[&Value], key: &str| of.iter().map(|row| row[key].as_f64().unwrap()).sum::<f64>() / of.len() as f64;
+    let epochs: Vec<&str> = log.lines().filter(|line| line.contains("training loss")).collect();
+    assert_eq!(epochs.len(), 40);
+    for (number, (line, steps)) in epochs.iter().zip(steps.chunks(5)).enumerate() {
+        let (loss, accuracy) = (mean(steps, "loss"), 100. * (1. - mean(steps, "top1_error")));
+        let part = format!("; epoch {}: training loss {loss:.3}, training accuracy {accuracy:.1}%, ", number + 1);
+        assert!(line.starts_with("step ") && line.contains(&part), "no {part} in {line}");
+    }
 
     let text = succeeded(place.train(&["--out", "other", "--epochs", "2", "--json"]));
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -66,6 +66,22 @@ pub struct TrainProgress {
     /// Seconds that the newest evaluation took.
     evaluation_s: Option<f64>,
     held_out_accuracy: Option<f64>,
+    epoch: EpochSums,
+}
+
+/// What an epoch's line is made of, up to now.
+struct EpochSums {
+    steps: u64,
+    images: f64,
+    loss: f64,
+    errors: f64,
+    began: Instant,
+}
+
+impl EpochSums {
+    fn new() -> EpochSums {
+        EpochSums { steps: 0, images: 0., loss: 0., errors: 0., began: Instant::now() }
+    }
 }
 
 /// A moving average.
@@ -129,6 +145,7 @@ impl TrainProgress {
             step_s: Average::default(),
             evaluation_s: None,
             held_out_accuracy: None,
+            epoch: EpochSums::new(),
         }
     }
 
@@ -203,7 +220,7 @@ impl TrainObserver for TrainProgress {
     fn started(&mut self, step: u64, total: u64, epochs: u64) {
         (self.first_step, self.step, self.total, self.epochs) = (step, step, total, epochs);
         let now = Instant::now();
-        (self.started, self.last_step, self.last_line) = (now, now, now);
+        (self.started, self.last_step, self.last_line, self.epoch.began) = (now, now, now, now);
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(step);
@@ -223,6 +240,11 @@ impl TrainObserver for TrainProgress {
         self.loss.add(report.result.loss());
         self.accuracy.add(1. - report.result.top1_error());
         self.images_per_s.add(speed);
+        let images = report.result.images as f64;
+        self.epoch.steps += 1;
+        self.epoch.images += images;
+        self.epoch.loss += images * report.result.loss();
+        self.epoch.errors += images * report.result.top1_error();
         let since = report.step - self.first_step;
         if since > WARM_UP {
             self.step_s.add(report.time.as_secs_f64());
@@ -277,8 +299,21 @@ impl TrainObserver for TrainProgress {
             return;
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));
+        // Of whole epochs: what a resumed run did before is not known here.
+        let epoch = std::mem::replace(&mut self.epoch, EpochSums::new());
+        let training = if epoch.steps == self.work.steps_per_epoch {
+            format!(
+                "; epoch {}: training loss {}, training accuracy {:.1}%, {}",
+                report.epoch,
+                loss_text(epoch.loss / epoch.images),
+                100. * (1. - epoch.errors / epoch.images),
+                time_text(epoch.began.elapsed().as_secs_f64()),
+            )
+        } else {
+            String::new()
+        };
         let text = format!(
-            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {} ({})",
+            "step {}: held-out accuracy {top1:.1}%, top-5 {top5:.1}%, loss {} ({}){training}",
             report.step,
             loss_text(result.loss()),
             counted(result.images, "image[s]")
