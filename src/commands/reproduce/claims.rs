@@ -45,7 +45,7 @@ const fn ablation(
 }
 
 /// All claims, in the paper's order. Differences of errors are in points of ILSVRC's top-1 error.
-pub const CLAIMS: [Claim; 10] = [
+pub const CLAIMS: [Claim; 9] = [
     Claim {
         name: "relu",
         section: "3.1, figure 1",
@@ -89,7 +89,6 @@ pub const CLAIMS: [Claim; 10] = [
             variant("no-fc7", Some(2.)),
         ],
     ),
-    ablation("saturation", "3.1", "ReLU against tanh in the whole network", &[variant("tanh", None)]),
 ];
 
 impl Measure {

@@ -1,7 +1,7 @@
 //! From runs to numbers, and from numbers to a verdict that says no more than they do.
 
 use alexnet_split::run::reader::Run;
-use alexnet_split::text::{percent, short};
+use alexnet_split::text::short;
 
 use super::claims::Measure;
 
@@ -115,13 +115,6 @@ pub fn show_comparison(measure: Measure, value: f64) -> String {
         Measure::HeldOutError => format!("{value:+.1}"),
         Measure::ColourGap => format!("{value:+.3}"),
     }
-}
-
-/// A run's last error for the line that tells of its end.
-pub fn last_error(run: &Run) -> String {
-    run.evals
-        .last()
-        .map_or_else(|| "not evaluated".into(), |eval| format!("held-out error {}", percent(eval.top1_error)))
 }
 
 #[cfg(test)]
