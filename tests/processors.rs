@@ -82,6 +82,8 @@ fn this_processor_gets_the_instructions_that_it_has() {
         return eprintln!("skipped: no /proc/cpuinfo");
     }
     let level = match () {
+        // Linux shows the flag of tiles where it keeps their state.
+        () if has_v4.into_iter().chain(["avx512_bf16", "amx_bf16", "amx_tile"]).all(has) => "amx",
         () if has_v4.into_iter().all(has) => "avx512",
         () if has("avx2") && has("fma") => "avx2",
         () => "plain",
@@ -89,7 +91,8 @@ fn this_processor_gets_the_instructions_that_it_has() {
     let place = Place::new();
     let mut doctor = place.command(&["doctor"]);
     let line = about_cpu(doctor.env_remove(alexnet_split_cpu::simd::LEVEL).output().unwrap());
-    let described = if has("avx512_bf16") && level == "avx512" { "avx512 with bf16" } else { level };
+    let with_bf16 = has("avx512_bf16") && ["avx512", "amx"].contains(&level);
+    let described = if with_bf16 { format!("{level} with bf16") } else { level.into() };
     assert!(line.ends_with(&format!("instructions: {described}")), "the processor has {level}: {line}");
 }
 

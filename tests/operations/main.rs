@@ -11,6 +11,7 @@ use alexnet_split::backend::Backend;
 use alexnet_split::backend::Precision;
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::net::plan::Op;
+use alexnet_split_cpu::simd::Level;
 use checks::*;
 use products::{EXACT, Rounded, one_convolution, one_dense};
 use softmax::softmax_cross_entropy_wherever_the_classes_live;
@@ -85,9 +86,13 @@ fn dense<B: Backend>(backend: &B, stored: Stored) {
 /// The CPU's operations again, in processes that are limited to narrower instructions.
 #[test]
 fn narrower_instructions_compute_the_same() {
-    for level in ["avx2", "plain"] {
+    // Where there are tiles, bf16 without them, too.
+    let all: [(&str, &[&str]); 3] =
+        [("avx2", &["cpu::", "papers"]), ("plain", &["cpu::", "papers"]), ("avx512", &["bf16_on_the_cpu"])];
+    let count = if Level::chosen() == Level::Amx { 3 } else { 2 };
+    for (level, tests) in &all[..count] {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = command.args(["cpu::", "papers"]).env(alexnet_split_cpu::simd::LEVEL, level).output().unwrap();
+        let output = command.args(*tests).env(alexnet_split_cpu::simd::LEVEL, level).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success() && text.contains("test result: ok.") && !text.contains(" 0 passed"),

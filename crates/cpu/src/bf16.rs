@@ -1,4 +1,4 @@
-//! Products of bf16 by AVX512_BF16.
+//! Products of bf16 by AVX512_BF16, and by AMX where that is there.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::operands::Operands;
 use super::panels::PANEL;
-use super::simd::{self, bitcast};
+use super::simd::{self, Level, bitcast};
 
 /// Two values in each word, rounded to 7 bits of mantissa (ties to even), for processors with AVX512_BF16. Values below
 /// 1e-38 count as 0.
@@ -18,6 +18,11 @@ impl Operands for Bf16 {
     #[inline(always)]
     fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
         simd::dispatch_bf16(op)
+    }
+
+    #[inline(always)]
+    fn in_tiles() -> bool {
+        Level::chosen() == Level::Amx
     }
 
     #[inline(always)]

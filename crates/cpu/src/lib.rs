@@ -24,5 +24,6 @@ pub mod rng;
 pub mod shapes;
 pub mod simd;
 pub mod softmax;
+pub mod tiles;
 mod transpose;
 pub mod update;

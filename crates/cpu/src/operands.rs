@@ -3,7 +3,7 @@
 //! | | a word (4 bytes) of memory holds | it is multiplied by |
 //! |---|---|---|
 //! | [`Fp32`] | one value | a multiply-add |
-//! | `Bf16` | the values of two neighbouring depths, each rounded to bf16 | `vdpbf16ps`: two products, added in fp32 |
+//! | `Bf16` | the values of two neighbouring depths, each rounded to bf16 | `vdpbf16ps`: two products, added in fp32; or AMX |
 //!
 //! So a product in bf16 is the same product at half the depth, and all that multiplies is written once. Sums are fp32.
 
@@ -19,6 +19,12 @@ pub trait Operands: 'static {
 
     /// Runs `op` with instructions that can multiply these.
     fn dispatch<Op: WithSimd>(op: Op) -> Op::Output;
+
+    /// Whether whole tiles are multiplied at a time, where vectors have 16 words; see `tiles`.
+    #[inline(always)]
+    fn in_tiles() -> bool {
+        false
+    }
 
     /// sum + a b, lane by lane, over the depths that the words hold.
     fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, sum: S::f32s) -> S::f32s;

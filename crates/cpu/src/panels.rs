@@ -9,6 +9,8 @@ use pulp::Simd;
 
 use super::operands::{Fp32, Operands};
 use super::simd::read;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{self, Amx};
 use super::transpose::{Square, transpose};
 
 /// Columns of a panel: one cache line of f32.
@@ -19,7 +21,7 @@ pub const ROWS: usize = 8;
 
 /// The layout of a left operand's depth (its K dimension) in memory: `chunks` runs of `depth` words, the runs
 /// `chunk_stride` apart.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Left {
     /// Numbers from one run of depths to the next.
     pub chunk_stride: usize,
@@ -77,6 +79,10 @@ pub unsafe fn multiply<S: Simd, F: Operands, L: Strides, const BLOCK: usize>(
 ) {
     // SAFETY: by this function's contract; the parts of a line stay within it.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if F::in_tiles() && S::F32_LANES == PANEL {
+            return tiles::multiply::<S, Amx, L>(simd, &mut Amx, rows, left, a, b, c, accumulate);
+        }
         match S::F32_LANES {
             PANEL => {
                 for row in (0..rows).step_by(BLOCK) {

@@ -11,6 +11,8 @@ use pulp::{Simd, WithSimd};
 #[cfg(target_arch = "x86_64")]
 use super::bf16::Bf16;
 use super::operands::{Fp32, Operands};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{self, Amx, Unit};
 use crate::shapes::Precision;
 use crate::simd;
 
@@ -20,6 +22,8 @@ use crate::simd;
 /// Panics where the CPU cannot multiply in that precision.
 pub fn measure_peak_gflops(threads: usize, precision: Precision) -> f64 {
     let chains = || match precision {
+        #[cfg(target_arch = "x86_64")]
+        Precision::Bf16 if Bf16::in_tiles() => tile_chains(),
         #[cfg(target_arch = "x86_64")]
         Precision::Bf16 => Bf16::dispatch(Chains::<Bf16>(PhantomData)),
         _ => Fp32::dispatch(Chains::<Fp32>(PhantomData)),
@@ -50,6 +54,25 @@ pub fn measure_peak_gb_per_s(threads: usize) -> f64 {
         (2 * threads * ELEMS * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64() / 1e9
     };
     (0..5).map(|_| run()).fold(0., f64::max)
+}
+
+/// Four tiles of sums, as in the products. (Operands are 0: the rate does not depend on them.)
+#[cfg(target_arch = "x86_64")]
+fn tile_chains() -> f64 {
+    const STEPS: usize = 1_000_000;
+    let unit = &mut Amx;
+    unit.shape(tiles::SIDE, tiles::SIDE);
+    unit.zero::<4>();
+    unit.zero::<5>();
+    unit.zero::<6>();
+    unit.zero::<7>();
+    for _ in 0..STEPS {
+        unit.multiply_add::<0, 4, 6>();
+        unit.multiply_add::<2, 5, 6>();
+        unit.multiply_add::<1, 4, 7>();
+        unit.multiply_add::<3, 5, 7>();
+    }
+    (STEPS * 4 * 2 * 2 * tiles::SIDE.pow(3)) as f64
 }
 
 /// Twelve chains of dependent multiply-adds: enough to fill two pipes of four to six cycles' latency.

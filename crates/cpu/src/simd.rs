@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 
 use pulp::{Scalar, Simd, WithSimd};
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+
 /// Environment variable that forces narrower instructions, for tests and for study: the name of a [`Level`].
 pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
 
@@ -19,11 +22,13 @@ pub enum Level {
     Avx2,
     /// x86-64-v4: vectors of 16 floats.
     Avx512,
+    /// The same, and AMX for products of bf16.
+    Amx,
 }
 
 impl Level {
     /// All of them.
-    pub const ALL: [Level; 4] = [Level::Plain, Level::Neon, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 5] = [Level::Plain, Level::Neon, Level::Avx2, Level::Avx512, Level::Amx];
 
     /// Its name, in messages and in [`LEVEL`].
     pub fn name(self) -> &'static str {
@@ -32,6 +37,7 @@ impl Level {
             Level::Neon => "neon",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Amx => "amx",
         }
     }
 
@@ -46,6 +52,7 @@ impl Level {
         *WIDEST.get_or_init(|| {
             #[cfg(target_arch = "x86_64")]
             return match (pulp::x86::V4::try_new(), pulp::x86::V3::try_new()) {
+                (Some(_), _) if std::arch::is_x86_feature_detected!("avx512bf16") && tiles::is_there() => Level::Amx,
                 (Some(_), _) => Level::Avx512,
                 (None, Some(_)) => Level::Avx2,
                 (None, None) => Level::Plain,
@@ -109,7 +116,7 @@ pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     match Level::chosen() {
         // SAFETY: a level is only chosen where the processor has its instructions.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => Simd::vectorize(unsafe { pulp::x86::V4::new_unchecked() }, op),
+        Level::Avx512 | Level::Amx => Simd::vectorize(unsafe { pulp::x86::V4::new_unchecked() }, op),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => Simd::vectorize(unsafe { pulp::x86::V3::new_unchecked() }, op),
@@ -124,7 +131,7 @@ pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        Level::chosen() == Level::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16")
+        Level::chosen() >= Level::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     false

@@ -23,7 +23,7 @@ use alexnet_split::show::page;
 use alexnet_split::text::{counted, duration, grouped, nearest, quoted};
 
 use self::claims::{CLAIMS, Claim};
-use self::measure::{Sample, last_error, of_run, show_comparison, verdict};
+use self::measure::{Sample, of_run, show_comparison, verdict};
 use crate::cli::{RecipeArgs, ReproduceArgs};
 
 /// Exit code of a run whose loss diverged: its seed is missing, and the others go on.
@@ -58,11 +58,6 @@ pub fn reproduce(args: &ReproduceArgs) -> Result<()> {
         let run = folder(args, recipe, *seed);
         outln!("run {} of {}: {}", number + 1, runs.len(), run.display());
         train(args, data, recipe, *seed, &run)?;
-        outln!(
-            "{}: {}\n",
-            run.display(),
-            Run::read(&run).map_or_else(|error| error.to_string(), |run| last_error(&run))
-        );
     }
     let read: Vec<Run> =
         runs.iter().filter_map(|(recipe, seed)| Run::read(&folder(args, recipe, *seed)).ok()).collect();
