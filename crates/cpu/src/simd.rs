@@ -5,9 +5,6 @@ use std::sync::OnceLock;
 
 use pulp::{Scalar, Simd, WithSimd};
 
-#[cfg(target_arch = "x86_64")]
-use super::tiles;
-
 /// Environment variable that forces narrower instructions, for tests and for study: the name of a [`Level`].
 pub const LEVEL: &str = "ALEXNET_SPLIT_SIMD";
 
@@ -52,7 +49,9 @@ impl Level {
         *WIDEST.get_or_init(|| {
             #[cfg(target_arch = "x86_64")]
             return match (pulp::x86::V4::try_new(), pulp::x86::V3::try_new()) {
-                (Some(_), _) if std::arch::is_x86_feature_detected!("avx512bf16") && tiles::is_there() => Level::Amx,
+                (Some(_), _) if std::arch::is_x86_feature_detected!("avx512bf16") && crate::tiles::is_there() => {
+                    Level::Amx
+                }
                 (Some(_), _) => Level::Avx512,
                 (None, Some(_)) => Level::Avx2,
                 (None, None) => Level::Plain,
