@@ -257,17 +257,16 @@ pub struct PrepareArgs {
 
 const PREPARE_HELP: &str = "\
 Forms of data sets:
-  ImageNet's official files: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
-  a folder for each class, with images below it: in train/ and val/ (or training_set, seg_test, dev and others), or all
-  together (see --val-fraction)
+  ImageNet's official files: ILSVRC2012_img_train.tar, _img_val.tar and _devkit_t12.tar.gz
+  a folder for each class, in train/ and val/ (or seg_test, dev ...) or together (--val-fraction)
   images with a file of their labels (metadata.csv, labels.csv, val_annotations.txt and others)
-  Tiny ImageNet and Kaggle's ILSVRC as they are unpacked
+  Tiny ImageNet, Kaggle's ILSVRC, Food-101 and CUB as they are unpacked
   Hugging Face's parquet shards: train-*.parquet, validation-*.parquet
-  WebDataset's tar shards: train-*.tar, val-*.tar, with .cls, or .json with a label; classes.txt if there is one
-  CIFAR-10 and CIFAR-100, binary; MNIST's IDX files (these train as they are, too)
+  WebDataset's tar shards: train-*.tar, val-*.tar, with .cls, or .json with a label; classes.txt
+  CIFAR-10 and CIFAR-100; MNIST and its relatives in IDX (these train as they are, too)
 
-Images may be JPEG, PNG, WebP, BMP, GIF or TIFF, in any colours, and are turned as their EXIF says. The format is
-recognized by content. What a set has beside its images is not read, and counted.";
+Images may be JPEG, PNG, WebP, BMP, GIF, TIFF or PPM, of any name: their first bytes tell. They
+are turned as their EXIF says. What a set has beside its images is not read, and counted.";
 
 fn rate(text: &str) -> Result<f32, String> {
     let rate = text.parse().ok().filter(|rate: &f32| rate.is_finite() && *rate > 0.);

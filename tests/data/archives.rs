@@ -242,7 +242,6 @@ fn labels_are_numbers_or_names_that_are_known() {
     }
     for (ending, label, names, parts) in [
         ("json", r#"{"label": 1.5}"#, "", ["an image without a class", "\"1.5\""]),
-        ("json", r#"{"label": -1}"#, "", ["an image without a class", "\"-1\""]),
         ("json", "{", "", ["an image without a class", "the .json is damaged"]),
         ("json", r#"{"caption": "x"}"#, "", ["an image without a class", "found .jpg, .json"]),
         ("json", r#"{"label": "dog"}"#, "", ["\"dog\" is not the number", "classes.txt"]),
@@ -255,6 +254,11 @@ fn labels_are_numbers_or_names_that_are_known() {
     ] {
         refused(labelled(ending, [label, if names == "1\n2" { "1" } else { "0" }], names).path(), &parts);
     }
+    // What says that it has no class is left out, as in tables and files of labels.
+    let samples = [("a", "cls", "-1"), ("b", "cls", "0"), ("c", "json", r#"{"label": -1.0}"#), ("d", "cls", "1")];
+    let some = set(&tar_of(&samples.map(|(key, ending, label)| sample(key, ending, label)).concat()));
+    assert_eq!(train(some.path()).len(), 2);
+    noted(some.path(), &["2 samples without a label (-1) not read", "a.jpg"]);
     let both = [sample("a", "cls", "1"), vec![file("a.json", br#"{"label": 0}"#)], sample("b", "cls", "0")].concat();
     refused(set(&tar_of(&both)).path(), &["a.json", "class 0", "tells another"]);
 }

@@ -292,3 +292,76 @@ fn tars_that_are_called_like_no_part_are_refused_beside_others() {
     fs::copy(&tar, place.path().join("extra-000000.tar")).unwrap();
     refused(open(place.path()), &["extra-000000.tar", "neither train"]);
 }
+
+#[test]
+fn labels_that_say_nothing_are_none() {
+    let rows = "file_name,label\n0.jpg,cat\n1.jpg,NaN\n2.jpg,dog\n3.jpg,-1.0\n4.jpg,cat\n5.jpg,dog\n6.jpg,null\n";
+    let place = set(&[("train", 7)], &[("train/metadata.csv", rows)]);
+    let found = open(place.path()).unwrap();
+    assert_eq!(counts(&found), (2, 2, vec!["cat", "dog"]));
+    noted(&found, &["3 images that", "has no label for not read"]);
+    // A class may be called so where a list says it.
+    let place = set(&[("train", 7)], &[("train/metadata.csv", rows), ("names", "cat\ndog\nNaN\n")]);
+    let found = open_with(place.path(), |options| options.classes = Some(place.path().join("names"))).unwrap();
+    assert_eq!(found.train.len() + found.val.len(), 5);
+}
+
+#[test]
+fn labels_of_another_folder_are_not_taken() {
+    let with = |rows: &str, ending: &str| {
+        let rows: String = rows.split(' ').map(|row| row.replacen(',', &format!("{ending},"), 1) + "\n").collect();
+        let place =
+            set(&[("train/x", 2), ("train/y", 3)], &[("train/labels.csv", &format!("file_name,label\n{rows}"))]);
+        open_with(place.path(), |options| options.label_column = Some("label".into())).unwrap()
+    };
+    for ending in [".jpg", ""] {
+        let found = with("x/0,cat x/1,dog y/0,cat y/1,dog y/2,dog", ending);
+        assert_eq!(counts(&found), (3, 2, vec!["cat", "dog"]));
+        // y/2.jpg is not z/2.jpg.
+        let found = with("x/0,cat x/1,dog y/0,cat y/1,dog z/2,dog", ending);
+        assert_eq!(counts(&found), (2, 2, vec!["cat", "dog"]));
+        noted(&found, &["1 image that", "has no label for not read", "y/2.jpg"]);
+        noted(&found, &["1 label of an image that is not there"]);
+    }
+    let found = with("/home/me/train/x/0,cat C:\\train\\x\\1,dog train/y/0,cat y/1,dog 2,dog", ".jpg");
+    assert_eq!(counts(&found), (3, 2, vec!["cat", "dog"]));
+}
+
+#[test]
+fn what_is_wrong_with_a_file_of_labels_is_said_as_it_is() {
+    let with = |name: &str, text: &str| open(set(&[("train", 4)], &[(name, text)]).path());
+    // Labels by position: one missing image would move the rest.
+    refused(with("train_labels.txt", "0\n1\n0\n1\n"), &["one word a line", "the name of an image and its class"]);
+    refused(with("train/metadata.jsonl", "[\n"), &["line 1", "one a line", "file_name"]);
+    refused(with("train/-labels.json", "{}"), &["classes of 0.jpg"]);
+    let text = match with("train/metadata.csv", "file_name,a,b\n0.jpg,1,1\n1.jpg,0,1\n2.jpg,1,0\n3.jpg,1,0\n") {
+        Ok(_) => panic!("two classes passed"),
+        Err(error) => error.to_string(),
+    };
+    assert!(text.contains("one class. --label-column NAME takes one column"), "{text}");
+}
+
+#[test]
+fn classes_that_are_alike_or_empty_are_told() {
+    let place = set(&[("Cat", 2), ("cat", 2), ("dog", 2)], &[("names", "0 cat\n1 dog\n")]);
+    noted(&open(place.path()).unwrap(), &["1 class called as another but for capitals", "\"cat\" beside \"Cat\""]);
+    let listed = |options: &mut SourceOptions| options.classes = Some(place.path().join("names"));
+    refused(open_with(place.path(), listed), &["none of its folders", "\"Cat\"", "\"0 cat\"", "a line"]);
+    // In a file of labels.
+    let rows = "file_name,label\n0.jpg,CAT\n1.jpg,cat\n2.jpg,dog\n3.jpg,dog\n";
+    let place = set(&[("train", 4)], &[("train/metadata.csv", rows)]);
+    noted(&open(place.path()).unwrap(), &["1 class called as another but for capitals"]);
+    // A listed class that is held out alone.
+    let rows = ["file_name,label\n0.jpg,cat\n1.jpg,dog\n", "file_name,label\n0.jpg,cat\n1.jpg,elk\n"];
+    let files = [("train/metadata.csv", rows[0]), ("val/metadata.csv", rows[1]), ("names", "cat\ndog\nelk\n")];
+    let place = set(&[("train", 2), ("val", 2)], &files);
+    let found = open_with(place.path(), |options| options.classes = Some(place.path().join("names"))).unwrap();
+    noted(&found, &["1 class without an image to train on: \"elk\""]);
+}
+
+#[test]
+fn a_part_that_is_a_link_to_the_other_is_refused() {
+    let place = set(&[("train/a", 2), ("train/b", 2)], &[]);
+    symlink("train", place.path().join("val")).unwrap();
+    refused(open(place.path()), &["val", "by a link", "--val DIR"]);
+}

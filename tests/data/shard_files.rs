@@ -54,7 +54,9 @@ fn missing_shards_are_counted_and_told() {
         &["train.tar", "val.tar"],
         &["train-000000.tar", "data/train-000001.tar", "val-0.tar"],
     ] {
-        assert_eq!(found(whole).1, [""; 0], "{whole:?}");
+        // The part to hold out may have a class more.
+        let notes = found(whole).1.into_iter().filter(|note| !note.contains("to train on")).collect::<Vec<_>>();
+        assert_eq!(notes, [""; 0], "{whole:?}");
     }
     let editions = tars(&["train-0-of-2.tar", "train-1-of-2.tar", "train-0-of-3.tar", "val-0.tar"]);
     refused(editions.path(), &["train-0-of-3.tar", "train-0-of-2.tar", "two editions"]);

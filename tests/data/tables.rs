@@ -149,6 +149,22 @@ fn columns_are_clear_or_named() {
 }
 
 #[test]
+fn labels_that_pandas_made_fractions_are_numbers() {
+    let folder = TempDir::new().unwrap();
+    let write = |labels: Values| {
+        table(&folder.path().join("train.parquet"), &[("image", images(0, 6)), ("label", labels)], &ABC, SNAPPY);
+    };
+    write(Values::Fractions(vec![0., 1., f64::NAN, 2., -1., 1.]));
+    let found = sources::open(folder.path(), &SourceOptions::holding_out(0.)).unwrap();
+    assert_eq!(classes_of(&found, &found.train), ["ant", "bee", "cat", "bee"]);
+    says(&found.notes, &["2 rows without a label"]);
+    write(Values::Fractions(vec![0., 1., 0.5, 2., 0., 1.]));
+    refused(folder.path(), &["train.parquet", "label 0.5", "whole number", "--label-column"]);
+    write(Values::Truths(vec![true; 6]));
+    refused(folder.path(), &["no column holds labels, expected whole numbers or names", "label (lists or others)"]);
+}
+
+#[test]
 fn shards_that_are_missing_are_told() {
     let missing = |names: &[&str], parts: &[&str]| {
         let folder = set(names);

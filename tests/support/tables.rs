@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::Compression;
-use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
@@ -19,6 +19,8 @@ pub enum Values {
     Bytes(Vec<Option<Vec<u8>>>),
     Texts(Vec<Option<&'static str>>),
     Integers(Vec<Option<i64>>),
+    Fractions(Vec<f64>),
+    Truths(Vec<bool>),
 }
 
 /// So many images, of which each has another picture.
@@ -50,6 +52,8 @@ pub fn table(path: &Path, columns: &[(&str, Values)], names: &[&str], compressio
         Values::Bytes(_) => format!("optional binary {name};"),
         Values::Texts(_) => format!("optional binary {name} (UTF8);"),
         Values::Integers(_) => format!("optional int64 {name};"),
+        Values::Fractions(_) => format!("required double {name};"),
+        Values::Truths(_) => format!("required boolean {name};"),
     };
     let fields: String = columns.iter().map(field).collect();
     let schema = parquet::schema::parser::parse_message_type(&format!("message schema {{ {fields} }}")).unwrap();
@@ -79,6 +83,16 @@ pub fn table(path: &Path, columns: &[(&str, Values)], names: &[&str], compressio
                 let levels: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
                 let values: Vec<i64> = values.iter().flatten().copied().collect();
                 column.typed::<Int64Type>().write_batch(&values, Some(&levels), None).unwrap();
+                column.close().unwrap();
+            }
+            Values::Fractions(values) => {
+                let mut column = group.next_column().unwrap().unwrap();
+                column.typed::<DoubleType>().write_batch(values, None, None).unwrap();
+                column.close().unwrap();
+            }
+            Values::Truths(values) => {
+                let mut column = group.next_column().unwrap().unwrap();
+                column.typed::<BoolType>().write_batch(values, None, None).unwrap();
                 column.close().unwrap();
             }
         }

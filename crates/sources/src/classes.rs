@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::notes::Notes;
 use crate::error::{Error, Result};
 use crate::names;
 use crate::plurals::counted;
@@ -66,6 +67,19 @@ impl Classes {
         match &self.listed_in {
             Some(path) => format!("the {} of {}", counted(self.keys.len(), "class[es]"), path.display()),
             None => format!("the {} to train on", counted(self.keys.len(), "class[es]")),
+        }
+    }
+}
+
+/// Notes classes whose names differ in capitals alone: they may be one class.
+pub fn note_alike(classes: &[String], notes: &mut Notes) {
+    let mut first_by_name = HashMap::new();
+    for class in classes {
+        if let Some(other) = first_by_name.insert(class.to_lowercase(), class) {
+            notes.add(
+                "class[es] called as another but for capitals, read as [one of its|ones of their] own",
+                format!("{class:?} beside {other:?}"),
+            );
         }
     }
 }

@@ -10,7 +10,21 @@ pub enum Kind {
     Bytes,
     Text,
     Integers,
+    Fractions,
     Other,
+}
+
+impl Kind {
+    /// For messages.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Bytes => "bytes",
+            Kind::Text => "text",
+            Kind::Integers => "whole numbers",
+            Kind::Fractions => "fractions",
+            Kind::Other => "lists or others",
+        }
+    }
 }
 
 /// A column without columns in it.
@@ -56,7 +70,9 @@ pub fn choose(columns: &[Column], features: &Value, options: &SourceOptions) -> 
         column.kind == Kind::Bytes && (column.path.ends_with(".bytes") || !column.path.contains('.'))
     };
     let images: Vec<&Column> = columns.iter().filter(is_image).collect();
-    let is_label = |column: &&Column| matches!(column.kind, Kind::Integers | Kind::Text) && !column.path.contains('.');
+    let is_label = |column: &&Column| {
+        matches!(column.kind, Kind::Integers | Kind::Fractions | Kind::Text) && !column.path.contains('.')
+    };
     let labels: Vec<&Column> = columns.iter().filter(is_label).collect();
 
     let image = match &options.image_column {
@@ -102,14 +118,23 @@ fn only<T>(mut things: impl Iterator<Item = T>) -> Option<T> {
 
 /// Why no column was taken.
 fn unclear(what: &str, flag: &str, candidates: &[String], columns: &[Column], named: Option<&str>) -> String {
-    let all = || columns.iter().map(|column| &*column.path).collect::<Vec<_>>().join(", ");
+    let all = || {
+        let seen = |column: &Column| format!("{} ({})", column.path, column.kind.name());
+        columns.iter().map(seen).collect::<Vec<_>>().join(", ")
+    };
     let could_be = || candidates.join(", ");
+    let expected = match what {
+        "images" => "image files as bytes",
+        _ => "whole numbers or names, not in another column",
+    };
     match (named, candidates) {
-        (Some(name), []) => format!("--{flag}-column {name}: no column can hold {what}; there are {}", all()),
+        (Some(name), []) => {
+            format!("--{flag}-column {name}: no column can hold {what}, expected {expected}; there are {}", all())
+        }
         (Some(name), _) => {
             format!("--{flag}-column {name}: no such column of {what}; those that can be: {}", could_be())
         }
-        (None, []) => format!("no column holds {what}; there are {}", all()),
+        (None, []) => format!("no column holds {what}, expected {expected}; there are {}", all()),
         (None, _) => {
             format!("which column holds the {what} is not clear: {}; name it with --{flag}-column", could_be())
         }
@@ -153,8 +178,14 @@ mod tests {
         unclear(&[("image", Text), ("mask.bytes", Bytes), ("label", Integers)], &["mask", "--image-column"]);
         unclear(&[("image", Bytes), ("labels", Integers), ("label", Integers)], &["labels, label", "--label-column"]);
         unclear(&[("image", Bytes), ("id", Integers)], &["id", "--label-column"]);
-        unclear(&[("image", Bytes), ("label", Other)], &["no column holds labels", "image, label"]);
-        unclear(&[("image", Text), ("label", Integers)], &["no column holds images"]);
+        unclear(
+            &[("image", Bytes), ("label", Other)],
+            &["no column holds labels", "image (bytes), label (lists or others)", "whole numbers"],
+        );
+        unclear(
+            &[("image", Text), ("label", Integers)],
+            &["no column holds images", "image (text)", "image files as bytes"],
+        );
 
         let features = serde_json::json!({"species": {"names": ["a", "b"]}});
         let columns =

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::folders::Labelled;
 use super::kit::{KIT, number_in};
 use super::layouts::Images;
-use super::listing::{Kind, Listing, count_images, folders_with_images, list, name_of};
+use super::listing::{Kind, Listing, count_images, folders_with_images, is_image, list, name_of};
 use super::notes::Notes;
 use super::roles::{Role, role};
 use super::{ClassesFrom, SourceOptions};
@@ -85,7 +85,8 @@ fn what_to_give(folder: &Path, classes: &[String]) -> String {
 pub fn flat(folder: &Path) -> Error {
     let name = name_of(folder);
     let first =
-        list(folder, &mut Notes::default()).ok().and_then(|listing| listing.files.first().map(|file| name_of(file)));
+        list(folder, &mut Notes::default()).ok().and_then(|all| all.files.into_iter().find(|file| is_image(file)));
+    let first = first.map(|file| name_of(&file));
     let kit = if first.as_deref().and_then(number_in).is_some() {
         format!("Put {KIT} beside the folder, which has them; or put a file")
     } else {

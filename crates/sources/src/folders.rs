@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::classes::Classes;
+use super::classes::{self, Classes};
 use super::labels::Labels;
 use super::layouts::{self, Images, Layout, is_flat, is_same};
 use super::listing::{Kind, Listing, holds_images, is_image, list, name_of};
@@ -54,9 +54,17 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     }
     let mut notes = Notes::default();
     let Layout { name, train: train_images, val: val_images, names, lists } = layouts::find(path, options, &mut notes)?;
+    if let Some(val) = val_images.as_ref().filter(|val| is_same(&val.folder, &train_images.folder)) {
+        let problem = format!(
+            "is {} by a link: it would be trained on and held out; give another folder with --val DIR, or one part alone",
+            train_images.folder.display()
+        );
+        return Err(Error::data(&val.folder, problem));
+    }
     let list = options.classes.as_deref().map(Classes::read).transpose()?;
     let train = read(&train_images, options, list.as_ref(), &mut notes)?;
     doubts::check(&train, &train_images, options, &mut notes)?;
+    classes::note_alike(&train.classes, &mut notes);
     let (labelled, mut places) = (train.labelled, train.places);
     let known = list.unwrap_or_else(|| Classes::found(train.classes));
     agree::check(&train_images, &places, &known, &mut notes)?;
@@ -206,6 +214,7 @@ fn by_folders(images: &Images, known: Option<&Classes>, notes: &mut Notes) -> Re
 /// The folders of classes among those in `path`.
 fn folders_of(path: &Path, folders: Vec<PathBuf>, known: Option<&Classes>, notes: &mut Notes) -> Result<Vec<PathBuf>> {
     let (mut classes, mut names) = (Vec::new(), HashSet::new());
+    let all: Vec<String> = folders.iter().take(3).map(|folder| format!("{:?}", name_of(folder))).collect();
     for folder in folders {
         let name = name_of(&folder);
         match known {
@@ -226,6 +235,17 @@ fn folders_of(path: &Path, folders: Vec<PathBuf>, known: Option<&Classes>, notes
             }
             _ => classes.push(folder),
         }
+    }
+    if let (true, false, Some(known)) =
+        (classes.is_empty(), all.is_empty(), known.filter(|all| all.listed_in.is_some()))
+    {
+        let seen = all.join(", ");
+        let problem = format!(
+            "none of its folders, {seen} among them, is one of {}, {:?} among them; the list has a folder's name a line",
+            known.origin(),
+            known.keys.first().map_or("", String::as_str)
+        );
+        return Err(Error::data(path, problem));
     }
     if classes.is_empty() {
         let problem = "no folders of classes in it; see `prepare --help` for the forms that are known";

@@ -65,8 +65,8 @@ pub struct Labels {
     pub images: Vec<u32>,
     /// The images by the names that the file has for them.
     by_name: HashMap<String, usize>,
-    /// Those by names without their folders; `None` where there are several.
-    by_base: HashMap<String, Option<usize>>,
+    /// Those by the ends of their names, with and without the last folder; `None` where there are several.
+    by_end: HashMap<String, Option<(usize, String)>>,
 }
 
 impl Labels {
@@ -88,8 +88,7 @@ impl Labels {
             let first = label.split_whitespace().next().unwrap_or_default();
             let is_known = |label: &str| known.is_some_and(|known| known.index(label).is_some());
             let label = if is_prediction || (!is_known(label) && is_known(first)) { first } else { label };
-            // Not labelled.
-            if file.is_empty() || label.is_empty() || (label == "-1" && !is_known(label)) {
+            if file.is_empty() || (is_missing(label) && !is_known(label)) {
                 continue;
             }
             if label.starts_with(['[', '{']) {
@@ -105,8 +104,8 @@ impl Labels {
             None => classes_of(pairs.iter().map(|(_, label)| *label)),
         });
         let (path, classes) = (path.to_owned(), found.keys.clone());
-        let (images, by_name, by_base) = (Vec::new(), HashMap::new(), HashMap::new());
-        let mut all = Labels { path, classes, images, by_name, by_base };
+        let (images, by_name, by_end) = (Vec::new(), HashMap::new(), HashMap::new());
+        let mut all = Labels { path, classes, images, by_name, by_end };
         for (file, label) in pairs {
             let class = known.unwrap_or(&found).index(label).ok_or_else(|| table.strange(label, known))?;
             all.add(file, class)?;
@@ -124,21 +123,55 @@ impl Labels {
         }
         let image = self.images.len();
         self.images.push(class);
-        let base = file.rsplit('/').next().unwrap_or_default().to_owned();
-        self.by_base.entry(base).and_modify(|several| *several = None).or_insert(Some(image));
+        for end in ends(&file) {
+            let found = Some((image, file.clone()));
+            self.by_end.entry(end.to_owned()).and_modify(|several| *several = None).or_insert(found);
+        }
         self.by_name.insert(file, image);
         Ok(())
     }
 
     /// The number of an image in [`Labels::images`]. The file may have its path below `folder` or below the file's own, its
-    /// name, or its name without the ending.
+    /// name, or either without the ending; or a longer path that ends so. One in another folder is another image.
     pub fn find(&self, image: &Path, folder: &Path) -> Option<usize> {
-        let below = |folder: Option<&Path>| image.strip_prefix(folder?).ok()?.to_str();
-        let [name, stem] = [image.file_name(), image.file_stem()].map(|name| name.and_then(|name| name.to_str()));
-        let names = [below(self.path.parent()), below(Some(folder)), name, stem];
-        let found = names.into_iter().flatten().find_map(|name| self.by_name.get(name).copied());
-        found.or_else(|| *self.by_base.get(name?)?)
+        let below = |folder: Option<&Path>| image.strip_prefix(folder?).ok();
+        let paths = [below(self.path.parent()), below(Some(folder)), image.file_name().map(Path::new)];
+        let paths = || paths.iter().flatten().map(|path| path.to_path_buf());
+        let names = paths().chain(paths().map(|path| path.with_extension("")));
+        let found = names.into_iter().find_map(|name| self.by_name.get(name.to_str()?).copied());
+        found.or_else(|| {
+            let known = ends(image.to_str()?).find_map(|end| self.by_end.get(end)?.as_ref());
+            known
+                .filter(|(_, listed)| paths().take(2).any(|path| are_ends(&path, Path::new(listed))))
+                .map(|found| found.0)
+        })
     }
+}
+
+/// Whether a label says that there is none, as spreadsheets and Python write it.
+fn is_missing(label: &str) -> bool {
+    ["", "-1", "-1.0", "nan", "null", "<na>", "#n/a"].contains(&&*label.to_lowercase())
+}
+
+/// Says that a line is no object of JSON.
+fn not_an_object(path: &Path, line: usize, error: &serde_json::Error) -> Error {
+    let problem = format!(
+        "line {line}: not a JSON object, expected one a line, as {{\"file_name\": \"0001.jpg\", \"label\": \"cat\"}} \
+         ({error})"
+    );
+    Error::data(path, problem)
+}
+
+/// A file's name with the folder that it lies in, and without.
+fn ends(path: &str) -> impl Iterator<Item = &str> {
+    let starts = path.rmatch_indices('/').map(|(at, _)| at + 1).take(2).collect::<Vec<_>>();
+    let whole = (starts.len() < 2).then_some(path);
+    whole.into_iter().chain(starts.into_iter().rev().map(|start| &path[start..]))
+}
+
+/// Whether two paths may be of one file: the shorter one is the end of the longer one.
+fn are_ends(one: &Path, other: &Path) -> bool {
+    one.ends_with(other) || other.ends_with(one)
 }
 
 /// Fails at a row that reads otherwise than it is meant.
@@ -204,8 +237,8 @@ impl Table {
     fn of_json_lines(path: &Path, text: &str) -> Result<Table> {
         let mut table = Table { path: path.to_owned(), header: Vec::new(), titles: Vec::new(), rows: Vec::new() };
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line)
-                .map_err(|error| Error::data(path, format!("line {}: not a JSON object: {error}", number + 1)))?;
+            let object: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(line).map_err(|error| not_an_object(path, number + 1, &error))?;
             for key in object.keys().map(|key| key.to_lowercase()) {
                 if !table.header.contains(&key) {
                     table.header.push(key);
@@ -251,7 +284,8 @@ impl Table {
             let [label] = set[..] else {
                 let all: Vec<&str> = flags.iter().map(|&at| &*self.titles[at]).collect();
                 let problem = format!(
-                    "has 1 for {} in {} of its columns of 0 and 1 ({}); an image needs one class. --label-column NAME                      takes one column as the label",
+                    "has 1 for {} in {} of its columns of 0 and 1 ({}); an image needs one class. --label-column NAME \
+                     takes one column as the label",
                     row.get(files).map_or("an image", String::as_str),
                     set.len(),
                     all.join(", ")
@@ -319,6 +353,11 @@ impl Table {
             _ if by_classes().is_some() => Ok(by_classes().unwrap_or_default()),
             // Under a name that is no label's there may be captions.
             ([], [only]) if self.header.is_empty() => Ok(*only),
+            (_, []) => Err(Error::data(
+                &self.path,
+                "has one word a line, expected the name of an image and its class, as in 0001.jpg,cat; labels in the order \
+                 of the images are not read, for one missing image would move the rest",
+            )),
             _ => Err(unclear("does not say which column has the classes".into())),
         }
     }

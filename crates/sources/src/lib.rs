@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use self::forms::{Form, locate};
 use self::small::SmallSet;
-use crate::plurals::counted;
+use crate::plurals::{counted, with_example};
 use alexnet_split_cpu::rng::{Philox, Purpose};
 
 /// An image that a source holds.
@@ -237,6 +237,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
     if let Some(item) = part_items(&train, &val).find(|item| item.class as usize >= classes.len()) {
         return Err(Error::data(&item.name, format!("class {} of {} classes", item.class, classes.len())));
     }
+    notes.extend(untrained(&train, &classes));
     let mut searched = Vec::new();
     if is_searched {
         for given in [&options.train, &options.val].into_iter().flatten() {
@@ -245,6 +246,15 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
         searched.push(path);
     }
     Ok(Sources { form: name, train, val, classes, notes, searched })
+}
+
+/// Says which classes have no image to train on, if any: the list of all classes may be too long to show them.
+fn untrained(train: &Part, classes: &[String]) -> Option<String> {
+    let mut has = vec![false; classes.len()];
+    (0..train.len()).for_each(|index| has[train.item(index).class as usize] = true);
+    let mut without = classes.iter().zip(has).filter(|(_, has)| !has).map(|(class, _)| class);
+    let first = without.next()?;
+    Some(with_example(1 + without.count(), "class[es] without an image to train on", &format!("{first:?}")))
 }
 
 fn part_items<'a>(train: &'a Part, val: &'a Part) -> impl Iterator<Item = &'a Item> {

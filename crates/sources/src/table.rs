@@ -27,6 +27,10 @@ pub fn damaged(path: &Path) -> impl Fn(ParquetError) -> Error {
                 "compressed with {codec}, which is not read; write it again with snappy, as this Python does: import \
                  pyarrow.parquet as pq; pq.write_table(pq.read_table(\"a.parquet\"), \"b.parquet\", compression=\"snappy\")"
             ),
+            None if text.contains("encrypt") => {
+                "encrypted, which is not read; write it again without encryption, with a program that has its keys"
+                    .into()
+            }
             None => format!("damaged or truncated parquet: {text}"),
         };
         Error::data(path, problem)
@@ -66,6 +70,7 @@ pub fn columns_of(file: &FileMetaData) -> Vec<Column> {
         (Type::INT32, ConvertedType::INT_8 | ConvertedType::INT_16 | ConvertedType::INT_32) => Kind::Integers,
         (Type::INT32, ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32) => Kind::Integers,
         (Type::INT64, ConvertedType::INT_64 | ConvertedType::UINT_64) => Kind::Integers,
+        (Type::FLOAT | Type::DOUBLE, _) => Kind::Fractions,
         _ => Kind::Other,
     };
     let columns = file.schema_descr().columns().iter();
@@ -112,6 +117,16 @@ pub fn read_texts(path: &Path, reader: &SerializedFileReader<File>, column: usiz
     Ok(all)
 }
 
+/// A label that is written as a fraction, as pandas does where some are missing (NaN): 1.0 is 1.
+fn whole(path: &Path, value: f64) -> Result<Option<i64>> {
+    if value.is_nan() {
+        return Ok(None);
+    }
+    let is_whole = value.fract() == 0. && value.abs() <= f64::from(u32::MAX);
+    let problem = || format!("label {value} is no class, expected a whole number; --label-column names another column");
+    if is_whole { Ok(Some(value as i64)) } else { Err(Error::data(path, problem())) }
+}
+
 /// The labels of all rows of a file.
 pub fn read_labels(
     path: &Path,
@@ -130,6 +145,20 @@ pub fn read_labels(
             ColumnReader::Int32ColumnReader(mut column) => {
                 let values = read_all(&mut column, count).map_err(&damaged)?;
                 values.into_iter().map(|value| value.map(i64::from)).collect()
+            }
+            ColumnReader::FloatColumnReader(mut column) => {
+                let values = read_all(&mut column, count).map_err(&damaged)?;
+                values
+                    .into_iter()
+                    .map(|value| value.map_or(Ok(None), |value| whole(path, value.into())))
+                    .collect::<Result<_>>()?
+            }
+            ColumnReader::DoubleColumnReader(mut column) => {
+                let values = read_all(&mut column, count).map_err(&damaged)?;
+                values
+                    .into_iter()
+                    .map(|value| value.map_or(Ok(None), |value| whole(path, value)))
+                    .collect::<Result<_>>()?
             }
             ColumnReader::ByteArrayColumnReader(mut column) => {
                 are_names = true;

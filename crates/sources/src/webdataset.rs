@@ -37,6 +37,9 @@ pub fn open(path: &Path, files: ShardFiles, options: &SourceOptions) -> Result<F
     Ok(Found { form: "WebDataset tars", train, val, classes: class_names(folder, known, highest)?, notes })
 }
 
+/// Stands for the class of a sample whose label says that it has none (-1).
+const NONE: u32 = u32::MAX;
+
 /// More than any set has; a name is made for each.
 const MAX_CLASSES: usize = 1 << 20;
 
@@ -206,7 +209,7 @@ impl<'a> Reader<'a> {
 
     /// The class that a label tells: a number, also written as 1.0, or one of the names.
     fn class(&self, label: &str) -> Result<u32, String> {
-        let whole = |value: &f64| value.fract() == 0. && (0. ..=f64::from(u32::MAX)).contains(value);
+        let whole = |value: &f64| value.fract() == 0. && (0. ..f64::from(NONE)).contains(value);
         let number = label.parse::<f64>().ok().filter(whole).map(|value| value as u32);
         let named = self.names.as_ref().and_then(|names| names.get(label).copied().flatten());
         match (number, named) {
@@ -215,6 +218,7 @@ impl<'a> Reader<'a> {
                  are no numbers, or no names"
             )),
             (Some(class), _) | (None, Some(class)) => Ok(class),
+            (None, None) if label.parse() == Ok(-1.) => Ok(NONE),
             (None, None) if self.names.as_ref().is_some_and(|names| names.contains_key(label)) => {
                 Err(format!("label {label:?} is the name of several classes"))
             }
@@ -244,6 +248,10 @@ impl<'a> Reader<'a> {
         let only = if sample.others.len() == 1 && sample.image.is_none() { sample.others.pop() } else { None };
         let seen = || sample.endings.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(", ");
         match (sample.image.or(only), sample.class) {
+            (Some(image), Some(NONE)) => {
+                self.notes.add("sample[s] without a label (-1) not read", image.name);
+                Ok(None)
+            }
             (Some(image), Some(class)) => {
                 if let Some(other) = sample.others.first() {
                     self.notes.add_many(
