@@ -194,12 +194,14 @@ unsafe fn block<S: Simd, F: Operands, L: Strides, const ROWS: usize, const VECTO
     }
 }
 
-/// The first `elems` floats of `memory`, which grows where it is too short.
+/// `elems` floats of `memory`, which grows where it is too short. They begin with a cache line, so that each line of a
+/// panel is one and not parts of two; so `memory` itself is not to be read.
 pub fn scratch_slice(memory: &mut Vec<f32>, elems: usize) -> &mut [f32] {
-    if memory.len() < elems {
-        memory.resize(elems, 0.);
+    if memory.len() < elems + PANEL {
+        memory.resize(elems + PANEL, 0.);
     }
-    &mut memory[..elems]
+    let start = memory.as_ptr().align_offset(PANEL * size_of::<f32>());
+    &mut memory[start..][..elems]
 }
 
 /// `planes` planes (16 at most) of `count` values each, `stride` apart, to `count` lines of 16; missing values are 0.

@@ -122,7 +122,8 @@ impl WithSimd for Forward<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { lrn, pool, rows, band, x, y, memory } = self;
         normalize(simd, lrn, pool, rows, &band, x, memory);
-        overlapping::forward(simd, &band, &memory.normalized, &mut y[rows.first_window * pool.q..]);
+        let normalized = scratch_slice(&mut memory.normalized, pool.c * band.shape.h * pool.w);
+        overlapping::forward(simd, &band, normalized, &mut y[rows.first_window * pool.q..]);
     }
 }
 
@@ -146,13 +147,15 @@ impl WithSimd for Backward<'_> {
         let Backward { lrn, pool, rows, band, x, y, dy, memory } = self;
         normalize(simd, lrn, pool, rows, &band, x, memory);
         let pixels = band.shape.h * pool.w;
-        let gradients = scratch_slice(&mut memory.gradients, pool.c * pixels);
+        let Memory { x: inputs, normalized, gradients, shared_rows, lrn: scratch } = memory;
+        let [inputs, normalized, gradients] =
+            [inputs, normalized, gradients].map(|memory| scratch_slice(memory, pool.c * pixels));
         let outputs = rows.first_window * pool.q;
         let (y, dy) = (&y[outputs..], &dy[outputs..]);
-        overlapping::backward(simd, &band, &memory.normalized, y, dy, gradients, &mut memory.shared_rows);
+        overlapping::backward(simd, &band, normalized, y, dy, gradients, shared_rows);
         // The normalized maps' memory takes the gradients. Those of the row that waits for the next band are of no use.
-        let (inputs, dx) = (&memory.x[..pool.c * pixels], &mut memory.normalized[..pool.c * pixels]);
-        lrn::backward(simd, &LrnShape { pixels, ..*lrn }, inputs, gradients, dx, &mut memory.lrn);
+        let dx = normalized;
+        lrn::backward(simd, &LrnShape { pixels, ..*lrn }, inputs, gradients, dx, scratch);
         let done = if band.last { pixels } else { 2 * band.shape.p * pool.w };
         for (map, (dx, inputs)) in dx.chunks_exact(pixels).zip(inputs.chunks_exact(pixels)).enumerate() {
             let to = &mut x[(map * pool.h + rows.first) * pool.w..][..done];
