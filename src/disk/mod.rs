@@ -131,7 +131,7 @@ pub fn cache_folder() -> Option<PathBuf> {
 pub struct Lock(File);
 
 impl Lock {
-    /// Waits for a lock for at most [`LOCK_PATIENCE`]; `None` where another process holds it for longer.
+    /// Waits for a lock for a second at most; `None` where another process holds it for longer.
     pub fn wait(file: File) -> std::io::Result<Option<Lock>> {
         let until = Instant::now() + LOCK_PATIENCE;
         loop {

@@ -52,7 +52,7 @@ pub trait Unit {
     fn multiply_add<const SUM: u8, const LEFT: u8, const RIGHT: u8>(&mut self);
 }
 
-/// See [`multiply`](super::panels::multiply), for operands of bf16 in vectors of 16 words: `rows` is a multiple of 8.
+/// As `multiply` of panels.rs, for operands of bf16 in vectors of 16 words: `rows` is a multiple of 8.
 ///
 /// # Safety
 /// As there.
