@@ -5,7 +5,6 @@ use alexnet_split::data::DataSet;
 use alexnet_split::error::Result;
 use alexnet_split::net::describe::{self, Description};
 use alexnet_split::net::spec::Net;
-use alexnet_split::train::session::resolve;
 
 use crate::cli::{DescribeArgs, RecipeArgs};
 
@@ -17,9 +16,12 @@ pub fn describe(args: &DescribeArgs) -> Result<()> {
         names => names.iter().map(named).collect(),
     };
     let recipe = |asked: &RecipeArgs| {
-        let recipe = super::recipe(asked, "paper")?;
-        // Classes and channels are the data's.
-        data.as_ref().map_or(Ok(recipe.clone()), |data| resolve(recipe, data))
+        let mut recipe = super::recipe(asked, "paper")?;
+        if let Some(data) = &data {
+            recipe.net.classes.get_or_insert(data.classes.len());
+            recipe.net.image_channels.get_or_insert(data.train.channels);
+        }
+        Ok(recipe)
     };
     let recipes: Vec<Recipe> = asked.iter().map(recipe).collect::<Result<_>>()?;
     let facts = |recipe: &Recipe| {
