@@ -94,6 +94,18 @@ fn this_processor_gets_the_instructions_that_it_has() {
     let with_bf16 = has("avx512_bf16") && ["avx512", "amx"].contains(&level);
     let described = if with_bf16 { format!("{level} with bf16") } else { level.into() };
     assert!(line.ends_with(&format!("instructions: {described}")), "the processor has {level}: {line}");
+    // Tiles multiply bf16 alone: a run in fp32 has the bits of one without them, and says so.
+    for (precision, expected) in [("fp32", if level == "amx" { "avx512" } else { level }), ("bf16", level)] {
+        if precision == "bf16" && !with_bf16 {
+            continue;
+        }
+        let mut training =
+            place.train_command(&["--gpus", "0", "--steps", "1", "--out", precision, "--precision", precision]);
+        let said = succeeded(training.env_remove(alexnet_split_cpu::simd::LEVEL).output().unwrap());
+        assert!(said.contains(&format!(" {expected}, both streams")), "{precision}: {said}");
+        let info = std::fs::read_to_string(place.path(precision).join("run.json")).unwrap();
+        assert!(info.contains(&format!("\"instructions\": \"{expected}\"")), "{precision}: {info}");
+    }
 }
 
 /// Proves what each crate's code does: the instructions that ran, as the emulator logs them, by the crate

@@ -6,7 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use alexnet_split_cpu::{augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, simd, softmax, update};
+use alexnet_split_cpu::simd::{self, Level};
+use alexnet_split_cpu::{augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, softmax, update};
 
 use super::*;
 use crate::error::Error;
@@ -70,6 +71,14 @@ macro_rules! operations {
     };
 }
 
+/// The instructions that compute in a precision: tiles multiply bf16 alone.
+pub fn level(precision: Precision) -> Level {
+    match Level::chosen() {
+        Level::Amx if precision != Precision::Bf16 => Level::Avx512,
+        level => level,
+    }
+}
+
 impl Backend for CpuBackend {
     type Buffer = Vec<f32>;
     type Mark = Instant;
@@ -77,7 +86,7 @@ impl Backend for CpuBackend {
     const QUEUES: bool = false;
 
     fn instructions(&self) -> String {
-        if self.is_reference { "reference".into() } else { simd::Level::chosen().name().into() }
+        if self.is_reference { "reference".into() } else { level(self.precision).name().into() }
     }
 
     fn alloc(&self, shape: impl Into<TensorShape>) -> Result<Vec<f32>> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use alexnet_split::backend::Precision;
 use alexnet_split::backend::cuda::{compiler, device, libraries};
+use alexnet_split::backend::{Precision, cpu};
 use alexnet_split::engine::devices::{self, GpuOptions, Transport};
 use alexnet_split::error::Result;
 use alexnet_split::exchange::nccl;
@@ -101,7 +101,7 @@ pub fn about_cpu(threads: usize, streams: usize, precision: Precision, is_refere
     let streams = if streams == 1 { "one stream" } else { "both streams emulated" };
     let rounded = if precision == Precision::Bf16 { ", bf16" } else { "" };
     // The reference has no vectors of its own.
-    let instructions = if is_reference { "plain" } else { simd::Level::chosen().name() };
+    let instructions = if is_reference { "plain" } else { cpu::level(precision).name() };
     let threads = counted(threads, "thread[s]");
     format!("CPU, {threads}, {instructions}, {streams}{rounded}{why}")
 }

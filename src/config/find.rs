@@ -72,8 +72,8 @@ impl Recipe {
 
     /// With what an ablation changes of its own base changed in this recipe instead; `name` is one of [`ABLATIONS`].
     pub fn ablated(&self, name: &str) -> Result<Recipe> {
-        let text = CHANGES.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| text);
-        let mut change: toml::Table = toml::from_str(text).unwrap_or_default();
+        let change = CHANGES.iter().find(|(known, _)| *known == name).and_then(|(_, text)| toml::from_str(text).ok());
+        let mut change: toml::Table = change.ok_or_else(|| Error::recipe(name, "no such ablation"))?;
         change.remove("base");
         let mut whole = self.to_table();
         overlay(&mut whole, change);

@@ -48,7 +48,7 @@ void enqueue_copy(const std::shared_ptr<Stream>& stream, const char* name, void*
     enqueue(stream, {name, [=] {
                          set_access(devices);
                          memcpy(to, from, bytes);
-                         end_access();
+                         set_access(0);
                          count_copies(to, -1);
                          count_copies(from, -1);
                          return true;
@@ -323,7 +323,7 @@ Result cuMemsetD8Async(uintptr_t address, unsigned char value, size_t bytes, Str
     enqueue(stream, {"memset", [=] {
                          set_access(devices);
                          memset(reinterpret_cast<void*>(address), value, bytes);
-                         end_access();
+                         set_access(0);
                          return true;
                      }});
     return SUCCESS;
@@ -348,7 +348,7 @@ Result cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, Stream
     enqueue(stream, {"upload of pageable memory", [=] {
                          set_access(devices);
                          memcpy(device, bytes_now->data(), bytes_now->size());
-                         end_access();
+                         set_access(0);
                          return true;
                      }});
     return SUCCESS;

@@ -1,6 +1,5 @@
 #include "executor.h"
 
-#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -70,9 +69,6 @@ void run() {
         stream->blocked = !done;
         if (done) {
             stream->queue.pop_front();
-            if (std::all_of(streams.begin(), streams.end(), [](auto& other) { return other->queue.empty(); })) {
-                set_access(0);
-            }
             for (auto& waiting : streams) {
                 waiting->blocked = false;
             }

@@ -268,12 +268,6 @@ void set_access(unsigned devices) {
     }
 }
 
-void end_access() {
-    if (random_below(8) == 0) {
-        set_access(0);
-    }
-}
-
 std::string find_overrun(int device) {
     std::lock_guard lock(mutex);
     const Arena& arena = arenas[device];

@@ -45,10 +45,6 @@ void check_exchanges(const char* call);
 // From now on the calling thread's operations reach the memory of these devices (a bit each) and of no other.
 void set_access(unsigned devices);
 
-// The operation is over: the host reaches no device, at the latest when nothing is queued. Not after every operation: a
-// process with much memory would spend a quarter of its time on it.
-void end_access();
-
 // What has been written beside the allocations of `device`; empty if nothing was.
 std::string find_overrun(int device);
 

@@ -76,7 +76,7 @@ struct Launch {
         if (problem.empty()) {
             problem = find_overrun(module.device);
         }
-        end_access();
+        set_access(0);
         if (!problem.empty()) {
             const Result error = diverged ? LAUNCH_FAILED : ILLEGAL_ADDRESS;
             fail_device(module.device, error, std::string("kernel ") + kernel.name + ": " + problem);

@@ -130,7 +130,7 @@ class Transfer {
     void on_device(const Part& part, auto action) {
         set_access(1u << comm->device);
         action(reinterpret_cast<char*>(part.address), part.bytes);
-        end_access();
+        set_access(0);
     }
 
     void start() {

@@ -133,7 +133,8 @@ impl Program {
         let code = self.compile(target, false)?.code;
         if let Some(Err(error)) = file.as_deref().map(|file| write_cached(file, &key, &code)) {
             // A read-only home costs a second at every start, no more.
-            tracing::debug!(%error, "compiled kernels cannot be kept");
+            let folder = cache.unwrap_or(Path::new("")).display();
+            tracing::debug!(%error, "compiled kernels cannot be kept in {folder}; name another folder (see --help)");
         }
         Ok(code)
     }

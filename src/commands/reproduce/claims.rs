@@ -35,12 +35,9 @@ const fn variant(recipe: &'static str, published: Option<f64>) -> Variant {
     Variant { recipe, published }
 }
 
-const fn ablation(
-    name: &'static str,
-    section: &'static str,
-    says: &'static str,
-    variants: &'static [Variant],
-) -> Claim {
+type Text = &'static str;
+
+const fn ablation(name: Text, section: Text, says: Text, variants: &'static [Variant]) -> Claim {
     Claim { name, section, says, base: None, variants, measure: Measure::HeldOutError }
 }
 

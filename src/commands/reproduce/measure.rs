@@ -1,15 +1,16 @@
 //! From runs to numbers, and from numbers to a verdict that says no more than they do.
 
 use alexnet_split::run::reader::Run;
-use alexnet_split::text::short;
+use alexnet_split::text::{counted, short};
 
 use super::claims::Measure;
 
 /// The training error of figure 1's dashed line.
 const REACHED: f64 = 0.25;
 
-/// Differences up to so many standard errors are noise.
-const ERRORS: f64 = 2.;
+/// Differences up to so many standard errors are noise: Student's t that chance passes in one of twenty comparisons, for 1,
+/// 2 ... degrees of freedom. Of few seeds the spread itself is little known.
+const ERRORS: [f64; 10] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
 
 /// The measure of a run; `None` where the run does not have it.
 pub fn of_run(measure: Measure, run: &Run) -> Option<f64> {
@@ -52,9 +53,10 @@ fn colour_gap(run: &Run) -> Option<f64> {
 }
 
 /// Values of several seeds.
-#[derive(Clone, Debug, Default)]
 pub struct Sample {
     pub values: Vec<f64>,
+    /// Seeds whose run is missing, or has no value.
+    pub without: usize,
 }
 
 impl Sample {
@@ -69,11 +71,6 @@ impl Sample {
         (squares / (self.values.len() as f64 - 1.)).sqrt()
     }
 
-    /// Of the mean.
-    fn error(&self) -> f64 {
-        self.spread() / (self.values.len() as f64).sqrt()
-    }
-
     /// For people.
     pub fn show(&self) -> String {
         match self.values.len() {
@@ -86,15 +83,19 @@ impl Sample {
 
 /// What a comparison allows to say.
 pub fn verdict(measure: Measure, base: &Sample, variant: &Sample, published: Option<f64>) -> String {
-    if base.values.is_empty() || variant.values.is_empty() {
-        return "nothing: runs are missing, or did not get there".into();
+    // Without the seeds that did not get there the others would flatter.
+    match base.without + variant.without {
+        0 => {}
+        count => return format!("nothing: {}", counted(count, "run[s] [is|are] missing or did not get there")),
     }
     let difference = variant.mean() - base.mean();
-    let error = base.error().hypot(variant.error());
+    let of_mean = |sample: &Sample| sample.spread() / (sample.values.len() as f64).sqrt();
+    let error = of_mean(base).hypot(of_mean(variant));
     if !error.is_finite() {
         return "nothing yet: the spread takes two seeds or more".into();
     }
-    if difference.abs() <= ERRORS * error {
+    let freedom = base.values.len() + variant.values.len() - 2;
+    if difference.abs() <= ERRORS[(freedom - 1).min(ERRORS.len() - 1)] * error {
         return format!("nothing: {} is within the spread of the seeds", short(difference));
     }
     let found = if difference > 0. { "more than the base" } else { "less than the base" };
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     fn sample(values: &[f64]) -> Sample {
-        Sample { values: values.to_vec() }
+        Sample { values: values.to_vec(), without: 0 }
     }
 
     #[test]
@@ -135,7 +136,11 @@ mod tests {
         assert!(of(&[40., 40.2, 40.1], &[38., 38.1, 38.2], Some(1.)).contains("other way round"));
         assert_eq!(of(&[40., 40.2, 40.1], &[38., 38.1, 38.2], None), "less than the base");
         assert!(of(&[40.], &[50.], Some(1.)).contains("two seeds"));
-        assert!(of(&[40., 41.], &[], Some(1.)).contains("missing"));
+        // Of two seeds each, three and a half standard errors are nothing yet.
+        assert!(of(&[40., 40.2], &[40.5, 40.7], Some(1.)).starts_with("nothing: 0.5"));
+        let late = Sample { values: vec![50., 50.1], without: 1 };
+        let told = verdict(Measure::EpochsTo25, &sample(&[40., 40.1, 40.2]), &late, Some(6.));
+        assert_eq!(told, "nothing: 1 run is missing or did not get there");
         // A ratio of six is published for figure 1: more is as published, as many are not.
         let ratio = |variant: &[f64]| verdict(Measure::EpochsTo25, &sample(&[5., 5.1]), &sample(variant), Some(6.));
         assert_eq!(ratio(&[20., 21.]), "more than the base, as published");

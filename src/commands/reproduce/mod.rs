@@ -20,7 +20,8 @@ use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::Net;
 use alexnet_split::run::reader::Run;
 use alexnet_split::show::page;
-use alexnet_split::text::{counted, duration, grouped, nearest, quoted};
+use alexnet_split::text::{counted, duration, grouped, nearest};
+use alexnet_split::train::signals::Stop;
 
 use self::claims::{CLAIMS, Claim};
 use self::measure::{Sample, of_run, show_comparison, verdict};
@@ -37,11 +38,8 @@ pub fn reproduce(args: &ReproduceArgs) -> Result<()> {
         return list(args);
     }
     let claims: Vec<&Claim> = args.claims.iter().map(|name| find(name)).collect::<Result<_>>()?;
-    let Some(data) = &args.data.data else {
-        return Err(Error::Usage(
-            "reproduce needs --data DIR: a set of colour photographs, as prepare makes it".into(),
-        ));
-    };
+    let no_data = || Error::Usage("reproduce needs --data DIR: colour photographs, as prepare makes them".into());
+    let data = args.data.data.as_ref().ok_or_else(no_data)?;
     // Before hours of training: whether all of it can be trained at all.
     DataSet::load(data)?;
     let mut runs = Vec::new();
@@ -54,6 +52,8 @@ pub fn reproduce(args: &ReproduceArgs) -> Result<()> {
         }
     }
     create_folder(&args.out)?;
+    // A signal ends the run, which saves; this process waits for it.
+    let _stop = Stop::on_signals()?;
     for (number, (recipe, seed)) in runs.iter().enumerate() {
         let run = folder(args, recipe, *seed);
         outln!("run {} of {}: {}", number + 1, runs.len(), run.display());
@@ -103,11 +103,11 @@ fn folder(args: &ReproduceArgs, recipe: &Recipe, seed: u64) -> PathBuf {
 
 /// Trains a run, or what is left of it.
 fn train(args: &ReproduceArgs, data: &Path, recipe: &Recipe, seed: u64, run: &Path) -> Result<()> {
-    let file = run.with_extension("toml");
+    let file = args.out.join(format!("{}-seed{seed}.toml", recipe.name));
     let seeded = recipe.clone().with(&format!("train.seed={}", recipe.train.seed + seed))?;
     write_whole(&file, seeded.to_toml().as_bytes())?;
     let mut command = own_program()?;
-    command.arg("train").arg("--continue").args(["--keep", "1"]).arg("--recipe").arg(absolute(&file)?);
+    command.arg("train").arg("--continue").args(["--keep", "1"]).arg("--recipe").arg(&file);
     command.arg("--data").arg(data).arg("--out").arg(run).args(&args.train);
     let program = PathBuf::from(command.get_program());
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(Error::io("run", &program))?;
@@ -122,8 +122,7 @@ fn train(args: &ReproduceArgs, data: &Path, recipe: &Recipe, seed: u64, run: &Pa
         Some(0 | DIVERGED) => Ok(()),
         code => {
             let how = code.map_or("was killed".into(), |code| format!("ended with exit code {code}"));
-            let problem = format!("{how}; the same command goes on where it was");
-            Err(Error::run(run, problem))
+            Err(Error::run(run, format!("{how}; the same command goes on where it was")))
         }
     }
 }
@@ -132,17 +131,12 @@ fn own_program() -> Result<Command> {
     std::env::current_exe().map(Command::new).map_err(Error::io("find", Path::new("this program")))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(Error::io("find", path))
-}
-
 /// The rows of a claim: its base, and each variant beside it.
 fn finding(args: &ReproduceArgs, claim: &Claim) -> Result<page::Finding> {
-    let sample = |recipe: &Recipe| Sample {
-        values: (0..u64::from(args.seeds))
-            .filter_map(|seed| Run::read(&folder(args, recipe, seed)).ok())
-            .filter_map(|run| of_run(claim.measure, &run))
-            .collect(),
+    let sample = |recipe: &Recipe| {
+        let runs = (0..u64::from(args.seeds)).filter_map(|seed| Run::read(&folder(args, recipe, seed)).ok());
+        let values: Vec<f64> = runs.filter_map(|run| of_run(claim.measure, &run)).collect();
+        Sample { without: usize::from(args.seeds) - values.len(), values }
     };
     let recipes = recipes(args, claim)?;
     let base = sample(&recipes[0]);
@@ -211,8 +205,6 @@ fn list(args: &ReproduceArgs) -> Result<()> {
             counted(base.train.epochs as usize, "epoch[s]")
         );
     }
-    let data = args.data.data.as_ref().map_or("DIR".into(), |data| quoted(&data.to_string_lossy()));
-    outln!("\nNext: alexnet-split reproduce {} --data {data}", CLAIMS[0].name);
     Ok(())
 }
 

@@ -202,7 +202,7 @@ unsafe fn load_left<S: Simd, U: Unit, L: Strides, const TO: u8>(
     height: usize,
     words: usize,
 ) {
-    let (mut lines, mut turned): (Square, Square) = ([[0.; SIDE]; SIDE], [[0.; SIDE]; SIDE]);
+    let mut turned: Square = [[0.; SIDE]; SIDE];
     // SAFETY: by the caller's contract: `words` lines of `height` words, or as many rows.
     unsafe {
         if L::DEPTH == 1 {
@@ -212,6 +212,7 @@ unsafe fn load_left<S: Simd, U: Unit, L: Strides, const TO: u8>(
             let all = std::slice::from_raw_parts(a, (SIDE - 1) * L::DEPTH + SIDE);
             transpose(simd, all, L::DEPTH, &mut turned);
         } else {
+            let mut lines: Square = [[0.; SIDE]; SIDE];
             for (word, line) in lines.iter_mut().enumerate().take(words) {
                 line[..height].copy_from_slice(std::slice::from_raw_parts(a.add(word * L::DEPTH), height));
             }
