@@ -190,6 +190,15 @@ impl From<alexnet_split_sources::Error> for Error {
     }
 }
 
+impl From<alexnet_split_net::Error> for Error {
+    fn from(error: alexnet_split_net::Error) -> Error {
+        match error {
+            alexnet_split_net::Error::Recipe { key, problem } => Error::Recipe { key, problem },
+            alexnet_split_net::Error::Net { layer, problem } => Error::Net { layer, problem },
+        }
+    }
+}
+
 impl From<alexnet_split_gpu::Error> for Error {
     fn from(error: alexnet_split_gpu::Error) -> Error {
         Error::gpu(error.trouble, error.message)

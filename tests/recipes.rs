@@ -3,8 +3,8 @@
 mod support;
 
 use alexnet_split::config::Recipe;
-use alexnet_split::net::describe::describe;
 use alexnet_split::net::spec::Net;
+use alexnet_split::show::describe::describe;
 use support::place::{Place, failed, metrics, succeeded};
 use support::tolerance::MERGED;
 

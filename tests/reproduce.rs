@@ -3,9 +3,9 @@
 mod support;
 
 use alexnet_split::config::{ABLATIONS, Recipe};
-use alexnet_split::net::describe::describe;
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::{Layer, Net, Reads};
+use alexnet_split::show::describe::describe;
 use support::place::{Place, TINY, metrics, succeeded};
 
 fn net(recipe: &Recipe) -> Net {

@@ -3,8 +3,8 @@
 use alexnet_split::config::Recipe;
 use alexnet_split::data::DataSet;
 use alexnet_split::error::Result;
-use alexnet_split::net::describe::{self, Description};
 use alexnet_split::net::spec::Net;
+use alexnet_split::show::describe::{self, Description};
 
 use crate::cli::{DescribeArgs, RecipeArgs};
 

@@ -1,5 +1,6 @@
-//! The display: progress, logs, the trace, the report page.
+//! The display: networks in numbers, progress, logs, the trace, the report page.
 
+pub mod describe;
 pub mod logs;
 pub mod page;
 pub mod picture;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 pub use alexnet_split_cpu::shapes::Activation;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 
 /// The input of a layer: the output of its own stream, or of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use toml::Value;
 
 use super::spec::{Activation, Layer, MaxPool, Net, Placement, Reads, check};
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 
 /// Pixels of a side of the input, at most.
 const MOST_PIXELS: usize = 4096;
@@ -23,7 +23,7 @@ pub fn paper_layers() -> Vec<Layer> {
     struct Rows {
         layers: Vec<Layer>,
     }
-    let file: Result<File, _> = toml::from_str(include_str!("../../recipes/paper.toml"));
+    let file: Result<File, _> = toml::from_str(include_str!("../../../recipes/paper.toml"));
     file.unwrap_or_else(|error| unreachable!("recipes/paper.toml is tested: {error}")).net.layers
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::planner;
 use super::spec::{Activation, Net};
-use crate::error::{Error, Result};
-use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
+use crate::{Error, Result};
+use alexnet_split_cpu::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
 
 /// Index of an activation buffer in [`Plan::slots`].
 pub type Slot = usize;

@@ -2,8 +2,8 @@
 
 use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
 use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Reads};
-use crate::error::{Error, Result};
-use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
+use crate::{Error, Result};
+use alexnet_split_cpu::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
 
 /// See [`Plan::new`].
 pub(super) fn plan(net: &Net, stream: usize) -> Result<Plan> {

@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::net::plan::{Param, ParamKind};
-use crate::rng::{Philox, Purpose};
+use crate::plan::{Param, ParamKind};
+use alexnet_split_cpu::rng::{Philox, Purpose};
 
 /// The initialization of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,9 +93,9 @@ fn unit(word: u32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::options::NetOptions;
-    use crate::net::plan::Plan;
-    use crate::net::spec::Net;
+    use crate::options::NetOptions;
+    use crate::plan::Plan;
+    use crate::spec::Net;
 
     /// Smallest and largest value, mean and standard deviation.
     fn measure(values: &[f32]) -> [f64; 4] {
