@@ -3,11 +3,12 @@
 // in the block, column in the block, channel). So that convolution's stride becomes 1 and its 3 channels become enough for
 // copies of 16 bytes; its padding is written out. Contract: src/backend/mod.rs.
 //
-// A CUDA block makes up to AUGMENT_ROOM values of one row of blocks. Neighbouring threads read neighbouring bytes of a line
-// and put the values to their places in shared memory, then write them out in the order of memory.
+// A CUDA block makes up to AUGMENT_ROOM values of each of AUGMENT_ROWS rows of blocks. A thread has a column of pixels: so
+// neighbouring threads read neighbouring bytes. It puts the values to their places in shared memory, from where they are
+// written in the order of memory.
 #include "layouts.cuh"
 
-constexpr unsigned AUGMENT_ROOM = 4096;
+constexpr unsigned AUGMENT_ROOM = 4096, AUGMENT_ROWS = 4;
 
 // A window is its row, its column, whether it is mirrored, and three shifts' bits.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
@@ -16,38 +17,52 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     __shared__ float4 room[AUGMENT_ROOM / 4];
     float* values = reinterpret_cast<float*>(room);
     const AugmentShape& image = shape.image;
+    const int t = shape.block, size = image.size, side = image.side, resize = image.resize;
     const unsigned channels = image.channels, stride = shape.padded + 4;  // 4: for different banks
-    const unsigned first = blockIdx.x * (AUGMENT_ROOM / stride), columns = min(AUGMENT_ROOM / stride, shape.columns - first);
-    const unsigned top = blockIdx.y, n = blockIdx.z;
-    const unsigned* window = windows + 6 * n;
-    const int t = shape.block, size = image.size, side = image.side, resize = image.resize, p = top * t - shape.pad;
-    // Where row p, column 0 of the window lies among the bytes, which begin at its corner where the image was cropped.
-    const int corner = side == size ? p * side : static_cast<int>(window[0] + p) * side + static_cast<int>(window[1]);
+    const unsigned most = min(AUGMENT_ROOM / stride, ELEMENT_THREADS / shape.block), first = blockIdx.x * most;
+    const unsigned columns = min(most, shape.columns - first), n = blockIdx.z, line = t * channels;
 
-    for (unsigned at = threadIdx.x; at < columns * t; at += ELEMENT_THREADS) {
-        const int q = first * t + at - shape.pad, column = window[2] ? size - 1 - q : q;
-        float* to = values + at / t * stride + at % t * channels;
-        for (unsigned channel = 0; channel < channels; ++channel) {
+    const unsigned* window = windows + 6 * n;
+    const int q = first * t + threadIdx.x - shape.pad, column = window[2] ? size - 1 - q : q;
+    // Where row 0 of the window's column lies among the mean's values, and among the bytes, which begin at the window's
+    // corner where the image was cropped.
+    const int in_mean = static_cast<int>(window[0]) * resize + static_cast<int>(window[1]) + column;
+    const int in_image = side == size ? column : static_cast<int>(window[0]) * side + static_cast<int>(window[1]) + column;
+    const bool works = threadIdx.x < columns * t;
+    // Negative ones are huge.
+    const unsigned reached = static_cast<unsigned>(q) < size ? size : 0;
+    const unsigned to = threadIdx.x / t * stride + threadIdx.x % t * channels;
+    for (unsigned absent = t * line; works && absent < shape.padded && threadIdx.x % t == 0; ++absent) {
+        values[to + absent] = 0.f;
+    }
+    // The thread's first four values of the row in memory, and what is between them and the next ones.
+    const unsigned fours = shape.padded / 4, first_block = threadIdx.x / fours, first_four = threadIdx.x % fours;
+    const unsigned blocks_a_turn = ELEMENT_THREADS / fours, fours_a_turn = ELEMENT_THREADS % fours;
+
+    const unsigned end = min((blockIdx.y + 1) * AUGMENT_ROWS, shape.rows);
+    for (unsigned top = blockIdx.y * AUGMENT_ROWS; top < end; ++top) {
+        const int p = static_cast<int>(top * t) - static_cast<int>(shape.pad);
+        for (unsigned channel = 0; works && channel < channels; ++channel) {
             const int c = image.c == 1 ? 0 : channel;
+            const unsigned char* byte = pixels + (((static_cast<int>(n * image.c) + c) * side + p) * side + in_image);
+            const float* average = mean + ((c * resize + p) * resize + in_mean);
             const float shift = __uint_as_float(window[3 + c]);
-            int byte = static_cast<int>(n * image.c + c) * side * side + corner + column;
-            int middle = (c * resize + static_cast<int>(window[0]) + p) * resize + static_cast<int>(window[1]) + column;
+            unsigned place = to + channel;
 #pragma unroll 4
             for (int row = 0; row < t; ++row) {
-                // Negative rows and columns are huge.
-                const bool inside = static_cast<unsigned>(p + row) < size & static_cast<unsigned>(q) < size;
-                to[row * t * channels + channel] = inside ? (pixels[byte] + shift - mean[middle]) * image.scale : 0.f;
-                byte += side, middle += resize;
+                values[place] = static_cast<unsigned>(p + row) < reached ? (*byte + shift - *average) * image.scale : 0.f;
+                byte += side, average += resize, place += line;
             }
         }
-        for (unsigned absent = t * t * channels; absent < shape.padded && at % t == 0; ++absent) {
-            to[absent] = 0.f;
+        __syncthreads();
+        bf16* out = y + 4 * (((n * shape.rows + top) * shape.columns + first) * fours + threadIdx.x);
+        for (unsigned block = first_block, four = first_four; block < columns; out += 4 * ELEMENT_THREADS) {
+            store4(out, 0, load4(values + block * stride, four));
+            block += blocks_a_turn, four += fours_a_turn;
+            if (four >= fours) {
+                four -= fours, ++block;
+            }
         }
-    }
-    __syncthreads();
-
-    const unsigned fours = shape.padded / 4, place = ((n * shape.rows + top) * shape.columns + first) * fours;
-    for (unsigned at = threadIdx.x; at < columns * fours; at += ELEMENT_THREADS) {
-        store4(y, place + at, load4(values + at / fours * stride, at % fours));
+        __syncthreads();
     }
 }

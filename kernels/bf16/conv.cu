@@ -62,11 +62,13 @@ static __device__ bool inside(const Conv& f, int row, int column) {
     return static_cast<unsigned>(row) < f.h & static_cast<unsigned>(column) < f.w;
 }
 
+constexpr unsigned ROWS = 128;  // windows of a forward tile
+
 // bias, start: null for none. sums: null where y is written.
 template <unsigned COLUMNS>
-static __device__ void forward(Ring<COLUMNS>& ring, const Conv& f, const Split& split, const bf16* x, const bf16* w,
+static __device__ void forward(Ring<ROWS, COLUMNS>& ring, const Conv& f, const Split& split, const bf16* x, const bf16* w,
                                const float* bias, const float* start, float* sums, bf16* y) {
-    typedef Tile<COLUMNS, false, false> Product;
+    typedef Tile<ROWS, COLUMNS, false, false> Product;
     typedef typename Product::A A;
     typedef typename Product::B B;
     const unsigned rows = f.n * f.p * f.q, first_row = blockIdx.x * ROWS, first_column = blockIdx.y * COLUMNS;
@@ -76,10 +78,10 @@ static __device__ void forward(Ring<COLUMNS>& ring, const Conv& f, const Split& 
     const int pad = f.pad;
     int row[A::COPIES], column[A::COPIES], corner[A::COPIES];
     Walk walk = window(f, first_row + A::row());
-    const Step next_row = windows(f, A::ROWS_A_PASS, 0, 0);
+    const Step next_row = windows(f, 32, 0, 0);
 #pragma unroll
     for (unsigned i = 0; i < A::COPIES; ++i) {
-        row[i] = first_row + A::row() + i * A::ROWS_A_PASS < rows ? walk.high - pad : NOWHERE;
+        row[i] = first_row + A::row() + i * 32 < rows ? walk.high - pad : NOWHERE;
         column[i] = walk.low - pad;
         corner[i] = walk.offset - static_cast<int>((f.pad * f.w + f.pad) * f.c);
         next_row.advance(walk);
@@ -88,23 +90,23 @@ static __device__ void forward(Ring<COLUMNS>& ring, const Conv& f, const Split& 
     unsigned filter[B::COPIES];
 #pragma unroll
     for (unsigned i = 0; i < B::COPIES; ++i) {
-        filter[i] = min(first_column + B::row() + i * B::ROWS_A_PASS, f.k - 1) * depth;
+        filter[i] = min(first_column + B::row() + i * 32, f.k - 1) * depth;
     }
     unsigned at = from + A::chunk() * 8;
     Walk here = tap(f, at / 8);
     const Step next_stage = taps(f, DEPTH / 8);
 
-    Product product;
-    product.run(ring, (end - from + DEPTH - 1) / DEPTH, [&](SharedAddress a, SharedAddress b) {
+    Product product(ring);
+    product.run((end - from + DEPTH - 1) / DEPTH, [&](unsigned stage) {
         const bool more = at < end;
         const int r = more ? here.top : NOWHERE, s = here.high;
 #pragma unroll
         for (unsigned i = 0; i < A::COPIES; ++i) {
-            copy16(a + A::copy_place(i), x + (corner[i] + here.offset), inside(f, row[i] + r, column[i] + s));
+            product.copy_a(i, stage, x + (corner[i] + here.offset), inside(f, row[i] + r, column[i] + s));
         }
 #pragma unroll
         for (unsigned i = 0; i < B::COPIES; ++i) {
-            copy16(b + B::copy_place(i), w + (filter[i] + at), more);
+            product.copy_b(i, stage, w + (filter[i] + at), more);
         }
         at += DEPTH;
         next_stage.advance(here);
@@ -133,63 +135,66 @@ static __device__ void forward(Ring<COLUMNS>& ring, const Conv& f, const Split& 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv_forward_128(Conv f, Split split, const bf16* __restrict__ x, const bf16* __restrict__ w, const float* __restrict__ bias,
                      const float* __restrict__ start, float* __restrict__ sums, bf16* __restrict__ y) {
-    __shared__ Ring<128> ring;
+    __shared__ Ring<ROWS, 128> ring;
     forward(ring, f, split, x, w, bias, start, sums, y);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv_forward_96(Conv f, Split split, const bf16* __restrict__ x, const bf16* __restrict__ w, const float* __restrict__ bias,
                     const float* __restrict__ start, float* __restrict__ sums, bf16* __restrict__ y) {
-    __shared__ Ring<96> ring;
+    __shared__ Ring<ROWS, 96> ring;
     forward(ring, f, split, x, w, bias, start, sums, y);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv_forward_64(Conv f, Split split, const bf16* __restrict__ x, const bf16* __restrict__ w, const float* __restrict__ bias,
                     const float* __restrict__ start, float* __restrict__ sums, bf16* __restrict__ y) {
-    __shared__ Ring<64> ring;
+    __shared__ Ring<ROWS, 64> ring;
     forward(ring, f, split, x, w, bias, start, sums, y);
 }
 
-template <unsigned COLUMNS>
-static __device__ void backward_weight(Ring<COLUMNS>& ring, const Conv& f, const Split& split, const bf16* x, const bf16* dy,
+constexpr unsigned TAPS = 128;  // columns of a tile of the gradient; its rows fit the filters
+
+template <unsigned FILTERS>
+static __device__ void backward_weight(Ring<FILTERS, TAPS>& ring, const Conv& f, const Split& split, const bf16* x, const bf16* dy,
                                        float* parts) {
-    typedef Tile<COLUMNS, true, true> Product;
+    typedef Tile<FILTERS, TAPS, true, true> Product;
     typedef typename Product::A A;
     typedef typename Product::B B;
-    const unsigned columns = f.r * f.s * f.c, first_row = blockIdx.x * ROWS, first_column = blockIdx.y * COLUMNS;
+    const unsigned columns = f.r * f.s * f.c, first_row = blockIdx.x * FILTERS, first_column = blockIdx.y * TAPS;
     const unsigned from = blockIdx.z * split.depth, end = min(from + split.depth, f.n * f.p * f.q);
 
-    // This thread's 8 filters of some pixels, and its 8 channels of a tap of some windows. It counts rows and columns from
-    // the tap's on, and how many pixels are left; where filter or tap does not exist, none.
+    // This thread's window and pixel of each stage, and how many are left from it on.
+    const unsigned at = from + A::row();
+    int left = end - at;
+    Walk here = window(f, at);
+    const Step next_stage = windows(f, DEPTH, 0, 0);
+    // Its filters, 8 at a time, and its 8 channels of some taps: where they do not exist, no bytes and no row.
     const unsigned filter = first_row + A::chunk() * 8, column = first_column + B::chunk() * 8;
-    const unsigned pixel = from + A::row(), at = from + B::row();
-    int left_a = filter < f.k ? end - pixel : 0, left_b = column < columns ? end - at : 0;
-    unsigned offset = pixel * f.k + filter;
-    const Walk mine = tap(f, column / 8);
-    const int first_p = mine.top - static_cast<int>(f.pad), first_q = mine.high - static_cast<int>(f.pad);
-    const Step next_stage = windows(f, DEPTH, first_p, first_q);
-    Walk walks[B::COPIES];
+    const bf16* gradients = dy + (static_cast<size_t>(at) * f.k + filter);
+    const int pad = f.pad;
+    int row[B::COPIES], tap_column[B::COPIES], offset[B::COPIES];
 #pragma unroll
     for (unsigned i = 0; i < B::COPIES; ++i) {
-        walks[i] = window(f, at + i * B::ROWS_A_PASS);
-        walks[i].low += first_q, walks[i].high += first_p;
-        walks[i].offset += mine.offset - static_cast<int>((f.pad * f.w + f.pad) * f.c);
+        const Walk mine = tap(f, (column + 32 * i) / 8);
+        row[i] = column + 32 * i < columns ? mine.top - pad : NOWHERE, tap_column[i] = mine.high - pad;
+        offset[i] = mine.offset - static_cast<int>((f.pad * f.w + f.pad) * f.c);
     }
 
-    Product product;
-    product.run(ring, (end - from + DEPTH - 1) / DEPTH, [&](SharedAddress a, SharedAddress b) {
+    Product product(ring);
+    product.run((end - from + DEPTH - 1) / DEPTH, [&](unsigned stage) {
+        const bool more = left > 0;
+        const int first = more ? here.high : NOWHERE;
 #pragma unroll
         for (unsigned i = 0; i < A::COPIES; ++i) {
-            copy16(a + A::copy_place(i), dy + (offset + i * A::ROWS_A_PASS * f.k), static_cast<int>(i * A::ROWS_A_PASS) < left_a);
+            product.copy_a(i, stage, gradients + 32 * i, more & (filter + 32 * i < f.k));
         }
 #pragma unroll
         for (unsigned i = 0; i < B::COPIES; ++i) {
-            const bool there = (static_cast<int>(i * B::ROWS_A_PASS) < left_b) & inside(f, walks[i].high, walks[i].low);
-            copy16(b + B::copy_place(i), x + walks[i].offset, there);
-            next_stage.advance(walks[i]);
+            product.copy_b(i, stage, x + (here.offset + offset[i]), inside(f, first + row[i], here.low + tap_column[i]));
         }
-        left_a -= DEPTH, left_b -= DEPTH, offset += DEPTH * f.k;
+        left -= DEPTH, gradients += DEPTH * f.k;
+        next_stage.advance(here);
     });
 
     product.each_four([&](unsigned row, unsigned column, const Four& four) {
@@ -202,12 +207,12 @@ static __device__ void backward_weight(Ring<COLUMNS>& ring, const Conv& f, const
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv_backward_weight_128(Conv f, Split split, const bf16* __restrict__ x, const bf16* __restrict__ dy, float* __restrict__ parts) {
-    __shared__ Ring<128> ring;
+    __shared__ Ring<128, TAPS> ring;
     backward_weight(ring, f, split, x, dy, parts);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     conv_backward_weight_64(Conv f, Split split, const bf16* __restrict__ x, const bf16* __restrict__ dy, float* __restrict__ parts) {
-    __shared__ Ring<64> ring;
+    __shared__ Ring<64, TAPS> ring;
     backward_weight(ring, f, split, x, dy, parts);
 }

@@ -5,27 +5,25 @@
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     dense_backward_input(unsigned n, unsigned inputs, unsigned outputs, Split split, const bf16* __restrict__ dy,
                          const bf16* __restrict__ w, float* __restrict__ sums, bf16* __restrict__ dx) {
-    __shared__ Ring<64> ring;
-    typedef Tile<64, false, true> Product;
+    __shared__ Ring<128, 64> ring;
+    typedef Tile<128, 64, false, true> Product;
     typedef Product::A A;
     typedef Product::B B;
-    const unsigned first_row = blockIdx.x * ROWS, first_column = blockIdx.y * 64;
+    const unsigned first_row = blockIdx.x * 128, first_column = blockIdx.y * 64;
     const unsigned from = blockIdx.z * split.depth, end = min(from + split.depth, outputs);
     const unsigned image = first_row + A::row(), column = first_column + B::chunk() * 8;
-    const unsigned end_b = column < inputs ? end : 0;
     unsigned at_a = from + A::chunk() * 8, at_b = from + B::row();
 
-    Product product;
-    product.run(ring, (end - from + DEPTH - 1) / DEPTH, [&](SharedAddress a, SharedAddress b) {
+    Product product(ring);
+    product.run((end - from + DEPTH - 1) / DEPTH, [&](unsigned stage) {
 #pragma unroll
         for (unsigned i = 0; i < A::COPIES; ++i) {
-            const unsigned row = image + i * A::ROWS_A_PASS;
-            copy16(a + A::copy_place(i), dy + (row * outputs + at_a), row < n && at_a < end);
+            const unsigned row = image + i * 32;
+            product.copy_a(i, stage, dy + (row * outputs + at_a), row < n && at_a < end);
         }
 #pragma unroll
         for (unsigned i = 0; i < B::COPIES; ++i) {
-            const unsigned row = at_b + i * B::ROWS_A_PASS;
-            copy16(b + B::copy_place(i), w + (row * inputs + column), row < end_b);
+            product.copy_b(i, stage, w + (at_b * inputs + column + i * 32), at_b < end && column + i * 32 < inputs);
         }
         at_a += DEPTH, at_b += DEPTH;
     });

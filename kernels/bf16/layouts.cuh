@@ -27,6 +27,7 @@ struct Lrn {
 
 struct Pool {
     unsigned n, c, h, w, window, stride, p, q;
+    Divisor by_chunks, by_w, by_h;  // a chunk is a vector of 8 channels
 };
 
 // The input as rows x columns of blocks of block x block pixels, `padded` values each.

@@ -88,20 +88,26 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
 }
 
 // The gradient at 8 channels of a pixel of pooling's input, rounded: of the windows that it is the first maximum of, in row
-// order.
+// order. Of the windows in a row, 3 wide and 2 apart, a pixel at an even place is in two, as the last and the first, at an
+// odd place in one.
 static __device__ Vector pooled_gradient(const Pool& f, unsigned pixel, unsigned chunk, const unsigned* places, const bf16* dy) {
-    const unsigned w = pixel % f.w, h = pixel / f.w % f.h, n = pixel / f.w / f.h, chunks = f.c / 8;
-    const unsigned first_p = h < SIDE ? 0 : (h - 1) / STRIDE, end_p = min(h / STRIDE + 1, f.p);
-    const unsigned first_q = w < SIDE ? 0 : (w - 1) / STRIDE, end_q = min(w / STRIDE + 1, f.q);
+    const unsigned row = f.by_w.quotient(pixel), w = pixel - row * f.w, n = f.by_h.quotient(row), h = row - n * f.h;
+    const unsigned last_p = h / STRIDE, last_q = w / STRIDE, chunks = f.c / 8;
     Vector sum = {};
-    for (unsigned p = first_p; p < end_p; ++p) {
-        for (unsigned q = first_q; q < end_q; ++q) {
-            const unsigned out = ((n * f.p + p) * f.q + q) * chunks + chunk;
-            const unsigned place = LAST_PLACE - (h - p * STRIDE) * SIDE - (w - q * STRIDE), found = places[out];
-            const Vector gradient = load(dy, out);
+    for (unsigned p = h > 0 && h % 2 == 0 ? last_p - 1 : last_p; p <= last_p && p < f.p; ++p) {
 #pragma unroll
-            for (unsigned i = 0; i < 8; ++i) {
-                sum.v[i] += (found >> PLACE_BITS * i & 15) == place ? gradient.v[i] : 0.f;
+        for (unsigned i = 0; i < 2; ++i) {
+            const unsigned q = last_q - 1 + i, out = ((n * f.p + p) * f.q + q) * chunks + chunk;
+            const bool there = i == 0 ? w > 0 && w % 2 == 0 : q < f.q;
+            const unsigned place = LAST_PLACE - (h - p * STRIDE) * SIDE - (w - q * STRIDE);
+            // Four bits of a channel whose maximum is here are 0. No place is 15.
+            const unsigned others = (there ? places[out] : ~0u) ^ place * 0x11111111u;
+            const Vector gradient = unpack(there ? reinterpret_cast<const uint4*>(dy)[out] : uint4{0, 0, 0, 0});
+#pragma unroll
+            for (unsigned channel = 0; channel < 8; ++channel) {
+                if ((others & 15u << PLACE_BITS * channel) == 0) {
+                    sum.v[channel] += gradient.v[channel];
+                }
             }
         }
     }
@@ -114,9 +120,9 @@ static __device__ Vector pooled_gradient(const Pool& f, unsigned pixel, unsigned
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     relu_lrn_max_pool_backward(Lrn lrn, Pool f, bf16* x, const unsigned* __restrict__ places, const bf16* __restrict__ dy) {
     __shared__ float4 outer[ELEMENT_THREADS];
-    const unsigned chunks = f.c / 8, pixels = ELEMENT_THREADS / chunks, t = threadIdx.x, chunk = t % chunks;
-    const unsigned first = blockIdx.x * pixels, number = first + t / chunks;
-    const bool works = t / chunks < pixels && number < f.n * f.h * f.w;
+    const unsigned chunks = f.c / 8, pixels = f.by_chunks.quotient(ELEMENT_THREADS), t = threadIdx.x;
+    const unsigned mine = f.by_chunks.quotient(t), chunk = t - mine * chunks, first = blockIdx.x * pixels, number = first + mine;
+    const bool works = mine < pixels && number < f.n * f.h * f.w;
     const Pixel pixel(lrn, x, works ? number : first, chunk);
     Vector gradients = {};
     if (works) {

@@ -1,8 +1,8 @@
 // The one product of bf16 matrices behind convolution and dense layers: out(row, column) = the sum over depth of a(row,
 // depth) * b(column, depth), on tensor cores, with fp32 sums.
 //
-// Tiling. A block of 128 threads computes 128 x COLUMNS sums, DEPTH = 32 products at a time; each of its four warps a
-// quarter, 64 x COLUMNS / 2, as 4 x COLUMNS / 16 tensor-core tiles of 16 x 8. Both factors' next 32 of the depth, a stage,
+// Tiling. A block of 128 threads computes ROWS x COLUMNS sums, DEPTH = 32 products at a time; each of its four warps a
+// quarter, ROWS / 2 x COLUMNS / 2, as ROWS / 32 x COLUMNS / 16 tensor-core tiles of 16 x 8. Both factors' next 32 of the depth, a stage,
 // come to shared memory by asynchronous copies of 16 bytes. There are three stages: while one is multiplied the next two
 // are on their way, and one barrier a stage is enough.
 //
@@ -18,25 +18,29 @@
 
 #include "layouts.cuh"
 
-constexpr unsigned THREADS = 128, ROWS = 128, DEPTH = 32, STAGES = 3;
+constexpr unsigned THREADS = 128, DEPTH = 32, STAGES = 3;
 
-// One factor's part of a stage.
+// One factor's part of a stage. Four neighbouring threads copy four chunks of a row at a time, all threads those of 32 rows;
+// where the depth lies in rows the next copies are 32 rows further, else 4 chunks.
 template <unsigned SIZE, bool DEPTH_IN_COLUMNS>
 struct Factor {
     static constexpr unsigned BYTES = SIZE * DEPTH * 2;
-    static constexpr unsigned ROW_CHUNKS = DEPTH_IN_COLUMNS ? SIZE / 8 : DEPTH / 8;
-    static constexpr unsigned ROWS_A_PASS = THREADS / ROW_CHUNKS;
-    // Each thread copies one chunk of COPIES rows, ROWS_A_PASS apart.
-    static constexpr unsigned COPIES = (DEPTH_IN_COLUMNS ? DEPTH : SIZE) / ROWS_A_PASS;
+    static constexpr unsigned ROW_BYTES = (DEPTH_IN_COLUMNS ? SIZE : DEPTH) * 2;
+    static constexpr unsigned COPIES = SIZE / 32;
 
-    static __device__ unsigned row() { return threadIdx.x / ROW_CHUNKS; }
-    static __device__ unsigned chunk() { return threadIdx.x % ROW_CHUNKS; }
-
-    static __device__ unsigned place(unsigned row, unsigned chunk) {
-        return row * ROW_CHUNKS * 16 + (chunk ^ (DEPTH_IN_COLUMNS ? row % 8 : row / 2 % 4)) * 16;
+    static __device__ unsigned chunk() { return threadIdx.x % 4; }
+    // In columns, eight neighbouring threads copy to rows 4 apart, whose chunks lie in different banks.
+    static __device__ unsigned row() {
+        const unsigned t = threadIdx.x;
+        return DEPTH_IN_COLUMNS ? t / 32 * 8 + t / 4 % 2 * 4 + t / 8 % 4 : t / 4;
     }
-    // Of copy i; a pass is a multiple of 8 rows, which leaves the XOR as it is.
-    static __device__ unsigned copy_place(unsigned i) { return place(row(), chunk()) + i * ROWS_A_PASS * ROW_CHUNKS * 16; }
+    static __device__ unsigned place(unsigned row, unsigned chunk) {
+        return row * ROW_BYTES + (chunk ^ (DEPTH_IN_COLUMNS ? row % 8 : row / 2 % 4)) * 16;
+    }
+    static __device__ unsigned copy_place(unsigned i) {
+        const unsigned first = place(row(), chunk());
+        return DEPTH_IN_COLUMNS ? first ^ i * 64 : first + i * 32 * ROW_BYTES;
+    }
 };
 
 // Where a lane finds, in a stage, its rows of the pieces of 16 (of SIZE) x 16 (deep) that ldmatrix reads as four 8 x 8
@@ -56,6 +60,7 @@ struct Pieces {
             } else {
                 starts[i] = FIRST ? Place::place(first + low, 2 * i + half) : Place::place(first + row + half * 8, 2 * i + quarter);
             }
+            starts[i] = kept(starts[i]);
         }
     }
     __device__ unsigned at(unsigned piece, unsigned deep) const {
@@ -64,30 +69,45 @@ struct Pieces {
 };
 
 // Shared memory of a block: 36 to 48 KiB.
-template <unsigned COLUMNS>
+template <unsigned ROWS, unsigned COLUMNS>
 struct __align__(128) Ring {
     unsigned char stages[STAGES][(ROWS + COLUMNS) * DEPTH * 2];
 };
 
-template <unsigned COLUMNS, bool A_IN_COLUMNS, bool B_IN_COLUMNS>
+template <unsigned ROWS, unsigned COLUMNS, bool A_IN_COLUMNS, bool B_IN_COLUMNS>
 struct Tile {
     typedef Factor<ROWS, A_IN_COLUMNS> A;
     typedef Factor<COLUMNS, B_IN_COLUMNS> B;
-    static constexpr unsigned STAGE = A::BYTES + B::BYTES, WIDTH = COLUMNS / 2;
-    float sums[4][WIDTH / 8][4] = {};
+    static constexpr unsigned STAGE = A::BYTES + B::BYTES, HEIGHT = ROWS / 2, WIDTH = COLUMNS / 2;
+    float sums[HEIGHT / 16][WIDTH / 8][4] = {};
+    SharedAddress first, to_a[A::COPIES], to_b[B::COPIES];
 
-    static __device__ unsigned warp_row() { return threadIdx.x / 64 * 64; }
+    __device__ explicit Tile(Ring<ROWS, COLUMNS>& ring) : first(shared_address(&ring)) {
+#pragma unroll
+        for (unsigned i = 0; i < A::COPIES; ++i) {
+            to_a[i] = kept(first + A::copy_place(i));
+        }
+#pragma unroll
+        for (unsigned i = 0; i < B::COPIES; ++i) {
+            to_b[i] = kept(first + A::BYTES + B::copy_place(i));
+        }
+    }
+    // Copy i of the stage that begins `stage` bytes after the first.
+    __device__ void copy_a(unsigned i, unsigned stage, const bf16* from, bool there) const { copy16(to_a[i] + stage, from, there); }
+    __device__ void copy_b(unsigned i, unsigned stage, const bf16* from, bool there) const { copy16(to_b[i] + stage, from, there); }
+
+    static __device__ unsigned warp_row() { return threadIdx.x / 64 * HEIGHT; }
     static __device__ unsigned warp_column() { return threadIdx.x / 32 % 2 * WIDTH; }
 
-    Pieces<ROWS, 4, A_IN_COLUMNS, true> pieces_a{warp_row()};
+    Pieces<ROWS, HEIGHT / 16, A_IN_COLUMNS, true> pieces_a{warp_row()};
     Pieces<COLUMNS, WIDTH / 16, B_IN_COLUMNS, false> pieces_b{warp_column()};
 
     __device__ void multiply(SharedAddress stage) {
 #pragma unroll
         for (unsigned deep = 0; deep < DEPTH; deep += 16) {
-            unsigned a[4][4];
+            unsigned a[HEIGHT / 16][4];
 #pragma unroll
-            for (unsigned i = 0; i < 4; ++i) {
+            for (unsigned i = 0; i < HEIGHT / 16; ++i) {
                 ldmatrix<A_IN_COLUMNS>(a[i], stage + pieces_a.at(i, deep));
             }
 #pragma unroll
@@ -95,7 +115,7 @@ struct Tile {
                 unsigned b[4];
                 ldmatrix<B_IN_COLUMNS>(b, stage + A::BYTES + pieces_b.at(j / 2, deep));
 #pragma unroll
-                for (unsigned i = 0; i < 4; ++i) {
+                for (unsigned i = 0; i < HEIGHT / 16; ++i) {
                     mma_bf16(sums[i][j], a[i], {b[0], b[1]});
                     mma_bf16(sums[i][j + 1], a[i], {b[2], b[3]});
                 }
@@ -103,14 +123,13 @@ struct Tile {
         }
     }
 
-    // Sums over `steps` stages. fetch(a, b) starts the copies of the next 32 of the depth to the places of both factors.
+    // Sums over `steps` stages. fetch(stage) starts the copies of the next 32 of the depth.
     template <class Fetch>
-    __device__ void run(Ring<COLUMNS>& ring, unsigned steps, Fetch fetch) {
-        const SharedAddress first = shared_address(&ring);
+    __device__ void run(unsigned steps, Fetch fetch) {
 #pragma unroll
         for (unsigned stage = 0; stage < STAGES - 1; ++stage) {
             if (stage < steps) {
-                fetch(first + stage * STAGE, first + stage * STAGE + A::BYTES);
+                fetch(stage * STAGE);
             }
             commit_copies();
         }
@@ -125,8 +144,7 @@ struct Tile {
                 // Now this stage is there for all threads, and none reads any more the one that is filled next.
                 __syncthreads();
                 if (step + stage + STAGES - 1 < steps) {
-                    const SharedAddress next = first + (stage + STAGES - 1) % STAGES * STAGE;
-                    fetch(next, next + A::BYTES);
+                    fetch((stage + STAGES - 1) % STAGES * STAGE);
                 }
                 commit_copies();
                 multiply(first + stage * STAGE);
@@ -140,7 +158,7 @@ struct Tile {
     __device__ void each_four(Put put) const {
         const unsigned lane = threadIdx.x % 32, odd = lane % 2;
 #pragma unroll
-        for (unsigned i = 0; i < 8; ++i) {
+        for (unsigned i = 0; i < HEIGHT / 8; ++i) {
 #pragma unroll
             for (unsigned j = 0; j < WIDTH / 8; j += 2) {
                 const float* left = sums[i / 2][j] + i % 2 * 2;

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use alexnet_split::backend::cuda::bf16::{self, DEPTH, Division, ROWS, divide};
+use alexnet_split::backend::cuda::bf16::{self, DEPTH, Division, divide};
 use alexnet_split::config::Recipe;
 use alexnet_split::error::Result;
 use alexnet_split::net::plan::Plan;
@@ -124,11 +124,11 @@ impl Gpu {
             let issuing = warps * executed / (per_cycle * self.multiprocessors as f64 * self.clock);
             return issuing.max(streaming(kernel.bytes as f64)) + LAUNCH;
         };
-        let Division { columns, tiles, parts, depth } = divide(product.sizes, product.tiles);
+        let Division { tile: [rows, columns], tiles, parts, depth } = divide(product.sizes, product.tiles);
         let waves = (tiles[0] * tiles[1] * parts).div_ceil(self.multiprocessors);
         let count = |key: &str| costs.get("bf16", &kernel.name, key);
         let instructions = count("instructions").zip(count("products")).map(|(all, products)| all / products);
-        let mmas = depth / DEPTH * (ROWS * columns * DEPTH / MMA / SCHEDULERS);
+        let mmas = depth / DEPTH * (rows * columns * DEPTH / MMA / SCHEDULERS);
         // Without a count there is no time.
         let mma_cycles = instructions.map_or(f64::INFINITY, |count| (count / ISSUED).max(self.mma_cycles));
         let multiplying = (waves * mmas) as f64 * mma_cycles / self.clock;

@@ -2,7 +2,7 @@
 //! launched.
 
 use alexnet_split::backend::TensorShape;
-use alexnet_split::backend::cuda::bf16::{self, Conv, DENSE_INPUT_TILES, FORWARD_TILES, WEIGHT_TILES, layout};
+use alexnet_split::backend::cuda::bf16::{self, Conv, DENSE_INPUT_TILES, FORWARD_TILES, Tile, WEIGHT_TILES, layout};
 use alexnet_split::net::plan::{Op, Plan, PlannedLayer};
 
 /// Bytes of a value of maps and of weights' shadows.
@@ -43,8 +43,8 @@ pub struct Kernel {
 pub struct Product {
     /// Rows and columns of the result, and depth of the sums, padding included.
     pub sizes: [usize; 3],
-    /// The tiles that it may come in, by their columns.
-    pub tiles: &'static [usize],
+    /// The tiles that it may come in.
+    pub tiles: &'static [Tile],
 }
 
 impl Work {
@@ -112,8 +112,8 @@ fn weighted(layer: &PlannedLayer, n: usize) -> Vec<Work> {
     let mut work = Vec::new();
     for index in (0..3).filter(|&index| index != 1 || !layer.reads_image()) {
         let (base, product) = products[index];
-        let columns = bf16::divide(product.sizes, product.tiles).columns;
-        let name = if product.tiles.len() > 1 { format!("{base}_{columns}") } else { base.into() };
+        let [rows, columns] = bf16::divide(product.sizes, product.tiles).tile;
+        let name = if product.tiles.len() > 1 { format!("{base}_{}", rows.min(columns)) } else { base.into() };
         // The gradient of the weights is fp32.
         let of_block = BF16 * x + if index == 2 { FP32 * w } else { BF16 * w };
         let bytes = (of_block + BF16 * y) as u64;
@@ -174,8 +174,8 @@ fn unweighted(layer: &PlannedLayer, n: usize) -> Vec<Work> {
 #[cfg(test)]
 mod tests {
     use alexnet_split::config::Recipe;
-    use alexnet_split::net::describe;
     use alexnet_split::net::spec::Net;
+    use alexnet_split::show::describe;
 
     use super::*;
 

@@ -8,7 +8,7 @@ pub mod layout;
 mod products;
 mod shapes;
 
-pub use products::{DENSE_INPUT_TILES, DEPTH, Division, FORWARD_TILES, PARTIALS, ROWS, WEIGHT_TILES, divide};
+pub use products::{DENSE_INPUT_TILES, DEPTH, Division, FORWARD_TILES, PARTIALS, Tile, WEIGHT_TILES, divide};
 pub use shapes::*;
 
 use self::layout::Unstrided;

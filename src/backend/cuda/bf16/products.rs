@@ -14,8 +14,6 @@ use crate::error::Result;
 
 /// Threads of a block of a matrix product; see kernels/bf16/tile.cuh.
 const THREADS: u32 = 128;
-/// Rows of its tile.
-pub const ROWS: usize = 128;
 /// Depth of a stage.
 pub const DEPTH: usize = 32;
 /// Products that a part of a cut sum has at least: below that adding the parts costs more than it brings.
@@ -23,21 +21,24 @@ const LEAST_DEPTH: usize = 8 * DEPTH;
 /// Blocks that a matrix product should have: two for each multiprocessor of the largest GPUs.
 const WANTED_BLOCKS: usize = 264;
 /// Partial sums of the largest split product.
-pub const PARTIALS: usize = WANTED_BLOCKS * ROWS * 128;
+pub const PARTIALS: usize = WANTED_BLOCKS * 128 * 128;
 
-/// Columns of the tiles that forward products come in.
-pub const FORWARD_TILES: [usize; 3] = [128, 96, 64];
-/// Those of weight gradients.
-pub const WEIGHT_TILES: [usize; 2] = [128, 64];
+/// Rows and columns of a tile.
+pub type Tile = [usize; 2];
+
+/// The tiles that forward products come in.
+pub const FORWARD_TILES: [Tile; 3] = [[128, 128], [128, 96], [128, 64]];
+/// Those of weight gradients: filters by channels of taps.
+pub const WEIGHT_TILES: [Tile; 2] = [[128, 128], [64, 128]];
 /// Those of dense layers' gradients by the input.
-pub const DENSE_INPUT_TILES: [usize; 1] = [64];
+pub const DENSE_INPUT_TILES: [Tile; 1] = [[128, 64]];
 
 /// The division of a matrix product into blocks of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Division {
-    /// Columns of a tile.
-    pub columns: usize,
-    /// Rows and columns of tiles.
+    /// The tile.
+    pub tile: Tile,
+    /// How many of them cover rows and columns.
     pub tiles: [usize; 2],
     /// Parts of each sum.
     pub parts: usize,
@@ -45,28 +46,28 @@ pub struct Division {
     pub depth: usize,
 }
 
-/// Divides a product of rows x columns sums over a depth into tiles with one of these numbers of columns, and where they
+/// Divides a product of rows x columns sums over a depth into tiles of one of these sizes, the largest first, and where they
 /// are few the depth into parts, by the sizes alone: so the bits are the same on every GPU of one architecture.
-pub fn divide([rows, columns, depth]: [usize; 3], tiles: &[usize]) -> Division {
-    let padded = |tile: &&usize| columns.next_multiple_of(**tile);
-    let tile = tiles.iter().min_by_key(padded).copied().unwrap_or(ROWS);
-    let tiles = [rows.div_ceil(ROWS), columns.div_ceil(tile)];
+pub fn divide([rows, columns, depth]: [usize; 3], sizes: &[Tile]) -> Division {
+    let covered = |tile: &&Tile| rows.next_multiple_of(tile[0]) * columns.next_multiple_of(tile[1]);
+    let tile = sizes.iter().min_by_key(covered).copied().unwrap_or([128, 128]);
+    let tiles = [rows.div_ceil(tile[0]), columns.div_ceil(tile[1])];
     let parts = (WANTED_BLOCKS / (tiles[0] * tiles[1]).max(1)).clamp(1, (depth / LEAST_DEPTH).max(1));
     let part = depth.div_ceil(parts).next_multiple_of(DEPTH);
-    Division { columns: tile, tiles, parts: depth.div_ceil(part), depth: part }
+    Division { tile, tiles, parts: depth.div_ceil(part), depth: part }
 }
 
-/// A product about to be queued: the columns of its tiles, and the parts of its depth.
+/// A product about to be queued: its tile, and the parts of its depth.
 struct Cut {
-    tile: usize,
+    tile: Tile,
     grid: Grid,
     split: Split,
 }
 
-fn cut(sizes: [usize; 3], tiles: &[usize]) -> Cut {
-    let Division { columns, tiles, parts, depth } = divide(sizes, tiles);
+fn cut(sizes: [usize; 3], tiles: &[Tile]) -> Cut {
+    let Division { tile, tiles, parts, depth } = divide(sizes, tiles);
     let grid = Grid { blocks: [tiles[0], tiles[1], parts], threads: THREADS };
-    Cut { tile: columns, grid, split: Split { count: parts as u32, depth: depth as u32 } }
+    Cut { tile, grid, split: Split { count: parts as u32, depth: depth as u32 } }
 }
 
 /// What becomes of a forward product's sums.
@@ -132,7 +133,7 @@ impl Bf16 {
         };
         let out = if waits { first } else { y.address() };
         let (out_fp32, out_bf16) = if waits || logits { (out, 0) } else { (0, out) };
-        let product = |bias: Option<&Buffer>, start: u64, sums: u64, y: u64| match tile {
+        let product = |bias: Option<&Buffer>, start: u64, sums: u64, y: u64| match tile[1] {
             128 => launch!(me, self.conv_forward_128, grid, f, split, x, w, bias, start, sums, y),
             96 => launch!(me, self.conv_forward_96, grid, f, split, x, w, bias, start, sums, y),
             _ => launch!(me, self.conv_forward_64, grid, f, split, x, w, bias, start, sums, y),
@@ -174,7 +175,7 @@ impl Bf16 {
         let Cut { tile, grid, split } = cut([k, columns, pixels], &WEIGHT_TILES);
         let partials = me.partials(PARTIALS)?;
         let parts = if split.count == 1 { dw.address() } else { partials.as_ref().value() };
-        match tile {
+        match tile[0] {
             128 => launch!(me, self.conv_backward_weight_128, grid, f, split, x, dy, parts)?,
             _ => launch!(me, self.conv_backward_weight_64, grid, f, split, x, dy, parts)?,
         }

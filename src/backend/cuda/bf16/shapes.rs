@@ -3,7 +3,8 @@
 use cudarc::driver::DeviceRepr;
 
 use super::layout::{self, Unstrided, pad8};
-use crate::backend::cuda::kernels;
+use crate::backend::cuda::kernels::{self, Divisor};
+use crate::backend::cuda::sources::ELEMENT_THREADS;
 use crate::backend::{self, TensorShape};
 
 /// A convolution of stride 1: n, h, w, c, k, r, s, p, q, pad.
@@ -79,20 +80,28 @@ impl Lrn {
     }
 }
 
-/// See [`backend::PoolShape`]: n, c (padded), h, w, window, stride, p, q.
+/// See [`backend::PoolShape`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Pool([u32; 8]);
+pub struct Pool {
+    /// n, c (padded), h, w, window, stride, p, q.
+    sizes: [u32; 8],
+    /// Division by the vectors of a pixel, by w and by h.
+    by: [Divisor; 3],
+}
 
 impl Pool {
     /// `n` images of `s`.
     pub fn new(s: &backend::PoolShape, n: usize) -> Pool {
-        Pool([n, pad8(s.c), s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32))
+        let sizes = [n, pad8(s.c), s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32);
+        Pool { sizes, by: [pad8(s.c) / 8, s.w, s.h].map(Divisor::new) }
     }
 }
 
-/// Values that a block of `augment` has room for; see kernels/bf16/augment.cu.
+/// Values of a row that a block of `augment` has room for; see kernels/bf16/augment.cu.
 pub const AUGMENT_ROOM: usize = 4096;
+/// Rows that it makes.
+const AUGMENT_ROWS: usize = 4;
 
 /// See [`backend::AugmentShape`], and the blocks of the input: block, pad, rows, columns, padded channels.
 #[repr(C)]
@@ -118,10 +127,11 @@ impl Augment {
         Augment { image, blocks: blocks.map(|size| size as u32) }
     }
 
-    /// CUDA's blocks: each makes as many values of one row as it has room for.
+    /// CUDA's blocks: each makes as much of a row as it has room and threads for.
     pub fn blocks(&self) -> [usize; 3] {
-        let [_, _, rows, columns, padded] = self.blocks.map(|size| size as usize);
-        [columns.div_ceil(AUGMENT_ROOM / (padded + 4)), rows, self.image.sizes[0] as usize]
+        let [block, _, rows, columns, padded] = self.blocks.map(|size| size as usize);
+        let most = (AUGMENT_ROOM / (padded + 4)).min(ELEMENT_THREADS as usize / block);
+        [columns.div_ceil(most), rows.div_ceil(AUGMENT_ROWS), self.image.sizes[0] as usize]
     }
 }
 
