@@ -12,6 +12,7 @@ mod bf16;
 pub mod conv;
 pub mod definitions;
 pub mod dense;
+mod exponential;
 mod gemm;
 pub mod lrn;
 mod operands;

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::exponential;
 use super::simd::dispatch;
 use crate::rng::Philox;
 use crate::shapes::Activation;
@@ -16,7 +17,7 @@ pub fn activation_forward(kind: Activation, y: &mut [f32]) {
         dispatch(|| match kind {
             // NaN passes through: a diverged run must be seen in the loss.
             Activation::Relu => y.iter_mut().for_each(|y| *y = if *y < 0. { 0. } else { *y }),
-            Activation::Tanh => y.iter_mut().for_each(|y| *y = y.tanh()),
+            Activation::Tanh => y.iter_mut().for_each(|y| *y = exponential::tanh(*y)),
         })
     });
 }
