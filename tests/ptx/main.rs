@@ -5,6 +5,7 @@
 
 #[path = "../operations/checks.rs"]
 mod checks;
+mod costs;
 mod device;
 mod faults;
 mod meanings;

@@ -188,9 +188,11 @@ fn list(args: &ReproduceArgs) -> Result<()> {
             Some(speed) => *speed,
             None => *speeds.entry(base.name.clone()).or_insert(images_per_s(base)?),
         };
-        let runs = recipes.len() as u64 * u64::from(args.seeds);
-        let took = speed
-            .map_or("unknown".into(), |speed| duration(runs as f64 * images as f64 * base.train.epochs as f64 / speed));
+        let mut epochs: Vec<u64> = recipes.iter().map(|recipe| recipe.train.epochs).collect();
+        let all = epochs.iter().sum::<u64>() * u64::from(args.seeds);
+        let took = speed.map_or("unknown".into(), |speed| duration((all * images as u64) as f64 / speed));
+        epochs.dedup();
+        let epochs: Vec<String> = epochs.iter().map(u64::to_string).collect();
         let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
         outln!("\n{} ({}): {}", claim.name, claim.section, claim.says);
         for variant in claim.variants {
@@ -199,11 +201,7 @@ fn list(args: &ReproduceArgs) -> Result<()> {
             }
         }
         outln!("  measured by  {}", claim.measure.name());
-        outln!(
-            "  runs         {} (about {took}: {} each)",
-            names.join(", "),
-            counted(base.train.epochs as usize, "epoch[s]")
-        );
+        outln!("  runs         {} (about {took}; epochs of each: {})", names.join(", "), epochs.join(", "));
     }
     Ok(())
 }
