@@ -3,6 +3,7 @@
 mod advice;
 mod archives;
 mod doubts;
+mod encrypted;
 mod imagenet;
 mod layouts;
 mod output;

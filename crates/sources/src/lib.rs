@@ -6,6 +6,7 @@ mod class_lists;
 mod classes;
 mod columns;
 mod doubts;
+mod encrypted;
 pub mod error;
 mod flat;
 mod folders;

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::class_lists::ClassLists;
 use super::columns::{self, Chosen, Column, Kind};
+use super::encrypted;
 use super::notes::Notes;
 use super::places::OPEN_FILES;
 use super::shard_files::{ShardFiles, part_of};
@@ -145,6 +146,7 @@ impl Set<'_> {
     ) -> Result<Option<Vec<usize>>> {
         let is_part = |column: &Column| column.kind == Kind::Text && PARTS.contains(&&*column.path.to_lowercase());
         let Some(column) = columns.iter().position(is_part).filter(|_| self.has_parts) else { return Ok(None) };
+        encrypted::check(path, columns, &[column])?;
         let values = read_texts(path, reader, column)?;
         let parts: Option<Vec<usize>> = values.iter().map(|value| part_of(value.as_deref()?)).collect();
         let column = &columns[column].path;
@@ -185,6 +187,7 @@ impl Set<'_> {
             columns.iter().position(|column| column.path == name).ok_or_else(|| Error::data(path, problem()))
         };
         let (images, labels) = (find(&chosen.image)?, find(&chosen.label)?);
+        encrypted::check(path, &columns, &[images, labels])?;
         let names = columns::class_names(&features, &chosen.label);
         let labels = read_labels(path, &reader, labels, names)?;
         let numbers = self.classes.number(path, labels)?;
