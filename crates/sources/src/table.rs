@@ -15,6 +15,7 @@ use parquet::schema::types::ColumnDescriptor;
 use super::class_lists::FileLabels;
 use super::columns::{Column, Kind};
 use super::encrypted;
+use super::labels::is_missing;
 use crate::error::{Error, Result};
 use crate::known::signature_of;
 use alexnet_split_images::caught::caught;
@@ -166,7 +167,7 @@ pub fn read_labels(
                     *found.entry(name).or_insert(next)
                 };
                 let texts = texts(&mut column, count).map_err(&damaged)?;
-                texts.into_iter().map(|text| text.map(&mut number)).collect()
+                texts.into_iter().map(|text| text.filter(|text| !is_missing(text)).map(&mut number)).collect()
             }
             _ => return Err(Error::data(path, "its labels are neither whole numbers nor names")),
         };
