@@ -254,8 +254,7 @@ fn labels_that_would_be_wrong_are_refused() {
     assert_eq!(open(place.path()).unwrap().classes, ["a", "b"]);
     let flat = |text: &str| set(&[("images", 4)], &[("images/metadata.csv", text)]);
     for (text, words) in [
-        // A column that tells parts; commas and quotes that are not in quotes, or not closed.
-        ("file_name,label,split\n0.jpg,a,train\n1.jpg,b,train\n2.jpg,a,test\n3.jpg,b,test\n", ["split", "test, train"]),
+        // Commas and quotes that are not in quotes, or not closed.
         ("file_name,label\n0.jpg,kite, bird\n1.jpg,b\n2.jpg,b\n3.jpg,kite\n", ["line 2", "3 fields"]),
         ("file_name,label\n0.jpg,a\n1.jpg,\"b\n2.jpg,a\n3.jpg,b\n", ["line 3", "quote"]),
     ] {

@@ -2,13 +2,17 @@
 
 mod advice;
 mod archives;
+mod columns;
 mod doubts;
+mod encrypted;
 mod imagenet;
 mod layouts;
+mod listed;
 mod output;
 mod parts;
 mod pictures;
 mod shard_files;
+mod silent;
 mod small;
 #[path = "../support/mod.rs"]
 mod support;

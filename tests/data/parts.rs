@@ -95,8 +95,9 @@ fn lists_that_cannot_be_meant_are_refused_or_noted() {
 #[test]
 fn cubs_numbered_lists_tell_the_parts() {
     let images = "1 001.Auk/0.jpg\n2 001.Auk/1.jpg\n3 002.Owl/0.jpg\n4 002.Owl/1.jpg\n";
-    let texts =
-        |parts: &'static str| [("images.txt", images), ("train_test_split.txt", parts), ("classes.txt", "1 001.Auk\n")];
+    let texts = |parts: &'static str| {
+        [("images.txt", images), ("train_test_split.txt", parts), ("classes.txt", "1 001.Auk\n2 002.Owl\n")]
+    };
     let folders = [("images/001.Auk", 2), ("images/002.Owl", 2)];
     let place = set(&folders, &texts("1 0\n2 1\n3 1\n4 0\n"));
     let found = open(place.path()).unwrap();

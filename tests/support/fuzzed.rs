@@ -17,7 +17,7 @@ pub fn image(bytes: &[u8]) {
 }
 
 /// The files of a set, all with the same bytes.
-const SET_FILES: [&[&str]; 15] = [
+const SET_FILES: [&[&str]; 22] = [
     &["train-0.tar"],
     &["train-0.parquet"],
     &["train-images-idx3-ubyte", "train-labels-idx1-ubyte"],
@@ -35,13 +35,22 @@ const SET_FILES: [&[&str]; 15] = [
     // Beside images in folders of classes.
     &["meta/train.txt", "meta/test.txt"],
     &["images.txt", "train_test_split.txt", "words.txt"],
+    &["images/labels.csv", "images/val.txt"],
+    &["images/classes.txt", "images/class_indices.json", "images/words.txt"],
+    &["train.bin", "test.bin", "fine_label_names.txt"],
+    &["train/labels.csv", "val/labels.csv", "labels.csv"],
+    &["val/val_annotations.txt", "words.txt"],
+    &["train-0.tar.gz", "classes.txt"],
+    &["train-0.tar", "classnames.txt"],
 ];
 
 /// Images, of which nothing but the names is read, for the files of that number that tell about images.
 fn images_beside(which: usize) -> &'static [&'static str] {
     match which {
         11 | 12 => &["images/0.jpg", "images/1.jpg", "images/2.jpg"],
-        13 | 14 => &["images/a/0.jpg", "images/a/1.jpg", "images/b/0.jpg", "images/b/1.jpg"],
+        13..=16 => &["images/a/0.jpg", "images/a/1.jpg", "images/b/0.jpg", "images/b/1.jpg"],
+        18 => &["train/0.jpg", "train/1.jpg", "val/0.jpg", "val/1.jpg"],
+        19 => &["train/n01440764/images/0.jpg", "train/n01443537/images/1.jpg", "val/images/0.jpg"],
         _ => &[],
     }
 }

@@ -2,19 +2,33 @@
 
 use std::path::Path;
 
+use super::beside;
 use super::classes::Classes;
 use super::kit::{self, KIT, number_in};
 use super::labels::Labels;
 use super::layouts::Images;
 use super::notes::Notes;
+use super::parts::Told;
 use super::places::Places;
 use crate::error::{Error, Result};
 
 /// Compares the classes of images with what other files say about them. Files without labels of these classes are noted.
+/// Gives what the first file with a column for it tells about the parts of the images, if that is wanted.
 ///
 /// Fails at an image with two classes.
-pub fn check(images: &Images, places: &Places, known: &Classes, notes: &mut Notes) -> Result<()> {
+pub fn check(
+    images: &Images,
+    places: &Places,
+    known: &Classes,
+    wants_parts: bool,
+    notes: &mut Notes,
+) -> Result<Option<Told>> {
+    let mut told = None;
     for path in &images.others {
+        if beside::lists(path, &known.keys) {
+            beside::note_one(path, &known.keys, notes);
+            continue;
+        }
         // As labels of these classes, or else of any: a class that is not trained on is another one, too.
         let labels = Labels::read(path, None, Some(known)).or_else(|_| Labels::read(path, None, None));
         let compared = labels.as_ref().is_ok_and(|labels| labels.classes.iter().any(|class| known.has(class)));
@@ -23,13 +37,31 @@ pub fn check(images: &Images, places: &Places, known: &Classes, notes: &mut Note
         {
             compare(images, places, known, labels)?;
             notes.uses(path.display());
+            if wants_parts && told.is_none() {
+                told = parts(images, places, labels);
+                if told.is_some() {
+                    continue;
+                }
+            }
         }
         notes.line(match &images.labels {
             Some(read) => format!("{} not read: {} tells the classes", path.display(), read.display()),
             None => format!("{} not read: the folders tell the classes (--label-column NAME reads it)", path.display()),
         });
     }
-    if images.labels.is_none() { check_kit(&images.folder, places, known) } else { Ok(()) }
+    if images.labels.is_none() {
+        check_kit(&images.folder, places, known)?;
+    }
+    Ok(told)
+}
+
+/// The parts of images by a column of a file, if it has one, and lists any of them.
+fn parts(images: &Images, places: &Places, labels: &Labels) -> Option<Told> {
+    let (column, _) = labels.parts.as_ref()?;
+    let part = |name: &str| labels.part(labels.find(Path::new(name), &images.folder)?);
+    let parts: Vec<Option<usize>> = places.items.iter().map(|item| part(&item.name)).collect();
+    let is_about_them = parts.iter().any(Option::is_some);
+    is_about_them.then(|| Told { file: labels.path.clone(), column: column.clone(), parts })
 }
 
 /// Fails at an image that the file gives another class.

@@ -71,17 +71,29 @@ impl Classes {
     }
 }
 
-/// Notes classes whose names differ in capitals alone: they may be one class.
-pub fn note_alike(classes: &[String], notes: &mut Notes) {
-    let mut first_by_name = HashMap::new();
+/// Says which classes are called alike, if any: they may be one class.
+pub fn alike(classes: &[String]) -> Vec<String> {
+    let (mut first_by_name, mut notes) = (HashMap::new(), Notes::default());
     for class in classes {
-        if let Some(other) = first_by_name.insert(class.to_lowercase(), class) {
-            notes.add(
-                "class[es] called as another but for capitals, read as [one of its|ones of their] own",
+        match first_by_name.insert(plain(class), class) {
+            // Several classes of ImageNet have one name.
+            Some(other) if other != class => notes.add(
+                "class[es] called as another but for capitals, spaces, signs or zeros, read as [one of its|ones of their] own",
                 format!("{class:?} beside {other:?}"),
-            );
+            ),
+            _ => {}
         }
     }
+    notes.say()
+}
+
+/// A name without what is easily written in several ways: capitals, signs between words, zeros before and behind numbers.
+fn plain(name: &str) -> String {
+    if let Some(number) = name.trim().parse::<f64>().ok().filter(|number| number.is_finite()) {
+        return number.to_string();
+    }
+    let words = name.split(|c: char| c.is_whitespace() || ['_', '-'].contains(&c)).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
 /// Whether a word is a WordNet number, such as n01440764.

@@ -9,6 +9,7 @@ use super::layouts::Images;
 use super::listing::{Kind, Listing, count_images, folders_with_images, is_image, list, name_of};
 use super::notes::Notes;
 use super::roles::{Role, role};
+use super::shard_files::is_part;
 use super::{ClassesFrom, SourceOptions};
 use crate::error::{Error, Result};
 use crate::plurals::counted;
@@ -33,6 +34,16 @@ pub fn check(train: &Labelled, images: &Images, options: &SourceOptions, notes: 
              a folder{or}"
         );
         return Err(Error::data(folder, problem));
+    }
+    if let Some(labels) = images.labels.as_ref().filter(|_| options.label_column.is_none())
+        && classes.iter().all(|class| is_part(class))
+    {
+        let problem = format!(
+            "its labels ({}) are called like parts of a set, not like classes; if they are the classes, name their column \
+             with --label-column (the first line has the names of the columns)",
+            classes.join(", ")
+        );
+        return Err(Error::data(labels, problem));
     }
     // Asked for, or read from a file.
     if options.classes_from.is_some() || images.labels.is_some() {

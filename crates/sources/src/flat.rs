@@ -12,6 +12,7 @@ use super::labels::Labels;
 use super::layouts::Images;
 use super::listing::name_of;
 use super::notes::Notes;
+use super::parts::Told;
 use super::places::Places;
 use crate::error::{Error, Result};
 use crate::plurals::counted;
@@ -28,6 +29,7 @@ pub fn by_labels(images: &Images, labels: Labels, notes: &mut Notes) -> Result<L
     let (all, folder) = (all(images, notes)?, &images.folder);
     let (mut places, count) = (Places::default(), all.items.len());
     let mut taken: Vec<Option<String>> = vec![None; labels.images.len()];
+    let mut parts = Vec::new();
     for (item, place) in all.items.into_iter().zip(all.places) {
         let Some(number) = labels.find(Path::new(&item.name), folder) else {
             notes.add_about("image[s] that {} has no label for not read", labels.path.display(), 1, &item.name);
@@ -38,6 +40,7 @@ pub fn by_labels(images: &Images, labels: Labels, notes: &mut Notes) -> Result<L
             return Err(Error::data(labels.path, problem));
         }
         places.push(item.name, labels.images[number], place);
+        parts.push(labels.part(number));
     }
     if places.items.is_empty() {
         let problem = format!("has labels for none of {} in {}", counted(count, "image[s]"), folder.display());
@@ -51,7 +54,8 @@ pub fn by_labels(images: &Images, labels: Labels, notes: &mut Notes) -> Result<L
             labels.path.display()
         ));
     }
-    Ok(Labelled { classes: labels.classes, places, labelled: taken, ..Labelled::default() })
+    let told = labels.parts.map(|(column, _)| Told { file: labels.path, column, parts });
+    Ok(Labelled { classes: labels.classes, places, labelled: taken, told, ..Labelled::default() })
 }
 
 /// All images below a folder, whose names tell their classes.

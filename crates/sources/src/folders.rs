@@ -4,18 +4,20 @@
 //! Where a set has its parts is in `layouts.rs`. Classes are in the order of their names' bytes, images in that of their
 //! paths. Links are followed, but not round in circles. What is not read is in the notes, a line for each kind.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::classes::{self, Classes};
+use super::classes::Classes;
 use super::labels::Labels;
 use super::layouts::{self, Images, Layout, is_flat, is_same};
 use super::listing::{Kind, Listing, holds_images, is_image, list, name_of};
+use super::lists::Lists;
 use super::notes::Notes;
+use super::parts::Told;
 use super::places::{Place, Places};
 use super::{ClassesFrom, Found, Source, SourceOptions};
-use super::{agree, doubts, flat, kit};
+use super::{agree, beside, doubts, flat, kit};
 use crate::error::{Error, Result};
 use crate::known::signature_of;
 use crate::plurals::{counted, with_example};
@@ -40,6 +42,10 @@ pub struct Labelled {
     pub is_deep: bool,
     /// For each label of a file the image that has it.
     pub labelled: Vec<Option<String>>,
+    /// What a column of that file tells about the parts of the images.
+    pub told: Option<Told>,
+    /// The folders of images, or those of the classes, by where they really are.
+    pub folders: HashMap<PathBuf, PathBuf>,
     /// What people call the classes, if what tells the classes tells that, too.
     pub names: Option<Vec<String>>,
 }
@@ -54,46 +60,39 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     }
     let mut notes = Notes::default();
     let Layout { name, train: train_images, val: val_images, names, lists } = layouts::find(path, options, &mut notes)?;
-    if let Some(val) = val_images.as_ref().filter(|val| is_same(&val.folder, &train_images.folder)) {
-        let problem = format!(
-            "is {} by a link: it would be trained on and held out; give another folder with --val DIR, or one part alone",
-            train_images.folder.display()
-        );
-        return Err(Error::data(&val.folder, problem));
-    }
     let list = options.classes.as_deref().map(Classes::read).transpose()?;
     let train = read(&train_images, options, list.as_ref(), &mut notes)?;
     doubts::check(&train, &train_images, options, &mut notes)?;
-    classes::note_alike(&train.classes, &mut notes);
-    let (labelled, mut places) = (train.labelled, train.places);
-    let known = list.unwrap_or_else(|| Classes::found(train.classes));
-    agree::check(&train_images, &places, &known, &mut notes)?;
+    let is_read = [Some(&train_images), val_images.as_ref()].map(|part| part.map_or(Vec::new(), Images::files));
+    beside::note(path, &train_images, &is_read.concat(), list.is_none().then_some(&train.classes), &mut notes);
+    let Labelled { classes, labelled, told, mut places, folders: train_folders, .. } = train;
+    let known = list.unwrap_or_else(|| Classes::found(classes));
+    let wants_parts = val_images.is_none() && lists.is_none() && told.is_none();
+    let told = agree::check(&train_images, &places, &known, wants_parts, &mut notes)?.or(told);
     let mut val = match &val_images {
         Some(images) => Some(read(images, options, Some(&known), &mut notes)?),
         None => None,
     };
     if let (Some(val), Some(images)) = (&val, &val_images) {
-        agree::check(images, &val.places, &known, &mut notes)?;
+        agree::check(images, &val.places, &known, false, &mut notes)?;
+        apart_by_links(&train_folders, &val.folders)?;
+        for (told, places, is_train) in [(&told, &places, true), (&val.told, &val.places, false)] {
+            told.as_ref().map_or(Ok(()), |told| told.check(places, is_train))?;
+        }
         if let Some(labels) = train_images.labels.as_ref().filter(|labels| images.labels.as_ref() == Some(labels)) {
             one_part_each(labels, &labelled, &val.labelled)?;
         }
     }
     let mut is_listed = false;
-    if let Some(lists) = lists
-        && let Some([train, held_out]) = lists.apply(&train_images.folder, &places, &known.keys, &mut notes)?
+    if val.is_none()
+        && let Some([train, held_out]) = apart(lists, told, &train_images.folder, &places, &known, &mut notes)?
     {
         (places, val, is_listed) = (train, Some(Labelled { places: held_out, ..Labelled::default() }), true);
     }
     if let Some(val) = &val {
         note_empty_classes(&val.places, &known, &mut notes);
     }
-    let form = name.unwrap_or(match (&train_images.labels, options.classes_from, &val) {
-        (Some(_), ..) => "images with a file of labels",
-        (_, Some(ClassesFrom::Names), _) => "images with their classes in their names",
-        _ if is_listed => "a folder a class, with lists of the parts",
-        (_, _, Some(_)) => "train and val with a folder a class",
-        _ => "a folder a class",
-    });
+    let form = name.unwrap_or_else(|| form(&train_images, options, val.is_some(), is_listed));
     let classes = match names.filter(|_| known.listed_in.is_none()) {
         Some(names) => display_names(&known, &names, &mut notes),
         None if known.listed_in.is_none() => val.as_mut().and_then(|val| val.names.take()).unwrap_or(known.names),
@@ -101,6 +100,45 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Found> {
     };
     let val = val.map(|val| Arc::new(val.places) as Arc<dyn Source>);
     Ok(Found { form, train: Arc::new(places), val, classes, notes: notes.say() })
+}
+
+/// What a set is called that has no name.
+fn form(train: &Images, options: &SourceOptions, has_val: bool, is_listed: bool) -> &'static str {
+    match (&train.labels, options.classes_from) {
+        (Some(_), _) => "images with a file of labels",
+        (_, Some(ClassesFrom::Names)) => "images with their classes in their names",
+        _ if is_listed => "a folder a class, with lists of the parts",
+        _ if has_val => "train and val with a folder a class",
+        _ => "a folder a class",
+    }
+}
+
+/// The images to train on and to hold out of a set in one piece, where lists or a column tell them apart.
+fn apart(
+    lists: Option<Lists>,
+    told: Option<Told>,
+    folder: &Path,
+    places: &Places,
+    known: &Classes,
+    notes: &mut Notes,
+) -> Result<Option<[Places; 2]>> {
+    if let Some(lists) = lists
+        && let Some(parts) = lists.apply(folder, places, &known.keys, notes)?
+    {
+        return Ok(Some(parts));
+    }
+    told.map_or(Ok(None), |told| told.split(places, notes))
+}
+
+/// Fails where a folder to hold out is one to train on by a link.
+fn apart_by_links(train: &HashMap<PathBuf, PathBuf>, val: &HashMap<PathBuf, PathBuf>) -> Result<()> {
+    let both = val.iter().filter_map(|(real, val)| Some((val, train.get(real)?))).min();
+    let Some((val, train)) = both else { return Ok(()) };
+    let problem = format!(
+        "is {} by a link: it would be trained on and held out; give another folder with --val DIR, or one part alone",
+        train.display()
+    );
+    Err(Error::data(val, problem))
 }
 
 /// Fails where one label is that of an image to train on and of another to hold out: their names are alike.
@@ -126,13 +164,12 @@ fn display_names(known: &Classes, list: &Path, notes: &mut Notes) -> Vec<String>
     };
     let name = |key: &String| Some(listed.names[listed.keys.iter().position(|known| known == key)?].clone());
     let names: Option<Vec<String>> = known.keys.iter().map(name).collect();
-    names.map_or_else(
-        || known.keys.clone(),
-        |names| {
-            notes.line(format!("the names of the classes are those of {}", list.display()));
-            names
-        },
-    )
+    let list = list.display();
+    notes.line(match known.keys.iter().find(|key| !listed.has(key)) {
+        Some(without) => format!("no names of classes taken from {list}: it has none for {without:?}"),
+        None => format!("the names of the classes are those of {list}"),
+    });
+    names.unwrap_or_else(|| known.keys.clone())
 }
 
 /// Notes the classes that have no image to hold out.
@@ -148,19 +185,40 @@ fn note_empty_classes(places: &Places, known: &Classes, notes: &mut Notes) {
 /// The images of a part. `known` are the classes that there may be.
 fn read(images: &Images, options: &SourceOptions, known: Option<&Classes>, notes: &mut Notes) -> Result<Labelled> {
     let folder = &images.folder;
-    if let Some(labels) = &images.labels {
-        return flat::by_labels(images, Labels::read(labels, options.label_column.as_deref(), known)?, notes);
-    }
-    if options.classes_from == Some(ClassesFrom::Names) {
-        return flat::by_names(images, known, notes);
-    }
-    if !is_flat(folder) {
+    let mut found = if let Some(labels) = &images.labels {
+        flat::by_labels(images, Labels::read(labels, options.label_column.as_deref(), known)?, notes)?
+    } else if options.classes_from == Some(ClassesFrom::Names) {
+        flat::by_names(images, known, notes)?
+    } else if !is_flat(folder) {
         return by_folders(images, known, notes);
+    } else {
+        match (kit::beside(folder)?, known) {
+            (Some(kit), Some(known)) => flat::by_kit(images, &kit, known, notes)?,
+            _ => return Err(doubts::flat(folder)),
+        }
+    };
+    found.folders = real(std::slice::from_ref(folder))?;
+    Ok(found)
+}
+
+/// Folders by where they really are.
+///
+/// Fails where two of them are one.
+fn real(folders: &[PathBuf]) -> Result<HashMap<PathBuf, PathBuf>> {
+    let mut all = HashMap::new();
+    for folder in folders {
+        let place = folder.canonicalize().map_err(Error::io("read", folder))?;
+        if let Some(other) = all.insert(place, folder.clone()) {
+            let link = if folder.is_symlink() { folder } else { &other };
+            let problem = format!(
+                "is a link, and {} and {} are one folder: its images would be of two classes; move the link elsewhere",
+                other.display(),
+                folder.display()
+            );
+            return Err(Error::data(link, problem));
+        }
     }
-    match (kit::beside(folder)?, known) {
-        (Some(kit), Some(known)) => flat::by_kit(images, &kit, known, notes),
-        _ => Err(doubts::flat(folder)),
-    }
+    Ok(all)
 }
 
 /// The images of a folder of classes.
@@ -173,6 +231,7 @@ fn by_folders(images: &Images, known: Option<&Classes>, notes: &mut Notes) -> Re
         .filter(|file| is_image(file))
         .for_each(|file| notes.add("image[s] beside the folders of classes not read", file.display()));
     let folders = folders_of(path, folders, known, notes)?;
+    let real = real(&folders)?;
     let found = Classes::found(folders.iter().map(|folder| name_of(folder)).collect());
     let known = known.unwrap_or(&found);
     let mut places = Places::default();
@@ -185,7 +244,7 @@ fn by_folders(images: &Images, known: Option<&Classes>, notes: &mut Notes) -> Re
             return Err(Error::data(folder, problem));
         }
         let before = places.items.len();
-        let shape = collect(folder, class, &[], &mut HashSet::new(), &mut places, notes)?;
+        let shape = collect(folder, class, &images.except, &mut HashSet::new(), &mut places, notes)?;
         if places.items.len() == before {
             return Err(doubts::empty(folder));
         }
@@ -208,7 +267,13 @@ fn by_folders(images: &Images, known: Option<&Classes>, notes: &mut Notes) -> Re
             first.display()
         ));
     }
-    Ok(Labelled { classes: found.keys, places, is_deep: !is_direct && is_branched, ..Labelled::default() })
+    Ok(Labelled {
+        classes: found.keys,
+        places,
+        is_deep: !is_direct && is_branched,
+        folders: real,
+        ..Labelled::default()
+    })
 }
 
 /// The folders of classes among those in `path`.

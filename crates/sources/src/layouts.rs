@@ -79,6 +79,11 @@ impl Images {
         Images { folder, except: Vec::new(), labels: None, others: Vec::new() }
     }
 
+    /// The files that tell their classes, or seem to.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.labels.iter().chain(&self.others).cloned().collect()
+    }
+
     /// With what may tell their classes: a file, where the folders do not.
     fn with(self, mut files: Vec<PathBuf>) -> Images {
         let labels = (is_flat(&self.folder) && !files.is_empty()).then(|| files.remove(0));
@@ -227,8 +232,13 @@ fn by_names(path: &Path, options: &SourceOptions, notes: &mut Notes) -> Result<L
     };
     let stray = Entries::of(path).filter(|(path, is_folder)| !is_folder && is_image(path));
     stray.for_each(|(path, _)| notes.add("image[s] beside the folders of the parts not read", path.display()));
-    let val = val.map(|val| part(path, val));
-    let layout = Layout { name: None, train: part(path, train), val, names: None, lists: None };
+    let (mut train, mut val) = (part(path, train), val.map(|val| part(path, val)));
+    if let Some(val) = &mut val {
+        // Of one within the other the inner one is apart.
+        train.except.push(val.folder.clone());
+        val.except.push(train.folder.clone());
+    }
+    let layout = Layout { name: None, train, val, names: None, lists: None };
     note_unread(path, &layout, notes);
     Ok(layout)
 }

@@ -1,11 +1,13 @@
 //! Data sets as people have them, for `prepare` to read: one file a form. [`open`] tells the forms apart.
 
 mod agree;
+mod beside;
 mod cifar;
 mod class_lists;
 mod classes;
 mod columns;
 mod doubts;
+mod encrypted;
 pub mod error;
 mod flat;
 mod folders;
@@ -24,10 +26,12 @@ mod memory;
 pub mod names;
 mod notes;
 mod parquet;
+mod parts;
 mod pickle;
 mod places;
 pub mod plurals;
 mod roles;
+mod rows;
 mod shard_files;
 pub mod small;
 mod table;
@@ -238,6 +242,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Sources> {
         return Err(Error::data(&item.name, format!("class {} of {} classes", item.class, classes.len())));
     }
     notes.extend(untrained(&train, &classes));
+    notes.extend(classes::alike(&classes));
     let mut searched = Vec::new();
     if is_searched {
         for given in [&options.train, &options.val].into_iter().flatten() {

@@ -13,9 +13,11 @@ use rayon::prelude::*;
 
 use super::class_lists::ClassLists;
 use super::columns::{self, Chosen, Column, Kind};
+use super::encrypted;
 use super::notes::Notes;
+use super::parts;
 use super::places::OPEN_FILES;
-use super::shard_files::{ShardFiles, part_of};
+use super::shard_files::{ShardFiles, TWIN, part_of};
 use super::table::{columns_of, damaged, open_file, read, read_bytes, read_labels, read_texts};
 use super::webdataset::{class_names, names_beside};
 use super::{Found, Item, Picture, Source, SourceOptions};
@@ -56,14 +58,13 @@ struct Set<'a> {
     classes: ClassLists,
     /// Files so far.
     files: usize,
+    /// The shards to train on, while those to hold out are read.
+    trained: Option<Shards>,
     /// Whether a column may tell the parts of rows; not where files are those of a part.
     has_parts: bool,
     lines: Vec<String>,
     notes: Notes,
 }
-
-/// Columns that may tell the part of a row: to train on, to hold out, or to hold out where there is no other such part.
-const PARTS: [&str; 3] = ["split", "subset", "partition"];
 
 /// Opens a set of shards.
 pub fn open(folder: &Path, files: ShardFiles, options: &SourceOptions) -> Result<Found> {
@@ -73,6 +74,7 @@ pub fn open(folder: &Path, files: ShardFiles, options: &SourceOptions) -> Result
         columns: None,
         classes,
         files: 0,
+        trained: None,
         has_parts: options.train.is_none() && options.val.is_none(),
         lines: files.notes,
         notes,
@@ -88,7 +90,7 @@ pub fn open(folder: &Path, files: ShardFiles, options: &SourceOptions) -> Result
     } else if let Some(first) = test.items.first() {
         set.notes.add_many("row[s] of a test set not read", test.items.len(), &first.name);
     }
-    set.has_parts = false;
+    set.close(&train);
     if let Some(places) = set.classes.close() {
         let items = train.items.iter_mut().chain(&mut by_column.items);
         items.for_each(|item| item.class = places[item.class as usize]);
@@ -127,6 +129,12 @@ pub fn open(folder: &Path, files: ShardFiles, options: &SourceOptions) -> Result
 }
 
 impl Set<'_> {
+    /// Ends what is trained on.
+    fn close(&mut self, train: &Shards) {
+        self.has_parts = false;
+        self.trained = Some(Shards { shards: train.shards.clone(), ..Shards::default() });
+    }
+
     /// The rows of some files: those without a word of another part, those to hold out, and those to test with.
     fn read(&mut self, paths: &[PathBuf]) -> Result<[Shards; 3]> {
         let mut parts = [(); 3].map(|()| Shards::default());
@@ -143,8 +151,9 @@ impl Set<'_> {
         reader: &SerializedFileReader<File>,
         columns: &[Column],
     ) -> Result<Option<Vec<usize>>> {
-        let is_part = |column: &Column| column.kind == Kind::Text && PARTS.contains(&&*column.path.to_lowercase());
+        let is_part = |column: &Column| column.kind == Kind::Text && parts::is_called_so(&column.path);
         let Some(column) = columns.iter().position(is_part).filter(|_| self.has_parts) else { return Ok(None) };
+        encrypted::check(path, columns, &[column])?;
         let values = read_texts(path, reader, column)?;
         let parts: Option<Vec<usize>> = values.iter().map(|value| part_of(value.as_deref()?)).collect();
         let column = &columns[column].path;
@@ -185,6 +194,7 @@ impl Set<'_> {
             columns.iter().position(|column| column.path == name).ok_or_else(|| Error::data(path, problem()))
         };
         let (images, labels) = (find(&chosen.image)?, find(&chosen.label)?);
+        encrypted::check(path, &columns, &[images, labels])?;
         let names = columns::class_names(&features, &chosen.label);
         let labels = read_labels(path, &reader, labels, names)?;
         let numbers = self.classes.number(path, labels)?;
@@ -200,6 +210,9 @@ impl Set<'_> {
             let example = format!("{} and {}", path.display(), twin.display());
             self.notes.add("file[s] that hold[s|] the same as [another|others], read once", example);
             return Ok(());
+        }
+        if let Some(twin) = self.trained.as_ref().and_then(|trained| trained.twin(&shard)) {
+            self.notes.add(TWIN, format!("{} and {}", path.display(), twin.display()));
         }
         let file = parts[0].shards.len();
         parts.iter_mut().for_each(|part| part.shards.push(shard.clone()));

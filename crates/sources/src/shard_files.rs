@@ -22,6 +22,10 @@ pub struct ShardFiles {
 const TARS: [&str; 11] =
     [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4", ".tar.lzma"];
 
+/// What is said about a file to hold out that is one to train on.
+pub const TWIN: &str =
+    "file[s] to hold out that hold[s|] the same as [one|some] to train on, so that what is measured has been learned";
+
 /// Words that tell the part.
 const WORDS: [&[&str]; 3] = [
     &["train", "training"],

@@ -14,6 +14,8 @@ use parquet::schema::types::ColumnDescriptor;
 
 use super::class_lists::FileLabels;
 use super::columns::{Column, Kind};
+use super::encrypted;
+use super::labels::is_missing;
 use crate::error::{Error, Result};
 use crate::known::signature_of;
 use alexnet_split_images::caught::caught;
@@ -27,10 +29,7 @@ pub fn damaged(path: &Path) -> impl Fn(ParquetError) -> Error {
                 "compressed with {codec}, which is not read; write it again with snappy, as this Python does: import \
                  pyarrow.parquet as pq; pq.write_table(pq.read_table(\"a.parquet\"), \"b.parquet\", compression=\"snappy\")"
             ),
-            None if text.contains("encrypt") => {
-                "encrypted, which is not read; write it again without encryption, with a program that has its keys"
-                    .into()
-            }
+            None if text.contains("encrypt") => encrypted::ADVICE.into(),
             None => format!("damaged or truncated parquet: {text}"),
         };
         Error::data(path, problem)
@@ -85,6 +84,7 @@ pub fn open_file(path: &Path) -> Result<SerializedFileReader<File>> {
         Some(found) if !found.name.contains("parquet") => {
             Error::data(path, format!("{}, not a parquet file; {}", found.name, found.advice))
         }
+        _ if !encrypted::columns_of(path).is_empty() => Error::data(path, encrypted::ADVICE),
         _ => damaged(path)(error),
     })?;
     // An image has a byte at least, so it cannot be; memory would be taken for all of them.
@@ -167,7 +167,7 @@ pub fn read_labels(
                     *found.entry(name).or_insert(next)
                 };
                 let texts = texts(&mut column, count).map_err(&damaged)?;
-                texts.into_iter().map(|text| text.map(&mut number)).collect()
+                texts.into_iter().map(|text| text.filter(|text| !is_missing(text)).map(&mut number)).collect()
             }
             _ => return Err(Error::data(path, "its labels are neither whole numbers nor names")),
         };

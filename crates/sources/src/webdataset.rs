@@ -1,6 +1,8 @@
 //! WebDataset's form: tars in which the files of a sample have one name but for the ending (`0001.jpg`, `0001.cls`).
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use serde_json::Value;
 use super::folders::{ENDINGS, is_called_an_image};
 use super::notes::Notes;
 use super::places::{Place, Places};
-use super::shard_files::ShardFiles;
+use super::shard_files::{ShardFiles, TWIN};
 use super::tars::{MAX_UNPACKED, Member, Tar, members};
 use super::{Found, Source, SourceOptions};
 use crate::error::{Error, Result};
@@ -30,6 +32,7 @@ pub fn open(path: &Path, files: ShardFiles, options: &SourceOptions) -> Result<F
     let names = known.as_ref().filter(|_| !folder.join(PREPARED).is_file());
     let mut reader = Reader::new(names.map(|(_, names)| &**names));
     let train = reader.read(&files.train)?;
+    reader.trained = std::mem::take(&mut reader.seals);
     let val = if files.val.is_empty() { None } else { Some(reader.read(&files.val)?) };
     let items = train.items().iter().chain(val.iter().flat_map(|val| val.items()));
     let highest = items.map(|item| item.class).max().unwrap_or(0) as usize;
@@ -92,6 +95,9 @@ struct Reader<'a> {
     /// The class of each name, where names are known; `None` for the name of several.
     names: Option<HashMap<&'a str, Option<u32>>>,
     notes: Notes,
+    /// Tars that have been read, by a hash of what they hold; those of another part.
+    seals: HashMap<u64, PathBuf>,
+    trained: HashMap<u64, PathBuf>,
     /// Bytes that may yet be unpacked.
     left: u64,
 }
@@ -105,7 +111,8 @@ impl<'a> Reader<'a> {
             }
             by_name
         };
-        Reader { names: names.map(by_name), notes: Notes::default(), left: MAX_UNPACKED }
+        let (seals, trained) = (HashMap::new(), HashMap::new());
+        Reader { names: names.map(by_name), notes: Notes::default(), seals, trained, left: MAX_UNPACKED }
     }
 
     /// All samples of some tars.
@@ -113,7 +120,11 @@ impl<'a> Reader<'a> {
         let mut places = Places::default();
         for path in paths {
             let tar = Tar::open(path, &mut self.left)?;
-            for (key, sample) in self.samples(&tar)? {
+            let samples = self.samples(&tar)?;
+            if !samples.is_empty() && self.is_twin(&tar, &samples)? {
+                continue;
+            }
+            for (key, sample) in samples {
                 let name = format!("{}/{key}", path.display());
                 if let Some((class, image)) = self.image_of(&name, &key, sample)? {
                     let image = image.piece(path)?;
@@ -129,6 +140,33 @@ impl<'a> Reader<'a> {
             return Err(Error::data(&paths[0], problem));
         }
         Ok(Arc::new(places))
+    }
+
+    /// Whether a tar holds the same as one that has been read of its part, which is noted; noted, too, if one of the other
+    /// part does.
+    fn is_twin(&mut self, tar: &Tar, samples: &[(String, Sample)]) -> Result<bool> {
+        let mut hash = DefaultHasher::new();
+        let mut images = samples.iter().filter_map(|(_, sample)| sample.image.as_ref());
+        for (key, sample) in samples {
+            let piece = sample.image.as_ref().and_then(|image| image.content.as_ref().ok());
+            (key, sample.class, piece.map(|piece| (piece.offset, piece.bytes))).hash(&mut hash);
+        }
+        if let Some(Ok(first)) = images.next().map(|image| image.content.clone()) {
+            let mut bytes = vec![0; first.bytes.min(1 << 20) as usize];
+            tar.file.read_exact_at(&mut bytes, first.offset).map_err(Error::io("read", &tar.path))?;
+            bytes.hash(&mut hash);
+        }
+        let seal = hash.finish();
+        let both = |other: &PathBuf| format!("{} and {}", tar.path.display(), other.display());
+        if let Some(other) = self.trained.get(&seal) {
+            self.notes.add(TWIN, both(other));
+        }
+        if let Some(other) = self.seals.get(&seal) {
+            self.notes.add("file[s] that hold[s|] the same as [another|others], read once", both(other));
+            return Ok(true);
+        }
+        self.seals.insert(seal, tar.path.clone());
+        Ok(false)
     }
 
     /// The files of a tar by their keys, in the order of the tar.
