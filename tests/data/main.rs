@@ -2,10 +2,13 @@
 
 mod advice;
 mod archives;
+mod beside;
 mod columns;
 mod doubts;
 mod encrypted;
+mod hostile;
 mod imagenet;
+mod jpeg;
 mod layouts;
 mod listed;
 mod output;

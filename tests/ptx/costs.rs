@@ -22,7 +22,8 @@ fn products_in_bf16_touch_whole_sectors_and_no_bank_twice() {
     let log = log.lock().unwrap();
     assert!(log.faults.is_empty(), "{}", log.faults.join("\n"));
     let mut kernels = 0;
-    for (kernel, counts) in log.counts.iter().filter(|(name, _)| name.starts_with("conv") || name.starts_with("dense")) {
+    for (kernel, counts) in log.counts.iter().filter(|(name, _)| name.starts_with("conv") || name.starts_with("dense"))
+    {
         kernels += 1;
         for line in &counts.lines {
             let (opcode, tally) = (&line.opcode, line.tally);

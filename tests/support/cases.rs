@@ -1,5 +1,5 @@
-//! The operations and shapes that are tested on every device (`tests/operations`), differentiated (`tests/gradients.rs`)
-//! and timed (`benches/operations.rs`): one list.
+//! The operations and shapes that are tested on every device (`tests/operations`), differentiated
+//! (`tests/training/gradients.rs`) and timed (`benches/operations.rs`): one list.
 
 use alexnet_split::backend::*;
 use alexnet_split::net::options::NetOptions;

@@ -1,4 +1,4 @@
-//! What the fuzzers do with their bytes, and `tests/hostile.rs` with those that they have stored.
+//! What the fuzzers do with their bytes, and `tests/data/hostile.rs` with those that they have stored.
 
 use alexnet_split::data::decode::decode;
 use alexnet_split::data::signature;

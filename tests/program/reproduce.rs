@@ -1,12 +1,10 @@
 //! The paper's ablations as recipes, and the command that runs them.
 
-mod support;
-
+use crate::support::place::{Place, TINY, metrics, succeeded};
 use alexnet_split::config::{ABLATIONS, Recipe};
 use alexnet_split::net::plan::Plan;
 use alexnet_split::net::spec::{Layer, Net, Reads};
 use alexnet_split::show::describe::describe;
-use support::place::{Place, TINY, metrics, succeeded};
 
 fn net(recipe: &Recipe) -> Net {
     Net::from_options(&recipe.net).unwrap()

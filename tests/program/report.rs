@@ -1,13 +1,11 @@
 //! Pages about runs and the list of runs: what they say of runs in every state, and that they need nothing else.
 
-mod support;
-
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 
+use crate::support::place::{Place, succeeded};
 use serde_json::{Value, json};
-use support::place::{Place, succeeded};
 
 const NAME: &str = "a<b>&\"'run";
 

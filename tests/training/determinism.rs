@@ -1,7 +1,5 @@
 //! The same bits on every run and for any number of threads.
 
-mod support;
-
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Update};
 use alexnet_split::engine::pair::Pair;
@@ -9,6 +7,8 @@ use alexnet_split::engine::stream::Tensor;
 use alexnet_split::net::init::{BiasInit, WeightInit};
 use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::spec::Net;
+
+use crate::support;
 
 /// The bits of all parameters of all streams after three steps.
 fn trained(options: &NetOptions, threads: usize, seed: u64) -> Vec<u32> {

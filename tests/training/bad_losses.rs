@@ -1,13 +1,11 @@
 //! Bad losses: the steps that a run skips, the checkpoint that it goes back to, and its end.
 
-mod support;
-
 use std::fs;
 use std::process::{Command, Output};
 
+use crate::support::place::{Place, TINY, checkpoint, checkpoint_folder, count, failed, metrics, succeeded};
+use crate::support::process::{send, spawn, wait_for};
 use serde_json::Value;
-use support::place::{Place, TINY, checkpoint, checkpoint_folder, count, failed, metrics, succeeded};
-use support::process::{send, spawn, wait_for};
 
 #[test]
 fn a_bad_loss_can_be_left_out() {

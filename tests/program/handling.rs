@@ -1,8 +1,6 @@
 //! Everyday handling of runs: two commands on one run, several at once, relative paths, names that are not UTF-8, files
 //! that are not regular files, killed conversions.
 
-mod support;
-
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Write};
@@ -12,10 +10,10 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use crate::support::place::{Place, TINY, checkpoint, failed, metrics, output_within, succeeded};
+use crate::support::process::{PATIENCE, send, spawn, wait_for};
 use alexnet_split::disk::Lock;
 use serde_json::Value;
-use support::place::{Place, TINY, checkpoint, failed, metrics, output_within, succeeded};
-use support::process::{PATIENCE, send, spawn, wait_for};
 
 /// A run of five steps, an epoch.
 const RUN: [&str; 4] = ["--out", "run", "--steps", "5"];

@@ -1,14 +1,12 @@
 //! The files of a run for those who watch it: a complete directory, a timeline whose parts nest, schedules that can be
 //! followed in the metrics.
 
-mod support;
-
 use std::time::Instant;
 
+use crate::support::place::{Place, checkpoint, metrics, succeeded};
+use crate::support::process::{send, spawn, wait_for};
+use crate::support::trace::tracks;
 use serde_json::Value;
-use support::place::{Place, checkpoint, metrics, succeeded};
-use support::process::{send, spawn, wait_for};
-use support::trace::tracks;
 
 fn lines(place: &Place, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(place.path(name)).unwrap();

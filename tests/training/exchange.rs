@@ -1,13 +1,13 @@
 //! The exchange: each stream gets what the other gave, and the operation is its own adjoint, which is why the backward
 //! pass may use it as it is.
 
-mod support;
-
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::exchange::Exchange;
 use alexnet_split::exchange::local;
 use alexnet_split::net::swap::Pass;
 use alexnet_split::net::swap::Swap;
+
+use crate::support;
 
 /// The values of the two streams after a swap; `gives` says which of them gives (the other then takes).
 fn swap(values: [&[f32]; 2], gives: [bool; 2]) -> [Vec<f32>; 2] {

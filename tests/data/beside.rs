@@ -1,17 +1,15 @@
 //! Data sets as they are found: with other files beside them, with names in other ways, with holes.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::forms::*;
+use crate::support::prepared::{Quiet, options, prepared, refused};
 use alexnet_split::data::DataSet;
 use alexnet_split::data::prepare::{Options, prepare};
 use alexnet_split::data::sources::{self, SourceOptions};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::data_type::{Int32Type, Int64Type};
-use support::forms::*;
-use support::prepared::{Quiet, options, prepared, refused};
 use tempfile::TempDir;
 
 /// By name.

@@ -1,10 +1,9 @@
 //! The first hour with the program: what people try, and the messages where it cannot be done.
 
-mod support;
-
 use std::fs;
 
-use support::place::{Place, failed, succeeded};
+use crate::support;
+use crate::support::place::{Place, failed, succeeded};
 
 /// A run whose data are gone.
 fn run_without_data() -> Place {

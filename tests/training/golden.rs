@@ -1,10 +1,10 @@
 //! The same network in PyTorch (scripts/golden.py, f64): every activation, every gradient, the losses of ten steps, the
 //! parameters after them, and the logits at test time.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support;
+use crate::support::tolerance::{GOLDEN, GOLDEN_FINAL, GOLDEN_LOSS, assert_close};
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{DropoutScaling, Update};
 use alexnet_split::data::{Batch, Images};
@@ -15,7 +15,6 @@ use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::plan::ParamKind;
 use alexnet_split::net::spec::{Activation, Net, Placement};
 use safetensors::SafeTensors;
-use support::tolerance::{GOLDEN, GOLDEN_FINAL, GOLDEN_LOSS, assert_close};
 
 /// Of the dropout masks; as in the script.
 const SEED: u64 = 1234567890123;

@@ -1,16 +1,14 @@
 //! Checkpoints in a run's folder: which one a run resumes from, keeps, skips and refuses, whatever other files there
 //! are.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::support::place::{Place, checkpoint, checkpoint_folder, count, failed, output_within, succeeded};
+use crate::support::process::{PATIENCE, send, spawn, wait_for};
 use serde_json::Value;
-use support::place::{Place, checkpoint, checkpoint_folder, count, failed, output_within, succeeded};
-use support::process::{PATIENCE, send, spawn, wait_for};
 
 /// Two epochs of five steps, a checkpoint after each step, all kept.
 const RUN: [&str; 8] = ["--out", "run", "--epochs", "2", "--keep", "99", "--set", "train.checkpoint_steps=1"];

@@ -1,12 +1,10 @@
 //! Networks and recipes as files: a user's network needs no Rust, and errors name the faulty key.
 
-mod support;
-
+use crate::support::place::{Place, failed, metrics, succeeded};
+use crate::support::tolerance::MERGED;
 use alexnet_split::config::Recipe;
 use alexnet_split::net::spec::Net;
 use alexnet_split::show::describe::describe;
-use support::place::{Place, failed, metrics, succeeded};
-use support::tolerance::MERGED;
 
 /// LeNet-5's table, but for its pooling and its sigmoids.
 const LENET: &str = r#"

@@ -1,14 +1,14 @@
 //! Finite differences: through the whole pair, the exchange included, in every layer kind; and of the definitions that
 //! every device's operations are compared with.
 
-mod support;
-
 use alexnet_split::backend::ConvShape;
 use alexnet_split::backend::reference::definitions::{self, wide};
 use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::plan::Op;
 use alexnet_split::net::spec::{Activation, Placement};
 use alexnet_split::train::check_grads::check_grads;
+
+use crate::support;
 
 fn check(options: &NetOptions) {
     let (net, mut pair) = support::pair(options, 6, 2);

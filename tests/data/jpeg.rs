@@ -1,10 +1,8 @@
 //! JPEG files as programs, cameras and broken downloads leave them: each gives the right pixels, or an error that says
 //! what is wrong with it or what kind of file it is.
 
-mod support;
-
+use crate::support::jpegs::{JFIF, Jpeg, adobe};
 use alexnet_split::data::decode::{Rgb, decode};
-use support::jpegs::{JFIF, Jpeg, adobe};
 
 const SIZE: [usize; 2] = [75, 61];
 const FULL: [usize; 2] = [1, 1];

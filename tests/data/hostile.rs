@@ -2,21 +2,19 @@
 //! error, never with a panic, without end or with all of the memory. The mutations follow from their numbers, so a failure
 //! can be repeated; `ALEXNET_SPLIT_FUZZ=N` makes N times as many.
 
-mod support;
-
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::support::forms::*;
+use crate::support::fuzzed;
+use crate::support::jpegs::{Jpeg, adobe};
+use crate::support::place::Place;
 use alexnet_split::data::DataSet;
 use alexnet_split::data::decode::decode;
 use alexnet_split::data::sources::{self, SourceOptions};
 use alexnet_split::rng::{Philox, Purpose};
 use image::{DynamicImage, ImageFormat};
-use support::forms::*;
-use support::fuzzed;
-use support::jpegs::{Jpeg, adobe};
-use support::place::Place;
 use tempfile::TempDir;
 use tiff::encoder::colortype::RGB8;
 use tiff::encoder::{Compression, DeflateLevel, Predictor, TiffEncoder};

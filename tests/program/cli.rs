@@ -1,9 +1,7 @@
 //! The command line on good and on bad input: what it prints, what it leaves behind, and its exit code.
 
-mod support;
-
-use support::place::{Place, TINY, checkpoint, failed, metrics, succeeded};
-use support::tolerance::LEARNED;
+use crate::support::place::{Place, TINY, checkpoint, failed, metrics, succeeded};
+use crate::support::tolerance::LEARNED;
 
 #[test]
 fn describe_gives_the_papers_counts() {

@@ -1,13 +1,12 @@
 //! Two streams are one network: the same weights in a single stream (grouped convolutions filled up with zeros) give
 //! the same logits, losses and gradients.
 
-mod support;
-
+use crate::support;
+use crate::support::tolerance::{MERGED, assert_close};
 use alexnet_split::engine::merge::{fill_groups, merge, split, take_groups};
 use alexnet_split::engine::stream::Tensor;
 use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::spec::Placement;
-use support::tolerance::{MERGED, assert_close};
 
 #[test]
 fn two_streams_equal_one_merged_network() {

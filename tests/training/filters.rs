@@ -1,17 +1,15 @@
 //! Figure 3: how colourful kernels are, where every weight is in the picture, and what `filters` makes of a run.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::forms::as_folders;
+use crate::support::place::{Place, TINY, checkpoint, succeeded};
+use crate::support::{normals, pair, tiny_options};
 use alexnet_split::data::bitmap::Bitmap;
 use alexnet_split::engine::first_layer::{FirstLayerFilters, colourfulness, write_png};
 use alexnet_split::engine::stream::Tensor;
 use alexnet_split::run::rows::{Filters, Row};
 use serde_json::json;
-use support::forms::as_folders;
-use support::place::{Place, TINY, checkpoint, succeeded};
-use support::{normals, pair, tiny_options};
 use tempfile::TempDir;
 
 /// The pixels of a PNG file, read by another library than the one that wrote it.

@@ -1,0 +1,13 @@
+//! Training by the library: gradients, bits, losses, checkpoints, what is exchanged, and what files say of it.
+
+mod bad_losses;
+mod checkpoints;
+mod determinism;
+mod exchange;
+mod filters;
+mod golden;
+mod gradients;
+mod merged;
+#[path = "../support/mod.rs"]
+mod support;
+mod tensorboard;
