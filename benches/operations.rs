@@ -88,6 +88,12 @@ fn main() {
                 backend.max_pool_forward(s, n, &x, &mut y).unwrap();
                 run("backward", 0., Box::new(|| backend.max_pool_backward(s, n, &x, &y, &dy, &mut dx).unwrap()));
             }
+            Op::AvgPool(s) => {
+                let [x, dy] = [n * s.c * s.h * s.w, n * s.c * s.p * s.q].map(random);
+                let (mut y, mut dx) = (dy.clone(), x.clone());
+                run("forward", 0., Box::new(|| backend.avg_pool_forward(s, n, &x, &mut y).unwrap()));
+                run("backward", 0., Box::new(|| backend.avg_pool_backward(s, n, &dy, &mut dx).unwrap()));
+            }
             Op::ReluLrnMaxPool(lrn, pool) => {
                 let [mut x, dy] = [n * pool.c * pool.h * pool.w, n * pool.c * pool.p * pool.q].map(random);
                 let mut y = dy.clone();

@@ -33,6 +33,20 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) tanh_backward(unsi
     }
 }
 
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) sigmoid_forward(unsigned elems, float* y) {
+    const unsigned i = element();
+    if (i < elems) {
+        y[i] = 1.f / (1.f + expf(-y[i]));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) sigmoid_backward(unsigned elems, const float* __restrict__ y, float* dy) {
+    const unsigned i = element();
+    if (i < elems) {
+        dy[i] *= y[i] * (1.f - y[i]);
+    }
+}
+
 // y = y + x
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) add(unsigned elems, const float* __restrict__ x, float* y) {
     const unsigned i = element();

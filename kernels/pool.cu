@@ -1,4 +1,4 @@
-// Max pooling (paper 3.4) and its gradient. Contracts: src/backend/mod.rs.
+// Max pooling (paper 3.4), average pooling, and their gradients. Contracts: src/backend/mod.rs.
 #include "shapes.cuh"
 
 // One thread an output.
@@ -41,12 +41,11 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
         return;
     }
     const unsigned w = at % shape.w, h = at / shape.w % shape.h, map = at / shape.w / shape.h;
-    const unsigned first_p = h < shape.window ? 0 : (h - shape.window) / shape.stride + 1;
-    const unsigned first_q = w < shape.window ? 0 : (w - shape.window) / shape.stride + 1;
-    const unsigned end_p = min(h / shape.stride + 1, shape.p), end_q = min(w / shape.stride + 1, shape.q);
+    const Windows rows = windows_with(h, shape.window, shape.stride, shape.p);
+    const Windows columns = windows_with(w, shape.window, shape.stride, shape.q);
     float sum = 0.f;
-    for (unsigned p = first_p; p < end_p; ++p) {
-        for (unsigned q = first_q; q < end_q; ++q) {
+    for (unsigned p = rows.first; p < rows.end; ++p) {
+        for (unsigned q = columns.first; q < columns.end; ++q) {
             const unsigned out = (map * shape.p + p) * shape.q + q;
             const float* corner = x + (map * shape.h + p * shape.stride) * shape.w + q * shape.stride;
             if (is_first(shape, corner, y[out], h - p * shape.stride, w - q * shape.stride)) {
@@ -55,4 +54,41 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
         }
     }
     dx[at] = sum;
+}
+
+// One thread an output.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    avg_pool_forward(PoolShape shape, const float* __restrict__ x, float* __restrict__ y) {
+    const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= shape.n * shape.c * shape.p * shape.q) {
+        return;
+    }
+    const unsigned q = at % shape.q, p = at / shape.q % shape.p, map = at / shape.q / shape.p;
+    const float* corner = x + (map * shape.h + p * shape.stride) * shape.w + q * shape.stride;
+    float sum = 0.f;
+    for (unsigned r = 0; r < shape.window; ++r) {
+        for (unsigned s = 0; s < shape.window; ++s) {
+            sum += corner[r * shape.w + s];
+        }
+    }
+    y[at] = sum / (shape.window * shape.window);
+}
+
+// One thread an input: it adds up the windows that contain it, in row order.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    avg_pool_backward(PoolShape shape, const float* __restrict__ dy, float* __restrict__ dx) {
+    const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= shape.n * shape.c * shape.h * shape.w) {
+        return;
+    }
+    const unsigned w = at % shape.w, h = at / shape.w % shape.h, map = at / shape.w / shape.h;
+    const Windows rows = windows_with(h, shape.window, shape.stride, shape.p);
+    const Windows columns = windows_with(w, shape.window, shape.stride, shape.q);
+    float sum = 0.f;
+    for (unsigned p = rows.first; p < rows.end; ++p) {
+        for (unsigned q = columns.first; q < columns.end; ++q) {
+            sum += dy[(map * shape.p + p) * shape.q + q];
+        }
+    }
+    dx[at] = sum / (shape.window * shape.window);
 }

@@ -32,6 +32,15 @@ struct PoolShape {
     unsigned n, c, h, w, window, stride, p, q;
 };
 
+// Windows that contain a place of a map, along one side: those from `first` to before `end`.
+struct Windows {
+    unsigned first, end;
+};
+
+static __device__ Windows windows_with(unsigned place, unsigned window, unsigned stride, unsigned count) {
+    return {place < window ? 0 : (place - window) / stride + 1, min(place / stride + 1, count)};
+}
+
 struct DropoutShape {
     unsigned n, elems, first_unit;
     float factor;

@@ -2,8 +2,9 @@
 
     python3 scripts/golden.py [OUT_DIR]        (default: tests/golden)
 
-Two small nets: `two_streams` is the table `alexnet` (ReLU, normalization, dropout as in the paper, SGD),
-`one_stream` the table `fashion` (tanh, inverted dropout, Adam). Each file holds, for the merged network:
+Three small nets: `two_streams` is the table `alexnet` (ReLU, normalization, dropout as in the paper, SGD),
+`one_stream` the table `fashion` (tanh, inverted dropout, Adam), `lenet` the table `lenet` (sigmoid, average pooling, plain
+SGD). Each file holds, for the merged network:
 
     image, labels                       one batch
     param.LAYER.weight, .bias           initial parameters
@@ -106,6 +107,10 @@ def pool(name, window, stride):
     return Row(name, lambda x, *_: F.max_pool2d(x, window, stride))
 
 
+def avg_pool(name, window, stride):
+    return Row(name, lambda x, *_: F.avg_pool2d(x, window, stride))
+
+
 def norm(name):
     return Row(name, lambda x, *_: lrn(x, groups=2))
 
@@ -116,6 +121,10 @@ def relu(name):
 
 def tanh(name):
     return Row(name, lambda x, *_: torch.tanh(x))
+
+
+def sigmoid(name):
+    return Row(name, lambda x, *_: torch.sigmoid(x))
 
 
 def dropout(name, layer_index):
@@ -153,6 +162,13 @@ ONE_STREAM = [
     dense("fc7", (20, 24)),                                         tanh("tanh7"), dropout("drop7", 18),
     dense("fc8", (CLASSES, 20)),
 ]
+LENET = [
+    conv("conv1", (4, 1, 5, 5), pad=2),                             sigmoid("sigmoid1"), avg_pool("pool1", 2, 2),
+    conv("conv2", (6, 4, 5, 5)),                                    sigmoid("sigmoid2"), avg_pool("pool2", 2, 2),
+    dense("fc3", (24, 54)),                                         sigmoid("sigmoid3"),
+    dense("fc4", (20, 24)),                                         sigmoid("sigmoid4"),
+    dense("fc5", (CLASSES, 20)),
+]
 # fmt: on
 
 
@@ -173,6 +189,10 @@ def sgd(params):
 
 def adam(params):
     return torch.optim.Adam(params.values(), lr=0.001, betas=(0.9, 0.999), eps=1e-8).step
+
+
+def plain_sgd(params):
+    return torch.optim.SGD(params.values(), lr=0.5).step
 
 
 @dataclass
@@ -208,6 +228,16 @@ CASES = [
         ONE_STREAM,
         "train",
         adam,
+    ),
+    Case(
+        "lenet",
+        "table lenet, image 1x20x20 in -1..1, conv channels 4 6, dense units 24 20, 7 classes, sigmoid, average pools 2/2, "
+        "batch 5, SGD lr .5, no momentum, no weight decay",
+        (1, 20, 20),
+        lambda u: u,
+        LENET,
+        "train",
+        plain_sgd,
     ),
 ]
 
@@ -247,6 +277,10 @@ def forward(case, params, image, step):
     return outputs
 
 
+def logits(case, outputs):
+    return outputs[case.rows[-1].name]
+
+
 def check_gradients(case, params, gradients, image, labels, random):
     """A central difference along a random direction of each parameter."""
     for name, gradient in gradients.items():
@@ -255,7 +289,7 @@ def check_gradients(case, params, gradients, image, labels, random):
         losses = []
         for sign in (1, -1):
             moved = {**params, name: params[name].detach() + sign * direction}
-            losses.append(F.cross_entropy(forward(case, moved, image, 0)["fc8"], labels).item())
+            losses.append(F.cross_entropy(logits(case, forward(case, moved, image, 0)), labels).item())
         difference, expected = losses[0] - losses[1], 2 * (gradient * direction).sum().item()
         limit = 1e-4 * abs(expected) + 1e-13
         assert abs(difference - expected) < limit, f"{case.name}: {name}: difference {difference}, gradient {expected}"
@@ -271,7 +305,7 @@ def compute(case):
     params = draw_params(case, random)
     tensors = {"image": image, "labels": labels}
     tensors |= {f"param.{name}": p.clone() for name, p in params.items()}
-    tensors["test_logits"] = forward(case, params, image, None)["fc8"]
+    tensors["test_logits"] = logits(case, forward(case, params, image, None))
 
     for p in params.values():
         p.requires_grad_()
@@ -281,7 +315,7 @@ def compute(case):
         outputs = forward(case, params, image, step)
         for output in outputs.values():
             output.retain_grad()
-        loss = F.cross_entropy(outputs["fc8"], labels)
+        loss = F.cross_entropy(logits(case, outputs), labels)
         losses.append(loss.item())
         for p in params.values():
             p.grad = None

@@ -66,10 +66,12 @@ def load(path):
             modules[name] = StreamNorm(row["n"], row["k"], row["alpha"], row["beta"], row["groups"])
         elif op == "max_pool":
             modules[name] = nn.MaxPool2d(row["window"], row["stride"])
+        elif op == "avg_pool":
+            modules[name] = nn.AvgPool2d(row["window"], row["stride"])
         elif op == "dropout":
             modules[name] = {"test": PaperDropout, "train": nn.Dropout}[row["scaling"]](1 - row["keep"])
         else:
-            modules[name] = {"relu": nn.ReLU, "tanh": nn.Tanh}[op]()
+            modules[name] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[op]()
     net = nn.Sequential(modules)
     net.load_state_dict(params, strict=True)
     return net.eval(), json.loads(metadata["classes"])

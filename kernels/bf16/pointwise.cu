@@ -47,6 +47,17 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) tanh_backward(unsi
     each_pair(vectors, y, dy, [](float y, float dy) { return dy * (1.f - y * y); });
 }
 
+// Of `c` channels. The padding behind them stays 0, as the gradients of the next layer's weights want it, although the
+// sigmoid of 0 is not 0.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) sigmoid_forward(unsigned vectors, unsigned c, bf16* y) {
+    unsigned channel = element() % ((c + 7) / 8) * 8;
+    each(vectors, y, y, [&](float y) { return channel++ < c ? 1.f / (1.f + expf(-y)) : 0.f; });
+}
+
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) sigmoid_backward(unsigned vectors, const bf16* __restrict__ y, bf16* dy) {
+    each_pair(vectors, y, dy, [](float y, float dy) { return dy * (y * (1.f - y)); });
+}
+
 // y = y + x
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS) add(unsigned vectors, const bf16* __restrict__ x, bf16* y) {
     each_pair(vectors, x, y, [](float x, float y) { return y + x; });

@@ -1,5 +1,5 @@
-// Max pooling (paper 3.4) and its gradient, with any window: one thread for 8 channels of a pixel. With the paper's windows,
-// relu_lrn_pool.cu does it. Contracts: src/backend/mod.rs.
+// Max pooling (paper 3.4), average pooling, and their gradients, with any window: one thread for 8 channels of a pixel. With
+// the paper's windows, relu_lrn_pool.cu does max pooling. Contracts: src/backend/mod.rs.
 #include "layouts.cuh"
 
 // One thread for 8 outputs.
@@ -35,12 +35,11 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     if (n >= f.n) {
         return;
     }
-    const unsigned first_p = h < f.window ? 0 : (h - f.window) / f.stride + 1, end_p = min(h / f.stride + 1, f.p);
-    const unsigned first_q = w < f.window ? 0 : (w - f.window) / f.stride + 1, end_q = min(w / f.stride + 1, f.q);
+    const Windows rows = windows_with(h, f.window, f.stride, f.p), columns = windows_with(w, f.window, f.stride, f.q);
     const Vector mine = load(x, at);
     Vector sum = {};
-    for (unsigned p = first_p; p < end_p; ++p) {
-        for (unsigned q = first_q; q < end_q; ++q) {
+    for (unsigned p = rows.first; p < rows.end; ++p) {
+        for (unsigned q = columns.first; q < columns.end; ++q) {
             const unsigned out = ((n * f.p + p) * f.q + q) * chunks + at % chunks;
             const unsigned corner = ((n * f.h + p * f.stride) * f.w + q * f.stride) * chunks + at % chunks;
             const unsigned last_r = h - p * f.stride, last_s = w - q * f.stride;  // these inputs' place in the window
@@ -62,4 +61,58 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
         }
     }
     store(dx, at, sum);
+}
+
+static __device__ Vector plus(const Vector& x, const Vector& y) {
+    Vector sum;
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) {
+        sum.v[i] = x.v[i] + y.v[i];
+    }
+    return sum;
+}
+
+// The sum divided by the values of a window, rounded once.
+static __device__ void store_mean(bf16* to, unsigned at, Vector sum, const Pool& f) {
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) {
+        sum.v[i] /= f.window * f.window;
+    }
+    store(to, at, sum);
+}
+
+// One thread for 8 outputs.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    avg_pool_forward(Pool f, const bf16* __restrict__ x, bf16* __restrict__ y) {
+    const unsigned at = element(), chunks = f.c / 8, q = at / chunks % f.q, p = at / chunks / f.q % f.p;
+    const unsigned n = at / chunks / f.q / f.p;
+    if (n >= f.n) {
+        return;
+    }
+    const unsigned corner = ((n * f.h + p * f.stride) * f.w + q * f.stride) * chunks + at % chunks;
+    Vector sum = {};
+    for (unsigned r = 0; r < f.window; ++r) {
+        for (unsigned s = 0; s < f.window; ++s) {
+            sum = plus(sum, load(x, corner + (r * f.w + s) * chunks));
+        }
+    }
+    store_mean(y, at, sum, f);
+}
+
+// One thread for 8 inputs: it adds up the windows that contain them, in row order.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    avg_pool_backward(Pool f, const bf16* __restrict__ dy, bf16* __restrict__ dx) {
+    const unsigned at = element(), chunks = f.c / 8, w = at / chunks % f.w, h = at / chunks / f.w % f.h;
+    const unsigned n = at / chunks / f.w / f.h;
+    if (n >= f.n) {
+        return;
+    }
+    const Windows rows = windows_with(h, f.window, f.stride, f.p), columns = windows_with(w, f.window, f.stride, f.q);
+    Vector sum = {};
+    for (unsigned p = rows.first; p < rows.end; ++p) {
+        for (unsigned q = columns.first; q < columns.end; ++q) {
+            sum = plus(sum, load(dy, ((n * f.p + p) * f.q + q) * chunks + at % chunks));
+        }
+    }
+    store_mean(dx, at, sum, f);
 }

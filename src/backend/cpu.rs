@@ -190,6 +190,10 @@ impl Backend for CpuBackend {
             shape: &PoolShape, n: usize, x: &Vec<f32>, y: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>
         ) =>
             pool::max_pool_backward(shape, n, x, y, dy, dx);
+        fn avg_pool_forward(shape: &PoolShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            pool::avg_pool_forward(shape, n, x, y);
+        fn avg_pool_backward(shape: &PoolShape, n: usize, dy: &Vec<f32>, dx: &mut Vec<f32>) =>
+            pool::avg_pool_backward(shape, n, dy, dx);
         fn relu_lrn_max_pool_forward(lrn: &LrnShape, pool: &PoolShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
             relu_lrn_max_pool::relu_lrn_max_pool_forward(lrn, pool, n, x, y);
         fn relu_lrn_max_pool_backward(

@@ -225,6 +225,11 @@ pub trait Backend: Send {
         dx: &mut Self::Buffer,
     ) -> Result<()>;
 
+    /// y = the mean of each window.
+    fn avg_pool_forward(&self, shape: &PoolShape, n: usize, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
+    /// dx = each dy divided by the size of its window, at every place of it, summed where windows overlap.
+    fn avg_pool_backward(&self, shape: &PoolShape, n: usize, dy: &Self::Buffer, dx: &mut Self::Buffer) -> Result<()>;
+
     /// Whether this device has ReLU, normalization and pooling in one, for these shapes: the two methods that follow.
     fn fuses(&self, lrn: &LrnShape, pool: &PoolShape) -> bool {
         let _ = (lrn, pool);

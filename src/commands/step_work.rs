@@ -148,6 +148,10 @@ fn unweighted(layer: &PlannedLayer, n: usize) -> Vec<Work> {
             let (x, y) = (maps([s.c, s.h, s.w]), maps([s.c, s.p, s.q]));
             (["max_pool_forward", "max_pool_backward"], [(y / 16, x + y), (x / 16, 2 * (x + y))])
         }
+        Op::AvgPool(s) => {
+            let (x, y) = (maps([s.c, s.h, s.w]), maps([s.c, s.p, s.q]));
+            (["avg_pool_forward", "avg_pool_backward"], [(y / 16, x + y), (x / 16, x + y)])
+        }
         Op::ReluLrnMaxPool(_, s) => {
             // Beside y and dy the places of the maxima, a quarter of their bytes.
             let (x, y) = (maps([s.c, s.h, s.w]), maps([s.c, s.p, s.q]));

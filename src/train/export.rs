@@ -59,10 +59,12 @@ fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
             Op::Dense(_) => json!({"op": "dense", "name": &*layer.name}),
             Op::Activation(Activation::Relu, _) => json!({"op": "relu"}),
             Op::Activation(Activation::Tanh, _) => json!({"op": "tanh"}),
+            Op::Activation(Activation::Sigmoid, _) => json!({"op": "sigmoid"}),
             Op::Lrn(s) => {
                 json!({"op": "lrn", "n": s.n, "k": s.k, "alpha": f64::from(s.alpha), "beta": s.beta, "groups": streams})
             }
             Op::MaxPool(s) => json!({"op": "max_pool", "window": s.window, "stride": s.stride}),
+            Op::AvgPool(s) => json!({"op": "avg_pool", "window": s.window, "stride": s.stride}),
             Op::Dropout(s) => json!({"op": "dropout", "keep": s.keep, "scaling": scaling}),
             Op::ReluLrnMaxPool(..) => unreachable!("no device runs this plan"),
             Op::SoftmaxCrossEntropy(_) | Op::Absent => return None,

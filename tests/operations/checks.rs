@@ -190,28 +190,59 @@ pub fn max_pooling<B: Backend>(backend: &B, stored: Stored) {
     }
 }
 
+pub fn average_pooling<B: Backend>(backend: &B, stored: Stored) {
+    for case in cases::small() {
+        let Op::AvgPool(s) = case.op else { continue };
+        let n = 2;
+        let (in_maps, out_maps) = (TensorShape::Maps(n, [s.c, s.h, s.w]), TensorShape::Maps(n, [s.c, s.p, s.q]));
+        let [x, dy] = [(in_maps, 1), (out_maps, 2)].map(|(maps, seed)| stored.values(normals(maps.elems(), 1., seed)));
+        let (mut y, mut dx) = (output(backend, out_maps), output(backend, in_maps));
+        backend.avg_pool_forward(&s, n, &upload(backend, &x, in_maps), &mut y).unwrap();
+        backend.avg_pool_backward(&s, n, &upload(backend, &dy, out_maps), &mut dx).unwrap();
+        let expected = reference::avg_pool_forward(&s, n, &wide(&x));
+        assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, out_maps), &expected, stored.1);
+        let expected = reference::avg_pool_backward(&s, n, &wide(&dy));
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, in_maps), &expected, stored.1);
+    }
+}
+
 pub fn non_linearities<B: Backend>(backend: &B, stored: Stored) {
     let maps = TensorShape::Maps(7, [73, 11, 13]); // more than one block
     let [x, dy] = [1, 2].map(|seed| stored.values(normals(maps.elems(), 1., seed)));
-    for kind in [Activation::Relu, Activation::Tanh] {
+    for kind in [Activation::Relu, Activation::Tanh, Activation::Sigmoid] {
         let [mut y, mut dx] = [&x, &dy].map(|values| in_place(backend, values, maps));
         backend.activation_forward(kind, maps, &mut y).unwrap();
         backend.activation_backward(kind, maps, &y, &mut dx).unwrap();
-        let f = |x: f64| if kind == Activation::Relu { x.max(0.) } else { x.tanh() };
-        let slope = |x: f64| match kind {
-            Activation::Relu => f64::from(x > 0.),
-            Activation::Tanh => 1. - x.tanh().powi(2),
+        let f = |x: f64| match kind {
+            Activation::Relu => x.max(0.),
+            Activation::Tanh => x.tanh(),
+            Activation::Sigmoid => 1. / (1. + (-x).exp()),
+        };
+        // From y as the device keeps it.
+        let slope = |y: f64| match kind {
+            Activation::Relu => f64::from(y > 0.),
+            Activation::Tanh => 1. - y * y,
+            Activation::Sigmoid => y * (1. - y),
         };
         let expected: Vec<f64> = wide(&x).into_iter().map(f).collect();
-        assert_close("y", &written(backend, "y", &y, maps), &expected, stored.1);
-        let expected: Vec<f64> = wide(&x).into_iter().zip(wide(&dy)).map(|(x, dy)| dy * slope(x)).collect();
+        let y = written(backend, "y", &y, maps);
+        assert_close("y", &y, &expected, stored.1);
+        let expected: Vec<f64> = wide(&y).into_iter().zip(wide(&dy)).map(|(y, dy)| dy * slope(y)).collect();
         assert_close("dx", &written(backend, "dx", &dx, maps), &expected, stored.1);
     }
     let three = TensorShape::Maps(1, [3, 1, 1]);
-    let mut y = upload(backend, &[f32::NAN, -1., 0.], three);
-    backend.activation_forward(Activation::Relu, three, &mut y).unwrap();
-    let y = backend.read(&y, three).unwrap();
-    assert!(y[0].is_nan() && y[1..] == [0., 0.], "a NaN must be seen in the loss");
+    for (kind, [low, zero]) in [(Activation::Relu, [0., 0.]), (Activation::Sigmoid, [0., 0.5])] {
+        // Where a device pads the three channels to eight, the padding stays 0: the next layer reads it.
+        let (eight, mut values) = (TensorShape::Maps(1, [8, 1, 1]), [0.; 8]);
+        values[..3].copy_from_slice(&[f32::NAN, -1000., 0.]);
+        let mut y = upload(backend, &values, eight);
+        backend.activation_forward(kind, three, &mut y).unwrap();
+        let y = backend.read(&y, eight).unwrap();
+        assert!(
+            y[0].is_nan() && y[1..] == [low, zero, 0., 0., 0., 0., 0.],
+            "{kind:?}: NaN must be seen in the loss, {y:?}"
+        );
+    }
 }
 
 pub fn dropout_draws_one_mask_for_both_passes<B: Backend>(backend: &B, stored: Stored) {

@@ -64,6 +64,7 @@ on_every_device!(
     dense,
     local_response_normalization,
     max_pooling,
+    average_pooling,
     non_linearities,
     fused_layers_compute_the_same,
     dropout_draws_one_mask_for_both_passes,

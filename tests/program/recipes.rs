@@ -6,9 +6,9 @@ use alexnet_split::config::Recipe;
 use alexnet_split::net::spec::Net;
 use alexnet_split::show::describe::describe;
 
-/// LeNet-5's table, but for its pooling and its sigmoids.
+/// LeNet-5's table, but for its pooling and its sigmoids; recipe `lenet` has these.
 const LENET: &str = r#"
-name = "lenet"
+name = "own-lenet"
 base = "fashion"
 
 [net]
@@ -39,7 +39,7 @@ fn a_network_of_ones_own_trains_from_a_file() {
     let shown =
         place.ok(&["describe", "--recipe", "own.toml", "--set", "net.classes=10", "--set", "net.image_channels=1"]);
     // 6 (25 + 1) + 16 (150 + 1) + 120 (400 + 1) + 84 (120 + 1) + 10 (84 + 1): the 61,706 that are taught.
-    for part in ["recipe lenet", "1x28x28", "tanh1", "16x10x10", "fc5", "61,706"] {
+    for part in ["recipe own-lenet", "1x28x28", "tanh1", "16x10x10", "fc5", "61,706"] {
         assert!(shown.contains(part), "no {part} in {shown}");
     }
     place.ok(&["--gpus", "0", "--recipe", "own.toml", "--data", "data", "--out", "run", "--steps", "4"]);
@@ -76,7 +76,7 @@ fn streams_and_exchanges_are_fields_of_a_row() {
 fn what_is_wrong_is_told_by_file_and_layer() {
     let place = Place::new();
     let conv2 = "{ conv = \"conv2\", out = 16, kernel = 5, std = 0.1 }";
-    let wrong: [(&str, &str, &[&str]); 20] = [
+    let wrong: [(&str, &str, &[&str]); 21] = [
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, strid = 2 }", &["conv2", "strid", "stride, pad"]),
         (conv2, "{ conv = \"conv2\", out = 16 }", &["conv2", "no kernel"]),
         (conv2, "{ conv = \"conv2\", out = 0, kernel = 5 }", &["conv2", "out = 0", "at least 1"]),
@@ -86,8 +86,9 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, reads = \"all\" }", &["conv2", "all", "both"]),
         (conv2, "{ conv = \"a b\", out = 16, kernel = 5 }", &["a b", "not a valid layer name"]),
         (conv2, "{ convolution = \"conv2\", out = 16 }", &["convolution", "conv, dense"]),
-        (conv2, "\"sigmoid\"", &["sigmoid", "relu, tanh"]),
+        (conv2, "\"swish\"", &["swish", "relu, tanh, sigmoid"]),
         (conv2, "7", &["7 is not a layer"]),
+        (conv2, "{ avg_pool = 2 }", &["avg_pool = 2", "no stride"]),
         (conv2, "{ dropout = 1.0 }", &["dropout = 1.0", "below 1"]),
         ("\"classes\"", "10", &["fc5", "classes"]),
         ("out = 84", "out = 84, on = \"stream0\"", &["fc4", "last dense layer"]),
@@ -224,10 +225,29 @@ fn the_recipes_are_what_they_say() {
     assert_eq!(parameters("paper", 1000, 3), 60_965_224);
     assert_eq!(parameters("quick", 1000, 3), 60_965_224);
     assert_eq!(parameters("fashion", 10, 1), 46_764_746);
+    assert_eq!(parameters("lenet", 10, 1), 61_706);
     let quick = Recipe::find("quick").unwrap();
     assert_eq!((quick.input.scale, quick.train.precision), (1. / 255., None));
     assert_eq!(Recipe::find("half").unwrap().input.scale, 1. / 127.5);
     assert_eq!(Recipe::find("paper").unwrap().to_toml().lines().filter(|line| line.starts_with("    {")).count(), 8);
+}
+
+/// At the course's own rate, from its initialization: first the biases learn how often each class comes. What the sigmoids
+/// do then takes hundreds of steps.
+#[test]
+fn lenet_trains_and_resumes() {
+    let place = Place::new();
+    let recipe = ["--gpus", "0", "--recipe", "lenet", "--data", "data", "--batch-size", "80"];
+    place.ok(&[&recipe[..], &["--steps", "25", "--out", "run"]].concat());
+    let rows = metrics(&place.path("run"));
+    let losses = rows.iter().filter(|row| row["kind"] == "step").map(|row| row["loss"].as_f64().unwrap());
+    let losses: Vec<f64> = losses.collect();
+    assert!(losses.len() == 25 && losses[24] < losses[0] - 0.05 && losses[24] < 2.32, "{losses:?}");
+    place.ok(&["--resume", "run", "--steps", "26"]);
+    let shown = place.ok(&["describe", "lenet", "--data", "data"]);
+    for part in ["sigmoid1", "pool2", "16x5x5", "fc5", "61,706"] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
 }
 
 #[test]

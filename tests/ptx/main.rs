@@ -43,6 +43,7 @@ fn every_kernel(precision: Precision, passes: Passes, stored: Stored) {
     checks::augmentation(&backend, stored);
     checks::local_response_normalization(&backend, stored);
     checks::max_pooling(&backend, stored);
+    checks::average_pooling(&backend, stored);
     checks::non_linearities(&backend, stored);
     checks::addition(&backend, stored);
     checks::dropout_draws_one_mask_for_both_passes(&backend, stored);

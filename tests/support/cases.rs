@@ -38,6 +38,7 @@ pub fn small() -> Vec<Case> {
         [(3, 3, 3, 2), (55, 55, 3, 2), (13, 12, 3, 2), (7, 9, 2, 2), (5, 6, 1, 1), (8, 8, 3, 3)]
     {
         cases.push(case("max_pool", Op::MaxPool(pool(3, [h, w], window, stride))));
+        cases.push(case("avg_pool", Op::AvgPool(pool(3, [h, w], window, stride))));
     }
     // Several bands and one; rows and columns that no window reads; the paper's two layers.
     for (c, [h, w]) in [(5, [11, 13]), (3, [40, 66]), (48, [55, 55]), (128, [27, 27]), (7, [12, 32])] {

@@ -46,6 +46,18 @@ fn the_textbook_tables() {
     check(&NetOptions { layers: support::layers_of("half"), ..support::tiny_options() });
 }
 
+#[test]
+fn sigmoids_and_means() {
+    let options = NetOptions {
+        layers: support::layers_of("lenet"),
+        image_size: Some(28),
+        conv_channels: None,
+        dense_units: None,
+        ..support::tiny_options()
+    };
+    check(&options);
+}
+
 /// Whether `dx` is the gradient of `sum(dy * f(x))`: along a random direction, against central differences in f64.
 fn assert_gradient(name: &str, x: &[f64], dy: &[f64], dx: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) {
     const STEP: f64 = 1e-5;
@@ -74,6 +86,11 @@ fn the_definitions_gradients_are_those_of_their_forward_passes() {
                 let (x, dy) = (random(elems, 1), random(elems, 2));
                 let dx = definitions::lrn_backward(&s, &x, &dy);
                 assert_gradient(&name, &x, &dy, &dx, |x| definitions::lrn_forward(&s, x));
+            }
+            Op::AvgPool(s) => {
+                let (x, dy) = (random(n * s.c * s.h * s.w, 1), random(n * s.c * s.p * s.q, 2));
+                let dx = definitions::avg_pool_backward(&s, n, &dy);
+                assert_gradient(&name, &x, &dy, &dx, |x| definitions::avg_pool_forward(&s, n, x));
             }
             // Its gradient goes to the places of the maxima, which the operations' tests compare.
             _ => continue,

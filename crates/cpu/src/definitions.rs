@@ -135,6 +135,30 @@ pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
     places
 }
 
+/// Calls `visit(y, x)` with the indices of every value of every window.
+fn pool_windows(s: &PoolShape, n: usize, mut visit: impl FnMut(usize, usize)) {
+    for y in 0..n * s.c * s.p * s.q {
+        let (map, p, q) = (y / s.q / s.p, y / s.q % s.p, y % s.q);
+        for i in 0..s.window * s.window {
+            visit(y, (map * s.h + p * s.stride + i / s.window) * s.w + q * s.stride + i % s.window);
+        }
+    }
+}
+
+/// y = the mean of each window
+pub fn avg_pool_forward(s: &PoolShape, n: usize, x: &[f64]) -> Vec<f64> {
+    let mut y = vec![0.; n * s.c * s.p * s.q];
+    pool_windows(s, n, |yi, xi| y[yi] += x[xi] / (s.window * s.window) as f64);
+    y
+}
+
+/// dx
+pub fn avg_pool_backward(s: &PoolShape, n: usize, dy: &[f64]) -> Vec<f64> {
+    let mut dx = vec![0.; n * s.c * s.h * s.w];
+    pool_windows(s, n, |yi, xi| dx[xi] += dy[yi] / (s.window * s.window) as f64);
+    dx
+}
+
 /// Loss of each image and the gradient of their mean with respect to the logits, over all classes.
 pub fn softmax_cross_entropy(classes: usize, logits: &[f64], labels: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let (mut losses, mut gradient) = (Vec::new(), Vec::new());

@@ -18,6 +18,7 @@ pub fn activation_forward(kind: Activation, y: &mut [f32]) {
             // NaN passes through: a diverged run must be seen in the loss.
             Activation::Relu => y.iter_mut().for_each(|y| *y = if *y < 0. { 0. } else { *y }),
             Activation::Tanh => y.iter_mut().for_each(|y| *y = exponential::tanh(*y)),
+            Activation::Sigmoid => y.iter_mut().for_each(|y| *y = exponential::logistic(*y)),
         })
     });
 }
@@ -29,6 +30,7 @@ pub fn activation_backward(kind: Activation, y: &[f32], dy: &mut [f32]) {
         dispatch(|| match kind {
             Activation::Relu => pairs.for_each(|(dy, y)| *dy = if *y > 0. { *dy } else { 0. }),
             Activation::Tanh => pairs.for_each(|(dy, y)| *dy *= 1. - y * y),
+            Activation::Sigmoid => pairs.for_each(|(dy, y)| *dy *= y * (1. - y)),
         })
     });
 }

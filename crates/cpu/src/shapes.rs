@@ -13,6 +13,8 @@ pub enum Activation {
     Relu,
     /// f(x) = tanh(x), what the paper compares with
     Tanh,
+    /// f(x) = 1 / (1 + exp(-x)), LeNet's where courses teach it
+    Sigmoid,
 }
 
 /// From the bytes of images to the network's input.
@@ -148,7 +150,7 @@ pub struct LrnShape {
     pub beta: f32,
 }
 
-/// Max pooling of one stream; windows lie within the map.
+/// Pooling of one stream; windows lie within the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the field's standard letters, see the module's text
 pub struct PoolShape {

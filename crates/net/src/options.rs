@@ -4,7 +4,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 use toml::Value;
 
-use super::spec::{Activation, Layer, MaxPool, Net, Placement, Reads, check};
+use super::spec::{Activation, Layer, Net, Placement, Pool, Reads, check};
 use crate::{Error, Result};
 
 /// Pixels of a side of the input, at most.
@@ -70,7 +70,7 @@ pub struct NetOptions {
     /// `"3/2"` overlaps, `"2/2"` does not (paper 3.4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// `relu` or `tanh` (paper 3.1).
+    /// `relu`, `tanh` (paper 3.1) or `sigmoid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
     /// The streams that have fc8's units: `split` or `stream0`.
@@ -163,8 +163,8 @@ fn take_away(layers: &mut Vec<Layer>, name: &str) -> Result<()> {
         *next = Reads::Both;
     }
     let mut index = 0..;
-    layers
-        .retain(|layer| !index.next().is_some_and(|at| (from..to).contains(&at)) || matches!(layer, Layer::MaxPool(_)));
+    let pools = |layer: &Layer| matches!(layer, Layer::MaxPool(_) | Layer::AvgPool(_));
+    layers.retain(|layer| !index.next().is_some_and(|at| (from..to).contains(&at)) || pools(layer));
     Ok(())
 }
 
@@ -185,7 +185,7 @@ fn change_rows(layers: &mut Vec<Layer>, options: &NetOptions) -> Result<()> {
             *reads = new;
         }
         match layer {
-            Layer::MaxPool(row) => *row = pool.unwrap_or(*row),
+            Layer::MaxPool(row) | Layer::AvgPool(row) => *row = pool.unwrap_or(*row),
             Layer::Activation(row) => *row = options.activation.unwrap_or(*row),
             Layer::Dense(row) if Some(index) == last_dense => row.placement = options.fc8.unwrap_or(row.placement),
             _ => {}
@@ -228,11 +228,11 @@ fn set_sizes(key: &'static str, outs: &mut [&mut usize], sizes: &[usize]) -> Res
     Ok(())
 }
 
-fn parse_pool(text: &str) -> Result<MaxPool> {
+fn parse_pool(text: &str) -> Result<Pool> {
     let wrong = || {
         Error::recipe("net.pool", format!("expected \"window/stride\" such as \"3/2\" or \"2/2\", found \"{text}\""))
     };
     let (window, stride) = text.split_once('/').ok_or_else(wrong)?;
-    let pool = MaxPool { window: window.parse().map_err(|_| wrong())?, stride: stride.parse().map_err(|_| wrong())? };
+    let pool = Pool { window: window.parse().map_err(|_| wrong())?, stride: stride.parse().map_err(|_| wrong())? };
     if pool.window == 0 || pool.stride == 0 { Err(wrong()) } else { Ok(pool) }
 }

@@ -81,6 +81,8 @@ pub enum Op {
     Lrn(LrnShape),
     /// Max pooling.
     MaxPool(PoolShape),
+    /// Average pooling.
+    AvgPool(PoolShape),
     /// ReLU, normalization and pooling in one; see [`Plan::fused`].
     ReluLrnMaxPool(LrnShape, PoolShape),
     /// Dropout.

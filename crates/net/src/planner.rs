@@ -1,9 +1,10 @@
 //! From the table to a stream's plan, row by row: shapes, buffers, parameters and exchanges.
 
-use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
-use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Reads};
-use crate::{Error, Result};
 use alexnet_split_cpu::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
+
+use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
+use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Pool, Reads};
+use crate::{Error, Result};
 
 /// See [`Plan::new`].
 pub(super) fn plan(net: &Net, stream: usize) -> Result<Plan> {
@@ -41,6 +42,7 @@ impl Planner<'_> {
                 let name = match kind {
                     Activation::Relu => "relu",
                     Activation::Tanh => "tanh",
+                    Activation::Sigmoid => "sigmoid",
                 };
                 self.push_in_place(format!("{name}{}", self.stage), Op::Activation(*kind, self.shape));
                 Ok(())
@@ -55,14 +57,8 @@ impl Planner<'_> {
                 self.push(name, Op::Lrn(shape), self.shape, None, None);
                 Ok(())
             }
-            Layer::MaxPool(row) => {
-                let name = format!("pool{}", self.stage);
-                let p = conv_out_size(&name, h, row.window, row.stride, 0, false)?;
-                let q = conv_out_size(&name, w, row.window, row.stride, 0, false)?;
-                let shape = PoolShape { c, h, w, window: row.window, stride: row.stride, p, q };
-                self.push(name, Op::MaxPool(shape), [c, p, q], None, None);
-                Ok(())
-            }
+            Layer::MaxPool(row) => self.pool(row, Op::MaxPool),
+            Layer::AvgPool(row) => self.pool(row, Op::AvgPool),
             Layer::SoftmaxCrossEntropy => {
                 let total = self.net.classes();
                 let elems = c * h * w;
@@ -110,6 +106,14 @@ impl Planner<'_> {
             (Op::Absent, None)
         };
         self.push(row.name.clone(), op, [outputs, 1, 1], point, params);
+        Ok(())
+    }
+
+    fn pool(&mut self, row: &Pool, op: impl Fn(PoolShape) -> Op) -> Result<()> {
+        let ([c, h, w], name, window) = (self.shape, format!("pool{}", self.stage), row.window);
+        let p = conv_out_size(&name, h, window, row.stride, 0, false)?;
+        let q = conv_out_size(&name, w, window, row.stride, 0, false)?;
+        self.push(name, op(PoolShape { c, h, w, window, stride: row.stride, p, q }), [c, p, q], None, None);
         Ok(())
     }
 

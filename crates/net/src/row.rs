@@ -5,17 +5,18 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use toml::{Table, Value};
 
-use super::spec::{Activation, Conv, Dense, Layer, Lrn, MaxPool, Placement, Reads};
+use super::spec::{Activation, Conv, Dense, Layer, Lrn, Placement, Pool, Reads};
 
 /// The kinds of row that are a word.
-const WORDS: [&str; 3] = ["relu", "tanh", "softmax"];
+const WORDS: [&str; 4] = ["relu", "tanh", "sigmoid", "softmax"];
 
 /// The kinds of row with fields, and their fields.
-const KINDS: [(&str, &[&str]); 5] = [
+const KINDS: [(&str, &[&str]); 6] = [
     ("conv", &["out", "kernel", "stride", "pad", "round_up", "reads", "bias", "std"]),
     ("dense", &["out", "reads", "bias", "std", "on"]),
     ("lrn", &["k", "alpha", "beta"]),
     ("max_pool", &["stride"]),
+    ("avg_pool", &["stride"]),
     ("dropout", &[]),
 ];
 
@@ -39,6 +40,7 @@ fn parse(value: &Value) -> Result<Layer, String> {
         Value::String(word) => match &**word {
             "relu" => Ok(Layer::Activation(Activation::Relu)),
             "tanh" => Ok(Layer::Activation(Activation::Tanh)),
+            "sigmoid" => Ok(Layer::Activation(Activation::Sigmoid)),
             "softmax" => Ok(Layer::SoftmaxCrossEntropy),
             _ => Err(format!(
                 "\"{word}\" is not a layer; expected one of {}, or a row such as {{ conv = \"conv1\", out = 96, kernel = 11 }}",
@@ -90,9 +92,8 @@ fn parse_row(table: &Table) -> Result<Layer, String> {
             },
         }),
         "lrn" => Layer::Lrn(row.lrn()?),
-        "max_pool" => {
-            Layer::MaxPool(MaxPool { window: row.count("max_pool", None)?, stride: row.count("stride", None)? })
-        }
+        "max_pool" => Layer::MaxPool(row.pool()?),
+        "avg_pool" => Layer::AvgPool(row.pool()?),
         _ => {
             let share = row.float("dropout", None)?;
             if !(0. ..1.).contains(&share) {
@@ -131,6 +132,10 @@ impl<'a> Row<'a> {
             Lrn { alpha, .. } if alpha < 0. => Err(self.wrong(&format!("alpha = {alpha}; expected 0 or more"))),
             lrn => Ok(lrn),
         }
+    }
+
+    fn pool(&self) -> Result<Pool, String> {
+        Ok(Pool { window: self.count(self.kind, None)?, stride: self.count("stride", None)? })
     }
 
     /// The name: a letter, and then letters, digits and underscores.
@@ -227,6 +232,7 @@ fn print(layer: &Layer) -> Result<Value, String> {
     match layer {
         Layer::Activation(Activation::Relu) => return Ok(text("relu")),
         Layer::Activation(Activation::Tanh) => return Ok(text("tanh")),
+        Layer::Activation(Activation::Sigmoid) => return Ok(text("sigmoid")),
         Layer::SoftmaxCrossEntropy => return Ok(text("softmax")),
         Layer::Conv(conv) => {
             put("conv", text(&conv.name), None);
@@ -254,8 +260,9 @@ fn print(layer: &Layer) -> Result<Value, String> {
             put("alpha", float(lrn.alpha)?, None);
             put("beta", float(lrn.beta)?, None);
         }
-        Layer::MaxPool(pool) => {
-            put("max_pool", count(pool.window), None);
+        Layer::MaxPool(pool) | Layer::AvgPool(pool) => {
+            let kind = if matches!(layer, Layer::MaxPool(_)) { "max_pool" } else { "avg_pool" };
+            put(kind, count(pool.window), None);
             put("stride", count(pool.stride), None);
         }
         Layer::Dropout(keep) => put("dropout", float(1. - keep)?, None),

@@ -67,9 +67,9 @@ pub struct Lrn {
     pub beta: f32,
 }
 
-/// Max pooling over `window` x `window` at every `stride` (paper 3.4: 3/2, overlapping).
+/// Pooling over `window` x `window` at every `stride` (paper 3.4: 3/2, overlapping).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaxPool {
+pub struct Pool {
     /// Window size.
     pub window: usize,
     /// Step between windows.
@@ -103,7 +103,9 @@ pub enum Layer {
     /// Local response normalization.
     Lrn(Lrn),
     /// Max pooling.
-    MaxPool(MaxPool),
+    MaxPool(Pool),
+    /// Average pooling.
+    AvgPool(Pool),
     /// Fully connected layer with bias.
     Dense(Dense),
     /// Dropout with this probability of keeping a unit (paper 4.2).

@@ -5,7 +5,7 @@
 use super::device::Buffer;
 use super::kernels::{self as structs, Exact};
 use super::sources::{ELEMENT_THREADS, LRN_THREADS, SOFTMAX_THREADS};
-use super::{Argument, CudaBackend, Grid, arg, launch};
+use super::{Argument, CudaBackend, Grid, arg, launch, launches};
 use crate::backend::*;
 use crate::error::Result;
 use crate::shapes::Activation;
@@ -190,6 +190,7 @@ impl Exact {
         match kind {
             Activation::Relu => launch!(me, self.relu_forward, grid, count, y),
             Activation::Tanh => launch!(me, self.tanh_forward, grid, count, y),
+            Activation::Sigmoid => launch!(me, self.sigmoid_forward, grid, count, y),
         }
     }
 
@@ -206,70 +207,22 @@ impl Exact {
         match kind {
             Activation::Relu => launch!(me, self.relu_backward, grid, count, y, dy),
             Activation::Tanh => launch!(me, self.tanh_backward, grid, count, y, dy),
+            Activation::Sigmoid => launch!(me, self.sigmoid_backward, grid, count, y, dy),
         }
     }
 
-    pub(super) fn lrn_forward(
-        &self,
-        me: &CudaBackend,
-        s: &LrnShape,
-        n: usize,
-        x: &Buffer,
-        y: &mut Buffer,
-    ) -> Result<()> {
-        launch!(me, self.lrn_forward, Grid::over(n * s.pixels, LRN_THREADS), structs::LrnShape::new(s, n), x, y)
-    }
-
-    pub(super) fn lrn_backward(
-        &self,
-        me: &CudaBackend,
-        s: &LrnShape,
-        n: usize,
-        x: &Buffer,
-        dy: &Buffer,
-        dx: &mut Buffer,
-    ) -> Result<()> {
-        launch!(me, self.lrn_backward, Grid::over(n * s.pixels, LRN_THREADS), structs::LrnShape::new(s, n), x, dy, dx)
-    }
-
-    pub(super) fn max_pool_forward(
-        &self,
-        me: &CudaBackend,
-        s: &PoolShape,
-        n: usize,
-        x: &Buffer,
-        y: &mut Buffer,
-    ) -> Result<()> {
-        launch!(
-            me,
-            self.max_pool_forward,
-            Grid::over(n * s.c * s.p * s.q, ELEMENT_THREADS),
-            structs::PoolShape::new(s, n),
-            x,
-            y
-        )
-    }
-
-    pub(super) fn max_pool_backward(
-        &self,
-        me: &CudaBackend,
-        s: &PoolShape,
-        n: usize,
-        x: &Buffer,
-        y: &Buffer,
-        dy: &Buffer,
-        dx: &mut Buffer,
-    ) -> Result<()> {
-        launch!(
-            me,
-            self.max_pool_backward,
-            Grid::over(n * s.c * s.h * s.w, ELEMENT_THREADS),
-            structs::PoolShape::new(s, n),
-            x,
-            y,
-            dy,
-            dx
-        )
+    launches! {
+        lrn_forward(s: LrnShape as structs::LrnShape, n, x: &Buffer, y: &mut Buffer) over n * s.pixels, LRN_THREADS;
+        lrn_backward(s: LrnShape as structs::LrnShape, n, x: &Buffer, dy: &Buffer, dx: &mut Buffer)
+            over n * s.pixels, LRN_THREADS;
+        max_pool_forward(s: PoolShape as structs::PoolShape, n, x: &Buffer, y: &mut Buffer)
+            over n * s.c * s.p * s.q, ELEMENT_THREADS;
+        max_pool_backward(s: PoolShape as structs::PoolShape, n, x: &Buffer, y: &Buffer, dy: &Buffer, dx: &mut Buffer)
+            over n * s.c * s.h * s.w, ELEMENT_THREADS;
+        avg_pool_forward(s: PoolShape as structs::PoolShape, n, x: &Buffer, y: &mut Buffer)
+            over n * s.c * s.p * s.q, ELEMENT_THREADS;
+        avg_pool_backward(s: PoolShape as structs::PoolShape, n, dy: &Buffer, dx: &mut Buffer)
+            over n * s.c * s.h * s.w, ELEMENT_THREADS;
     }
 
     pub(super) fn dropout_forward(

@@ -37,8 +37,8 @@ kernels! {
     "conv.cu": conv_forward, conv_backward_input, conv_backward_weight, conv_backward_bias;
     "dense.cu": dense_forward, dense_backward_input, dense_backward_weight, dense_backward_bias;
     "lrn.cu": lrn_forward, lrn_backward;
-    "pool.cu": max_pool_forward, max_pool_backward;
-    "pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, add, dropout, reduce_partials;
+    "pool.cu": max_pool_forward, max_pool_backward, avg_pool_forward, avg_pool_backward;
+    "pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward, add, dropout, reduce_partials;
     "softmax.cu": softmax_stats, softmax_cross_entropy;
     "update.cu": update_sgd, update_adam;
 }
@@ -51,9 +51,9 @@ kernels! {
     "bf16/dense.cu": dense_backward_input;
     "bf16/sums.cu": reduce_parts, reduce_weights, bias_gradient;
     "bf16/lrn.cu": lrn_forward, lrn_backward;
-    "bf16/pool.cu": max_pool_forward, max_pool_backward;
+    "bf16/pool.cu": max_pool_forward, max_pool_backward, avg_pool_forward, avg_pool_backward;
     "bf16/relu_lrn_pool.cu": relu_lrn_max_pool_forward, relu_lrn_max_pool_backward;
-    "bf16/pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, add, dropout;
+    "bf16/pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward, add, dropout;
     "softmax.cu": softmax_stats, softmax_cross_entropy;
     "bf16/update.cu": update_sgd, update_adam, make_shadow, rotate_filters;
 }

@@ -33,6 +33,23 @@ macro_rules! launch {
 }
 use launch;
 
+/// Operations that are one launch of the kernel of their name: the struct that it takes for their shape, their buffers, and
+/// its threads in all and in a block.
+macro_rules! launches {
+    ($($name:ident($shape:ident: $kind:ty as $struct:ty, $n:ident, $($buffer:ident: $type:ty),*) over $threads:expr, $block:expr;)*) => {
+        $(pub(in crate::backend::cuda) fn $name(
+            &self,
+            me: &CudaBackend,
+            $shape: &$kind,
+            $n: usize,
+            $($buffer: $type),*
+        ) -> Result<()> {
+            launch!(me, self.$name, Grid::over($threads, $block), <$struct>::new($shape, $n), $($buffer),*)
+        })*
+    };
+}
+use launches;
+
 /// Bytes of a [`Window`] as the kernel reads it.
 const WINDOW_BYTES: usize = 6 * size_of::<u32>();
 

@@ -191,6 +191,8 @@ impl Backend for CudaBackend {
         lrn_backward(s: &LrnShape, n: usize, x: &Buffer, dy: &Buffer, dx: &mut Buffer);
         max_pool_forward(s: &PoolShape, n: usize, x: &Buffer, y: &mut Buffer);
         max_pool_backward(s: &PoolShape, n: usize, x: &Buffer, y: &Buffer, dy: &Buffer, dx: &mut Buffer);
+        avg_pool_forward(s: &PoolShape, n: usize, x: &Buffer, y: &mut Buffer);
+        avg_pool_backward(s: &PoolShape, n: usize, dy: &Buffer, dx: &mut Buffer);
         dropout_forward(s: &DropoutShape, n: usize, draw: &DropoutDraw, x: &Buffer, y: &mut Buffer);
         dropout_backward(s: &DropoutShape, n: usize, draw: &DropoutDraw, dy: &mut Buffer);
         softmax_stats(s: &SoftmaxShape, n: usize, logits: &Buffer, labels: &[u32], stats: &mut Buffer);

@@ -76,6 +76,7 @@ pub(super) fn activation_forward(kind: Activation, shape: impl Into<TensorShape>
             Activation::Relu if *y < 0. => 0.,
             Activation::Relu => *y, // NaN too: a diverged run must be seen in the loss
             Activation::Tanh => f64::from(*y).tanh() as f32,
+            Activation::Sigmoid => (1. / (1. + f64::from(-*y).exp())) as f32,
         };
     }
 }
@@ -85,6 +86,7 @@ pub(super) fn activation_backward(kind: Activation, shape: impl Into<TensorShape
         *dy *= match kind {
             Activation::Relu => f32::from(u8::from(*y > 0.)),
             Activation::Tanh => 1. - y * y,
+            Activation::Sigmoid => y * (1. - y),
         };
     }
 }
@@ -108,6 +110,14 @@ pub(super) fn max_pool_backward(s: &PoolShape, n: usize, x: &Floats, _y: &Floats
     let places = definitions::max_pool_places(s, n, x);
     places.iter().zip(dy).for_each(|(&place, dy)| sums[place] += f64::from(*dy));
     put(&sums, dx);
+}
+
+pub(super) fn avg_pool_forward(s: &PoolShape, n: usize, x: &Floats, y: &mut Floats) {
+    put(&definitions::avg_pool_forward(s, n, &wide(x)), y);
+}
+
+pub(super) fn avg_pool_backward(s: &PoolShape, n: usize, dy: &Floats, dx: &mut Floats) {
+    put(&definitions::avg_pool_backward(s, n, &wide(dy)), dx);
 }
 
 /// The activation and its normalization, between which nothing is kept.

@@ -70,6 +70,9 @@ impl<B: Backend> Stream<B> {
             Op::MaxPool(shape) => {
                 self.compute(at, [x, y], |backend, [x, y]| backend.max_pool_forward(&shape, n, x, y))?;
             }
+            Op::AvgPool(shape) => {
+                self.compute(at, [x, y], |backend, [x, y]| backend.avg_pool_forward(&shape, n, x, y))?;
+            }
             Op::ReluLrnMaxPool(lrn, pool) => {
                 self.compute(at, [x, y], |backend, [x, y]| backend.relu_lrn_max_pool_forward(&lrn, &pool, n, x, y))?
             }
@@ -145,6 +148,9 @@ impl<B: Backend> Stream<B> {
             Op::MaxPool(shape) => self.compute(at, [x, y, dy, dx], |backend, [x, y, dy, dx]| {
                 backend.max_pool_backward(&shape, n, x, y, dy, dx)
             })?,
+            Op::AvgPool(shape) => {
+                self.compute(at, [dy, dx], |backend, [dy, dx]| backend.avg_pool_backward(&shape, n, dy, dx))?
+            }
             Op::ReluLrnMaxPool(lrn, pool) => self.compute(at, [x, y, dy], |backend, [x, y, dy]| {
                 backend.relu_lrn_max_pool_backward(&lrn, &pool, n, x, y, dy)
             })?,

@@ -1,4 +1,4 @@
-//! Max pooling: the paper's overlapping windows have their own method.
+//! Max pooling, where the paper's overlapping windows have their own method, and average pooling.
 
 pub mod overlapping;
 
@@ -58,6 +58,38 @@ pub fn max_pool_backward(s: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: &[f3
                 // A window of NaNs has no maximum; its gradient goes nowhere.
                 if let Some(place) = places.find(|&place| x[place] == *max) {
                     dx[place] += gradient;
+                }
+            }
+        }
+    });
+}
+
+/// See `Backend::avg_pool_forward`.
+pub fn avg_pool_forward(s: &PoolShape, n: usize, x: &[f32], y: &mut [f32]) {
+    let (ins, outs, area) = (s.h * s.w, s.p * s.q, (s.window * s.window) as f32);
+    let maps = y[..n * s.c * outs].par_chunks_exact_mut(outs).zip(x.par_chunks_exact(ins));
+    maps.for_each(|(y, x)| {
+        for (row, y) in y.chunks_exact_mut(s.q).enumerate() {
+            y.fill(0.);
+            for line in x[row * s.stride * s.w..].chunks_exact(s.w).take(s.window) {
+                let patches = line.windows(s.window).step_by(s.stride);
+                y.iter_mut().zip(patches).for_each(|(y, patch)| *y += patch.iter().sum::<f32>());
+            }
+            y.iter_mut().for_each(|y| *y /= area);
+        }
+    });
+}
+
+/// See `Backend::avg_pool_backward`.
+pub fn avg_pool_backward(s: &PoolShape, n: usize, dy: &[f32], dx: &mut [f32]) {
+    let (ins, outs, area) = (s.h * s.w, s.p * s.q, (s.window * s.window) as f32);
+    let maps = dx[..n * s.c * ins].par_chunks_exact_mut(ins).zip(dy.par_chunks_exact(outs));
+    maps.for_each(|(dx, dy)| {
+        dx.fill(0.);
+        for (row, dy) in dy.chunks_exact(s.q).enumerate() {
+            for line in dx[row * s.stride * s.w..].chunks_exact_mut(s.w).take(s.window) {
+                for (at, dy) in dy.iter().enumerate() {
+                    line[at * s.stride..][..s.window].iter_mut().for_each(|dx| *dx += dy / area);
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::shapes::{Augment, Dropout, Lrn, Pool};
 use crate::backend::cuda::device::Buffer;
 use crate::backend::cuda::kernels::{self as structs, Bf16};
 use crate::backend::cuda::sources::{ELEMENT_THREADS, SOFTMAX_THREADS};
-use crate::backend::cuda::{Argument, CudaBackend, Grid, arg, launch};
+use crate::backend::cuda::{Argument, CudaBackend, Grid, arg, launch, launches};
 use crate::backend::*;
 use crate::error::Result;
 use crate::shapes::Activation;
@@ -26,6 +26,11 @@ pub(super) fn fours(elems: usize) -> Grid {
 fn vectors(shape: impl Into<TensorShape>) -> (Grid, u32) {
     let elems = layout::elems(&shape.into());
     (eights(elems), (elems / 8) as u32)
+}
+
+/// The channels of a map that are not padding.
+fn channels(maps: &TensorShape) -> u32 {
+    maps.dims()[1] as u32
 }
 
 /// Where the places of the maxima lie: behind y.
@@ -59,10 +64,12 @@ impl Bf16 {
         shape: impl Into<TensorShape>,
         y: &mut Buffer,
     ) -> Result<()> {
+        let shape = shape.into();
         let (grid, count) = vectors(shape);
         match kind {
             Activation::Relu => launch!(me, self.relu_forward, grid, count, y),
             Activation::Tanh => launch!(me, self.tanh_forward, grid, count, y),
+            Activation::Sigmoid => launch!(me, self.sigmoid_forward, grid, count, (channels(&shape)), y),
         }
     }
 
@@ -78,6 +85,7 @@ impl Bf16 {
         match kind {
             Activation::Relu => launch!(me, self.relu_backward, grid, count, y, dy),
             Activation::Tanh => launch!(me, self.tanh_backward, grid, count, y, dy),
+            Activation::Sigmoid => launch!(me, self.sigmoid_backward, grid, count, y, dy),
         }
     }
 
@@ -92,51 +100,20 @@ impl Bf16 {
         launch!(me, self.add, grid, count, x, y)
     }
 
-    pub(in crate::backend::cuda) fn lrn_forward(
-        &self,
-        me: &CudaBackend,
-        s: &LrnShape,
-        n: usize,
-        x: &Buffer,
-        y: &mut Buffer,
-    ) -> Result<()> {
-        launch!(me, self.lrn_forward, eights(n * s.pixels * pad8(s.c)), Lrn::new(s, n), x, y)
-    }
-
-    pub(in crate::backend::cuda) fn lrn_backward(
-        &self,
-        me: &CudaBackend,
-        s: &LrnShape,
-        n: usize,
-        x: &Buffer,
-        dy: &Buffer,
-        dx: &mut Buffer,
-    ) -> Result<()> {
-        launch!(me, self.lrn_backward, eights(n * s.pixels * pad8(s.c)), Lrn::new(s, n), x, dy, dx)
-    }
-
-    pub(in crate::backend::cuda) fn max_pool_forward(
-        &self,
-        me: &CudaBackend,
-        s: &PoolShape,
-        n: usize,
-        x: &Buffer,
-        y: &mut Buffer,
-    ) -> Result<()> {
-        launch!(me, self.max_pool_forward, eights(n * s.p * s.q * pad8(s.c)), Pool::new(s, n), x, y)
-    }
-
-    pub(in crate::backend::cuda) fn max_pool_backward(
-        &self,
-        me: &CudaBackend,
-        s: &PoolShape,
-        n: usize,
-        x: &Buffer,
-        y: &Buffer,
-        dy: &Buffer,
-        dx: &mut Buffer,
-    ) -> Result<()> {
-        launch!(me, self.max_pool_backward, eights(n * s.h * s.w * pad8(s.c)), Pool::new(s, n), x, y, dy, dx)
+    // One thread for eight values.
+    launches! {
+        lrn_forward(s: LrnShape as Lrn, n, x: &Buffer, y: &mut Buffer)
+            over n * s.pixels * pad8(s.c) / 8, ELEMENT_THREADS;
+        lrn_backward(s: LrnShape as Lrn, n, x: &Buffer, dy: &Buffer, dx: &mut Buffer)
+            over n * s.pixels * pad8(s.c) / 8, ELEMENT_THREADS;
+        max_pool_forward(s: PoolShape as Pool, n, x: &Buffer, y: &mut Buffer)
+            over n * s.p * s.q * pad8(s.c) / 8, ELEMENT_THREADS;
+        max_pool_backward(s: PoolShape as Pool, n, x: &Buffer, y: &Buffer, dy: &Buffer, dx: &mut Buffer)
+            over n * s.h * s.w * pad8(s.c) / 8, ELEMENT_THREADS;
+        avg_pool_forward(s: PoolShape as Pool, n, x: &Buffer, y: &mut Buffer)
+            over n * s.p * s.q * pad8(s.c) / 8, ELEMENT_THREADS;
+        avg_pool_backward(s: PoolShape as Pool, n, dy: &Buffer, dx: &mut Buffer)
+            over n * s.h * s.w * pad8(s.c) / 8, ELEMENT_THREADS;
     }
 
     pub(in crate::backend::cuda) fn relu_lrn_max_pool_forward(
