@@ -72,11 +72,12 @@ static __device__ Vector plus(const Vector& x, const Vector& y) {
     return sum;
 }
 
-// The sum divided by the values of a window, rounded once.
+// The sum divided by the values of a window.
 static __device__ void store_mean(bf16* to, unsigned at, Vector sum, const Pool& f) {
+    const float share = 1.f / (f.window * f.window);
 #pragma unroll
     for (unsigned i = 0; i < 8; ++i) {
-        sum.v[i] /= f.window * f.window;
+        sum.v[i] *= share;
     }
     store(to, at, sum);
 }
