@@ -54,6 +54,9 @@ pub struct InputRecipe {
     /// (paper 4.1: 0.1); 0 for none.
     #[serde(default)]
     pub colour_noise: f32,
+    /// Epochs with colour noise, from the first; unset: all (2012 code: 67).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colour_noise_epochs: Option<u64>,
     /// Subtracted from each pixel.
     pub mean: Mean,
     /// Multiplied after that.
@@ -69,8 +72,6 @@ pub struct Preprocessor {
     mean: Vec<f32>,
     /// By which colours vary: principal axes, each as long as the standard deviation along it.
     axes: Option<[[f32; 3]; 3]>,
-    /// Epochs in which colours are changed at random.
-    colour_noise_epochs: Option<u64>,
 }
 
 impl Preprocessor {
@@ -111,12 +112,7 @@ impl Preprocessor {
             Some((_, colours)) => Some(colours.axes()),
             None => Some(colours(set)?.axes()),
         };
-        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes, colour_noise_epochs: None })
-    }
-
-    /// With colour noise in so many epochs only.
-    pub fn with_colour_noise_epochs(self, colour_noise_epochs: Option<u64>) -> Preprocessor {
-        Preprocessor { colour_noise_epochs, ..self }
+        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes })
     }
 
     /// The same, but that devices get whole images and cut them, for looking at one in several windows.
@@ -177,7 +173,7 @@ impl Preprocessor {
     /// Paper 4.1: the sum of the principal axes, each times a normal number of its own. As in the 2012 code, an axis is
     /// as long as the standard deviation of the colours along it; the paper's text has the variance.
     fn colour_shift(&self, index: u32, seed: u64, epoch: u64) -> [f32; 3] {
-        let over = self.colour_noise_epochs.is_some_and(|epochs| epoch >= epochs);
+        let over = self.recipe.colour_noise_epochs.is_some_and(|epochs| epoch >= epochs);
         let Some(axes) = self.axes.as_ref().filter(|_| !over) else { return [0.; 3] };
         let rng = Philox::new(seed, Purpose::Colour, 0);
         let mut shift = [0.; 3];
@@ -222,7 +218,15 @@ mod tests {
     use super::*;
 
     fn recipe(resize: usize, crop: Crop, flip: bool) -> InputRecipe {
-        InputRecipe { resize, crop, flip, colour_noise: 0., mean: Mean::Value(0.), scale: 1. }
+        InputRecipe {
+            resize,
+            crop,
+            flip,
+            colour_noise: 0.,
+            colour_noise_epochs: None,
+            mean: Mean::Value(0.),
+            scale: 1.,
+        }
     }
 
     /// A batch as the network reads it.

@@ -138,7 +138,7 @@ impl Net {
 
 impl Layer {
     /// The name of a layer with weights.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub fn name(&self) -> Option<&str> {
         match self {
             Layer::Conv(row) => Some(&row.name),
             Layer::Dense(row) => Some(&row.name),

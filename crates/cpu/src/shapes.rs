@@ -264,6 +264,12 @@ pub enum Update {
 }
 
 impl Update {
+    /// Whether the rate is 0: nothing moves, neither the parameter nor the optimizer's state, and no backend is asked.
+    pub fn is_frozen(&self) -> bool {
+        let (Update::Sgd { lr, .. } | Update::Adam { lr, .. }) = *self;
+        lr == 0.
+    }
+
     /// Adam's rate and the root of its second moment's, both corrected for their start at 0: w moves by
     /// rate * m / (sqrt(v) / root + epsilon). 1 for others.
     pub fn adam_factors(&self) -> [f32; 2] {
