@@ -12,6 +12,7 @@ struct Divisor {
 struct AugmentShape {
     unsigned n, c, side, resize, channels, size;
     float scale;
+    unsigned centred_mean;
 };
 
 struct ConvShape {

@@ -2,7 +2,11 @@
 
 mod support;
 
+use alexnet_split::backend::cpu::CpuBackend;
+use alexnet_split::backend::{Backend, TensorShape, Window};
 use alexnet_split::config::Recipe;
+use alexnet_split::data::input::Preprocessor;
+use alexnet_split::data::{DataSet, ImageSet, Images};
 use alexnet_split::engine::stream::Tensor;
 use alexnet_split::net::plan::ParamKind;
 
@@ -31,4 +35,58 @@ fn a_frozen_layer_does_not_move() {
         assert!(before[1].iter().any(|v| v << 1 != 0), "{name} had a momentum");
         assert_eq!(before == after, is_frozen, "{name}");
     }
+}
+
+/// Random images of 3 x 12 x 12, of which the network sees 8 x 8.
+fn images(count: usize) -> (DataSet, Vec<u8>) {
+    let pixels: Vec<u8> = support::normals(count * 3 * 144, 50., 7).iter().map(|v| (v + 128.) as u8).collect();
+    let set = || ImageSet::in_memory([3, 12, 12], pixels.clone(), vec![0; count]);
+    (DataSet { train: set(), held_out: set(), classes: vec!["noise".into()], prepared: None }, pixels)
+}
+
+/// `convdata.py`: 32 neighbours are cropped and mirrored in one way, the centre of the mean is subtracted, colours change,
+/// and all of it is divided by 1.1.
+#[test]
+fn images_come_as_convdata_makes_them() {
+    let (count, size) = (70, 8);
+    let (data, pixels) = images(count);
+    let sets = ["input.resize=12", "input.crop_chunk=32", "input.mean_crop=center", "input.colour_noise_divisor=1.1"];
+    let sets = sets.into_iter().chain(["input.colour_noise_epochs=67"]);
+    let recipe = sets.fold(Recipe::find("paper").unwrap(), |recipe, set| recipe.with(set).unwrap());
+    let input = Preprocessor::new(&recipe.input, [3, size, size], &data).unwrap();
+    let indices: Vec<u32> = (0..count as u32).rev().collect();
+    let batch = |epoch| match input.batch(&data.train, &indices, Some((6, epoch))).unwrap().images {
+        Images::Bytes(bytes, windows) => (bytes, windows),
+        Images::Ready(_) => panic!("not yet"),
+    };
+    let (bytes, windows) = batch(0);
+    let place = |w: &Window| (w.row, w.col, w.mirrored);
+    for chunk in windows.chunks(32) {
+        assert!(chunk.iter().all(|window| place(window) == place(&chunk[0])), "{chunk:?}");
+        assert!(chunk.windows(2).all(|pair| pair[0].shift != pair[1].shift), "every image has its own colours");
+    }
+    assert!(place(&windows[0]) != place(&windows[32]) && windows.iter().any(|window| window.mirrored));
+
+    let mean = |at: usize| (0..count).map(|i| f64::from(pixels[i * 432 + at])).sum::<f64>() / count as f64;
+    let mut expected = Vec::new();
+    for (image, w) in indices.iter().zip(&windows) {
+        for (c, p, q) in (0..3 * 64).map(|at| (at / 64, at / 8 % 8, at % 8)) {
+            let col = w.col as usize + if w.mirrored { 7 - q } else { q };
+            let pixel = pixels[*image as usize * 432 + c * 144 + (w.row as usize + p) * 12 + col];
+            let centre = mean(c * 144 + (2 + p) * 12 + 2 + q);
+            expected.push((f64::from(pixel) - centre + f64::from(w.shift[c])) / 1.1);
+        }
+    }
+    let (backend, maps) = (CpuBackend::default(), TensorShape::Maps(count, [3, size, size]));
+    let mut y = backend.alloc(maps).unwrap();
+    backend.augment(input.shape(), &bytes, &windows, &input.mean().to_vec(), maps, &mut y).unwrap();
+    support::tolerance::assert_close("input", &y, &expected, support::tolerance::OPERATION);
+
+    // When the colours stop changing, images are as they are at test time.
+    let (_, windows) = batch(67);
+    assert!(windows.iter().all(|window| window.shift == [0.; 3] && window.scale == 1.));
+    // Without a chunk every image has its own crop.
+    let alone = Preprocessor::new(&recipe.with("input.crop_chunk=1").unwrap().input, [3, size, size], &data).unwrap();
+    let Images::Bytes(_, windows) = alone.batch(&data.train, &indices, Some((6, 0))).unwrap().images else { panic!() };
+    assert!(windows[..32].iter().any(|window| place(window) != place(&windows[0])));
 }

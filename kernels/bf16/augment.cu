@@ -9,7 +9,7 @@
 
 constexpr unsigned AUGMENT_ROOM = 4096;
 
-// A window is its row, its column, whether it is mirrored, and three shifts' bits.
+// A window is its row, its column, whether it is mirrored, and the bits of three shifts and of a factor.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     augment(Augment shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, bf16* __restrict__ y) {
@@ -19,8 +19,12 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     const unsigned channels = image.channels, stride = shape.padded + 4;  // 4: for different banks
     const unsigned first = blockIdx.x * (AUGMENT_ROOM / stride), columns = min(AUGMENT_ROOM / stride, shape.columns - first);
     const unsigned top = blockIdx.y, n = blockIdx.z;
-    const unsigned* window = windows + 6 * n;
+    const unsigned* window = windows + 7 * n;
     const int t = shape.block, size = image.size, side = image.side, resize = image.resize, p = top * t - shape.pad;
+    const float scale = image.scale * __uint_as_float(window[6]);
+    // The corner of the mean that is subtracted.
+    const int margin = (resize - size) / 2, mean_row = image.centred_mean ? margin : window[0];
+    const int mean_col = image.centred_mean ? margin : window[1];
     // Where row p, column 0 of the window lies among the bytes, which begin at its corner where the image was cropped.
     const int corner = side == size ? p * side : static_cast<int>(window[0] + p) * side + static_cast<int>(window[1]);
 
@@ -31,12 +35,12 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
             const int c = image.c == 1 ? 0 : channel;
             const float shift = __uint_as_float(window[3 + c]);
             int byte = static_cast<int>(n * image.c + c) * side * side + corner + column;
-            int middle = (c * resize + static_cast<int>(window[0]) + p) * resize + static_cast<int>(window[1]) + column;
+            int middle = (c * resize + mean_row + p) * resize + mean_col + (image.centred_mean ? q : column);
 #pragma unroll 4
             for (int row = 0; row < t; ++row) {
                 // Negative rows and columns are huge.
                 const bool inside = static_cast<unsigned>(p + row) < size & static_cast<unsigned>(q) < size;
-                to[row * t * channels + channel] = inside ? (pixels[byte] + shift - mean[middle]) * image.scale : 0.f;
+                to[row * t * channels + channel] = inside ? (pixels[byte] + shift - mean[middle]) * scale : 0.f;
                 byte += side, middle += resize;
             }
         }

@@ -64,7 +64,8 @@ pub trait Backend: Send {
 
     /// The network's input from the bytes of images (paper, sections 2 and 4.1): `windows[i]` is cut from image i, C x
     /// side x side values of 0 to 255, where it is not that window already, and mirrored where it says so; y = (value +
-    /// shift - mean) * scale, with the mean at the value's place in the whole image. mean: C x resize x resize, y: N x
+    /// shift - mean) * (scale * the window's), with the mean at the value's place in the whole image, or with a `centred_mean`
+    /// at y's place in the centre of the mean image. mean: C x resize x resize, y: N x
     /// channels x size x size, of the shape `input`. A grey image fills all channels.
     fn augment(
         &self,

@@ -183,7 +183,7 @@ fn random_batch(net: &Net, n: usize) -> (Batch, AugmentShape, Vec<f32>) {
     let labels = (0..n).map(|i| (i % net.classes()) as u32).collect();
     (
         Batch { images, labels },
-        AugmentShape { c, side: h, resize: h, channels: c, size: h, scale: 1. },
+        AugmentShape { c, side: h, resize: h, channels: c, size: h, scale: 1., centred_mean: false },
         vec![128.; c * h * w],
     )
 }

@@ -40,6 +40,10 @@ impl Recipe {
             r if !(r.input.colour_noise >= 0. && r.input.colour_noise.is_finite()) => {
                 refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
             }
+            r if !(rate(r.input.colour_noise_divisor) && r.input.colour_noise_divisor > 0.) => {
+                refuse("input.colour_noise_divisor", r.input.colour_noise_divisor.to_string(), "a positive number")
+            }
+            r if r.input.crop_chunk == 0 => refuse("input.crop_chunk", "0".into(), "at least 1"),
             r if !r.input.scale.is_finite() || r.input.scale == 0. => {
                 refuse("input.scale", r.input.scale.to_string(), "a number other than 0, which makes all images alike")
             }

@@ -124,19 +124,23 @@ pub fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, shape: i
 
 pub fn augmentation<B: Backend>(backend: &B, Stored(_, tolerance): Stored) {
     // Whole images of the network's size and of a larger one, windows alone; grey for a network that sees colours.
-    for (c, side, resize, channels, size) in [
-        (3, 20, 20, 3, 20),
-        (3, 20, 20, 3, 17),
-        (1, 67, 67, 3, 64),
-        (3, 17, 20, 3, 17),
-        (1, 64, 67, 3, 64),
-        (1, 7, 12, 1, 7),
+    for (c, side, resize, channels, size, centred_mean) in [
+        (3, 20, 20, 3, 20, false),
+        (3, 20, 20, 3, 17, false),
+        (1, 67, 67, 3, 64, false),
+        (1, 67, 67, 3, 64, true),
+        (3, 17, 20, 3, 17, false),
+        (3, 17, 20, 3, 17, true),
+        (1, 64, 67, 3, 64, false),
+        (1, 7, 12, 1, 7, true),
     ] {
-        let s = AugmentShape { c, side, resize, channels, size, scale: 0.25 };
+        let s = AugmentShape { c, side, resize, channels, size, scale: 0.25, centred_mean };
         let pixels: Vec<u8> = normals(3 * c * side * side, 60., 1).iter().map(|v| (v + 128.) as u8).collect();
         let mean = normals(c * resize * resize, 100., 2);
         let room = (resize - size) as u32;
-        let window = |row, col, mirrored| Window { row, col, mirrored, shift: [7.25, -3., row as f32] };
+        let shift = |row: u32| [7.25, -3., row as f32];
+        let window =
+            |row, col, mirrored| Window { row, col, mirrored, shift: shift(row), scale: 1. / (1. + row as f32) };
         let windows = [window(0, room, false), window(room, 0, true), window(room / 2, room / 3, true)];
         let mean_on_device = upload(backend, &mean, mean.len());
         let expected = reference::augment(&s, &pixels, &windows, &mean);

@@ -17,12 +17,14 @@ pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]
             let shift = f64::from(window.shift[c]);
             for p in 0..s.size {
                 for q in 0..s.size {
-                    let q = if window.mirrored { s.size - 1 - q } else { q };
-                    let [row, col] = [window.row as usize + p, window.col as usize + q];
-                    let [pixel_row, pixel_col] = if s.is_cropped() { [p, q] } else { [row, col] };
+                    let column = if window.mirrored { s.size - 1 - q } else { q };
+                    let [row, col] = [window.row as usize + p, window.col as usize + column];
+                    let [pixel_row, pixel_col] = if s.is_cropped() { [p, column] } else { [row, col] };
                     let value = f64::from(pixels[((n * s.c + c) * s.side + pixel_row) * s.side + pixel_col]);
-                    let mean = f64::from(mean[(c * s.resize + row) * s.resize + col]);
-                    y.push((value + shift - mean) * f64::from(s.scale));
+                    let margin = (s.resize - s.size) / 2;
+                    let [mean_row, mean_col] = if s.centred_mean { [margin + p, margin + q] } else { [row, col] };
+                    let mean = f64::from(mean[(c * s.resize + mean_row) * s.resize + mean_col]);
+                    y.push((value + shift - mean) * f64::from(s.scale) * f64::from(window.scale));
                 }
             }
         }

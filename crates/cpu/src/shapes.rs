@@ -32,6 +32,8 @@ pub struct AugmentShape {
     pub size: usize,
     /// The factor of differences from the mean.
     pub scale: f32,
+    /// Whether the mean that is subtracted is the centre of the mean image, whatever the window, after the mirroring.
+    pub centred_mean: bool,
 }
 
 impl AugmentShape {
@@ -42,7 +44,7 @@ impl AugmentShape {
 }
 
 /// The part of an image that the network sees, and its changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
     /// Its first row.
     pub row: u32,
@@ -52,6 +54,15 @@ pub struct Window {
     pub mirrored: bool,
     /// Added to every pixel of a channel (paper 4.1).
     pub shift: [f32; 3],
+    /// A factor of differences from the mean, besides [`AugmentShape::scale`].
+    pub scale: f32,
+}
+
+impl Default for Window {
+    /// The first rows and columns as they are.
+    fn default() -> Window {
+        Window { row: 0, col: 0, mirrored: false, shift: [0.; 3], scale: 1. }
+    }
 }
 
 /// One weight block of a convolution: K filters over C channels, in one stream.

@@ -144,13 +144,15 @@ pub struct AugmentShape {
     pub sizes: [u32; 6],
     /// The factor of differences from the mean.
     pub scale: f32,
+    /// 1 where the centre of the mean is subtracted.
+    pub centred_mean: u32,
 }
 
 impl AugmentShape {
     /// `n` images of `s`.
     pub fn new(s: &backend::AugmentShape, n: usize) -> AugmentShape {
         let sizes = [n, s.c, s.side, s.resize, s.channels, s.size].map(|size| size as u32);
-        AugmentShape { sizes, scale: s.scale }
+        AugmentShape { sizes, scale: s.scale, centred_mean: s.centred_mean.into() }
     }
 }
 

@@ -51,7 +51,7 @@ macro_rules! launches {
 use launches;
 
 /// Bytes of a [`Window`] as the kernel reads it.
-const WINDOW_BYTES: usize = 6 * size_of::<u32>();
+const WINDOW_BYTES: usize = 7 * size_of::<u32>();
 
 /// Scores of an image: its loss and its label's rank.
 const SCORES: usize = 2;
@@ -289,7 +289,7 @@ impl CudaBackend {
     fn with_images(&self, pixels: &[u8], windows: &[Window], work: impl FnOnce([u64; 2]) -> Result<()>) -> Result<()> {
         let words = windows.iter().map(|w| {
             let [r, g, b] = w.shift.map(f32::to_bits);
-            [w.row, w.col, w.mirrored.into(), r, g, b]
+            [w.row, w.col, w.mirrored.into(), r, g, b, w.scale.to_bits()]
         });
         let words: Vec<[u32; WINDOW_BYTES / size_of::<u32>()]> = words.collect();
         let mut batch = self.batch();
