@@ -30,7 +30,7 @@ struct LrnShape {
 };
 
 struct PoolShape {
-    unsigned n, c, h, w, window, stride, p, q;
+    unsigned n, c, h, w, window, stride, p, q, all_ties;
 };
 
 // Windows that contain a place of a map, along one side: those from `first` to before `end`.

@@ -3,7 +3,7 @@
 mod support;
 
 use alexnet_split::backend::cpu::CpuBackend;
-use alexnet_split::backend::{Backend, TensorShape, Window};
+use alexnet_split::backend::{Backend, PoolShape, TensorShape, Window};
 use alexnet_split::config::Recipe;
 use alexnet_split::data::input::Preprocessor;
 use alexnet_split::data::{DataSet, ImageSet, Images};
@@ -89,4 +89,20 @@ fn images_come_as_convdata_makes_them() {
     let alone = Preprocessor::new(&recipe.with("input.crop_chunk=1").unwrap().input, [3, size, size], &data).unwrap();
     let Images::Bytes(_, windows) = alone.batch(&data.train, &indices, Some((6, 0))).unwrap().images else { panic!() };
     assert!(windows[..32].iter().any(|window| place(window) != place(&windows[0])));
+}
+
+/// cuda-convnet's pooling: where all values are equal, a place has the gradient of every window that it is in.
+#[test]
+fn each_tied_maximum_gets_the_whole_gradient() {
+    let s = PoolShape { c: 1, h: 3, w: 3, window: 2, stride: 1, p: 2, q: 2, all_ties: true };
+    for backend in [CpuBackend::default(), CpuBackend::default().as_reference()] {
+        let gradient = |all_ties| {
+            let mut dx = vec![7.; 9];
+            let s = PoolShape { all_ties, ..s };
+            backend.max_pool_backward(&s, 1, &vec![5.; 9], &vec![5.; 4], &vec![1.; 4], &mut dx).unwrap();
+            dx
+        };
+        assert_eq!(gradient(true), [1., 2., 1., 2., 4., 2., 1., 2., 1.]);
+        assert_eq!(gradient(false), [1., 1., 0., 1., 1., 0., 0., 0., 0.]);
+    }
 }

@@ -26,7 +26,7 @@ struct Lrn {
 };
 
 struct Pool {
-    unsigned n, c, h, w, window, stride, p, q;
+    unsigned n, c, h, w, window, stride, p, q, all_ties;
 };
 
 // The input as rows x columns of blocks of block x block pixels, `padded` values each.

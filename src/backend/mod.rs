@@ -214,8 +214,8 @@ pub trait Backend: Send {
 
     /// y = the maximum of each window. Paper 3.4.
     fn max_pool_forward(&self, shape: &PoolShape, n: usize, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
-    /// dx = each dy at its window's first maximum in row order (as PyTorch; cuda-convnet gives it to every tied one),
-    /// summed where windows overlap.
+    /// dx = each dy at its window's first maximum in row order (as PyTorch), or with `all_ties` at each place that has the
+    /// maximum (as cuda-convnet), summed where windows overlap.
     fn max_pool_backward(
         &self,
         shape: &PoolShape,

@@ -112,7 +112,8 @@ impl Planner<'_> {
         let ([c, h, w], name, window) = (self.shape, format!("pool{}", self.stage), row.window);
         let p = conv_out_size(&name, h, window, row.stride, 0, false)?;
         let q = conv_out_size(&name, w, window, row.stride, 0, false)?;
-        self.push(name, op(PoolShape { c, h, w, window, stride: row.stride, p, q }), [c, p, q], None, None);
+        let shape = PoolShape { c, h, w, window, stride: row.stride, p, q, all_ties: row.all_ties };
+        self.push(name, op(shape), [c, p, q], None, None);
         Ok(())
     }
 

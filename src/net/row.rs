@@ -15,7 +15,7 @@ const KINDS: [(&str, &[&str]); 6] = [
     ("conv", &["out", "kernel", "stride", "pad", "round_up", "reads", "bias", "std"]),
     ("dense", &["out", "reads", "bias", "std", "on"]),
     ("lrn", &["k", "alpha", "beta"]),
-    ("max_pool", &["stride"]),
+    ("max_pool", &["stride", "ties"]),
     ("avg_pool", &["stride"]),
     ("dropout", &[]),
 ];
@@ -135,7 +135,12 @@ impl<'a> Row<'a> {
     }
 
     fn pool(&self) -> Result<Pool, String> {
-        Ok(Pool { window: self.count(self.kind, None)?, stride: self.count("stride", None)? })
+        let all_ties = match self.word("ties", "first")? {
+            "first" => false,
+            "all" => true,
+            found => return Err(self.wrong(&format!("ties = \"{found}\"; expected \"first\" or \"all\""))),
+        };
+        Ok(Pool { window: self.count(self.kind, None)?, stride: self.count("stride", None)?, all_ties })
     }
 
     /// The name: a letter, and then letters, digits and underscores.
@@ -264,6 +269,7 @@ fn print(layer: &Layer) -> Result<Value, String> {
             let kind = if matches!(layer, Layer::MaxPool(_)) { "max_pool" } else { "avg_pool" };
             put(kind, count(pool.window), None);
             put("stride", count(pool.stride), None);
+            put("ties", text(if pool.all_ties { "all" } else { "first" }), Some(text("first")));
         }
         Layer::Dropout(keep) => put("dropout", float(1. - keep)?, None),
     }

@@ -74,6 +74,8 @@ pub struct Pool {
     pub window: usize,
     /// Step between windows.
     pub stride: usize,
+    /// Of the maximum: whether each place that has it gets the whole gradient (2012 code), and not the first alone.
+    pub all_ties: bool,
 }
 
 /// A fully connected layer.

@@ -137,6 +137,16 @@ pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
     places
 }
 
+/// dx: each dy at the first place of its window's maximum, or at all of them.
+pub fn max_pool_backward(s: &PoolShape, n: usize, x: &[f32], dy: &[f64]) -> Vec<f64> {
+    let (places, mut dx) = (max_pool_places(s, n, x), vec![0.; n * s.c * s.h * s.w]);
+    pool_windows(s, n, |yi, xi| {
+        let is_maximum = if s.all_ties { x[xi] == x[places[yi]] } else { xi == places[yi] };
+        dx[xi] += if is_maximum { dy[yi] } else { 0. };
+    });
+    dx
+}
+
 /// Calls `visit(y, x)` with the indices of every value of every window.
 fn pool_windows(s: &PoolShape, n: usize, mut visit: impl FnMut(usize, usize)) {
     for y in 0..n * s.c * s.p * s.q {

@@ -172,6 +172,8 @@ pub struct PoolShape {
     pub stride: usize,
     pub p: usize,
     pub q: usize,
+    /// Of the maximum: whether each place that has it gets the whole gradient, and not the first alone.
+    pub all_ties: bool,
 }
 
 /// Dropout of one stream's units.

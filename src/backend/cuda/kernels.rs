@@ -203,15 +203,15 @@ impl LrnShape {
     }
 }
 
-/// See [`backend::PoolShape`]: n, c, h, w, window, stride, p, q.
+/// See [`backend::PoolShape`]: n, c, h, w, window, stride, p, q, all_ties.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct PoolShape(pub [u32; 8]);
+pub struct PoolShape(pub [u32; 9]);
 
 impl PoolShape {
     /// `n` images of `s`.
     pub fn new(s: &backend::PoolShape, n: usize) -> PoolShape {
-        PoolShape([n, s.c, s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32))
+        PoolShape([n, s.c, s.h, s.w, s.window, s.stride, s.p, s.q, s.all_ties.into()].map(|size: usize| size as u32))
     }
 }
 

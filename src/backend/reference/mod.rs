@@ -106,10 +106,7 @@ pub(super) fn max_pool_forward(s: &PoolShape, n: usize, x: &Floats, y: &mut Floa
 }
 
 pub(super) fn max_pool_backward(s: &PoolShape, n: usize, x: &Floats, _y: &Floats, dy: &Floats, dx: &mut Floats) {
-    let mut sums = vec![0.; n * s.c * s.h * s.w];
-    let places = definitions::max_pool_places(s, n, x);
-    places.iter().zip(dy).for_each(|(&place, dy)| sums[place] += f64::from(*dy));
-    put(&sums, dx);
+    put(&definitions::max_pool_backward(s, n, x, &wide(dy)), dx);
 }
 
 pub(super) fn avg_pool_forward(s: &PoolShape, n: usize, x: &Floats, y: &mut Floats) {

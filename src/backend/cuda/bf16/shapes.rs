@@ -79,15 +79,17 @@ impl Lrn {
     }
 }
 
-/// See [`backend::PoolShape`]: n, c (padded), h, w, window, stride, p, q.
+/// See [`backend::PoolShape`]: n, c (padded), h, w, window, stride, p, q, all_ties.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Pool([u32; 8]);
+pub struct Pool([u32; 9]);
 
 impl Pool {
     /// `n` images of `s`.
     pub fn new(s: &backend::PoolShape, n: usize) -> Pool {
-        Pool([n, pad8(s.c), s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32))
+        let kernels::PoolShape(mut sizes) = kernels::PoolShape::new(s, n);
+        sizes[1] = pad8(s.c) as u32;
+        Pool(sizes)
     }
 }
 
