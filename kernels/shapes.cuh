@@ -29,6 +29,12 @@ struct LrnShape {
     float k, alpha, beta;
 };
 
+// Windows of window x window pixels in maps of h x w.
+struct SpatialLrnShape {
+    LrnShape norm;
+    unsigned h, w;
+};
+
 struct PoolShape {
     unsigned n, c, h, w, window, stride, p, q, all_ties;
 };

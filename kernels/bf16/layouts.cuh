@@ -25,6 +25,12 @@ struct Lrn {
     float k, alpha, beta;
 };
 
+// Windows of window x window pixels in maps of h x w.
+struct SpatialLrn {
+    Lrn norm;
+    unsigned h, w;
+};
+
 struct Pool {
     unsigned n, c, h, w, window, stride, p, q, all_ties;
 };

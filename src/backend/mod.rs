@@ -212,6 +212,25 @@ pub trait Backend: Send {
         dx: &mut Self::Buffer,
     ) -> Result<()>;
 
+    /// As [`Backend::lrn_forward`], but s_i sums x_j^2 over the pixels j of the same channel at most n/2 rows and n/2
+    /// columns from i. Not in the paper: `cnorm2` of the 2012 code (`layers-145.cfg`).
+    fn spatial_lrn_forward(
+        &self,
+        shape: &SpatialLrnShape,
+        n: usize,
+        x: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// As [`Backend::lrn_backward`], over these windows.
+    fn spatial_lrn_backward(
+        &self,
+        shape: &SpatialLrnShape,
+        n: usize,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+
     /// y = the maximum of each window. Paper 3.4.
     fn max_pool_forward(&self, shape: &PoolShape, n: usize, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
     /// dx = each dy at its window's first maximum in row order (as PyTorch), or with `all_ties` at each place that has the

@@ -172,7 +172,7 @@ fn take_away(layers: &mut Vec<Layer>, name: &str) -> Result<()> {
 fn change_rows(layers: &mut Vec<Layer>, options: &NetOptions) -> Result<()> {
     let pool = options.pool.as_deref().map(parse_pool).transpose()?;
     layers.retain(|layer| match layer {
-        Layer::Lrn(_) => options.lrn != Some(false),
+        Layer::Lrn(_) | Layer::SpatialLrn(_) => options.lrn != Some(false),
         Layer::Dropout(_) => options.dropout != Some(false),
         _ => true,
     });

@@ -1,9 +1,11 @@
 //! From the table to a stream's plan, row by row: shapes, buffers, parameters and exchanges.
 
 use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
-use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Pool, Reads};
+use super::spec::{Activation, Conv, Dense, Layer, Lrn, Net, Placement, Pool, Reads};
 use crate::error::{Error, Result};
-use crate::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
+use crate::shapes::{
+    ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, SpatialLrnShape, TensorShape,
+};
 
 /// See [`Plan::new`].
 pub(super) fn plan(net: &Net, stream: usize) -> Result<Plan> {
@@ -47,15 +49,9 @@ impl Planner<'_> {
                 Ok(())
             }
             Layer::Dropout(keep) => self.dropout(*keep, index),
-            Layer::Lrn(row) => {
-                let name = format!("norm{}", self.stage);
-                if row.n.is_multiple_of(2) {
-                    return Err(Error::net(name, format!("window {} is not odd", row.n)));
-                }
-                let shape = LrnShape { c, pixels: h * w, n: row.n, k: row.k, alpha: row.alpha, beta: row.beta };
-                self.push(name, Op::Lrn(shape), self.shape, None, None);
-                Ok(())
-            }
+            Layer::Lrn(row) => self.norm("norm", row, Op::Lrn),
+            // The 2012 code's name.
+            Layer::SpatialLrn(row) => self.norm("cnorm", row, |norm| Op::SpatialLrn(SpatialLrnShape { norm, h, w })),
             Layer::MaxPool(row) => self.pool(row, Op::MaxPool),
             Layer::AvgPool(row) => self.pool(row, Op::AvgPool),
             Layer::SoftmaxCrossEntropy => {
@@ -105,6 +101,16 @@ impl Planner<'_> {
             (Op::Absent, None)
         };
         self.push(row.name.clone(), op, [outputs, 1, 1], point, params);
+        Ok(())
+    }
+
+    fn norm(&mut self, kind: &str, row: &Lrn, op: impl Fn(LrnShape) -> Op) -> Result<()> {
+        let ([c, h, w], name) = (self.shape, format!("{kind}{}", self.stage));
+        if row.n.is_multiple_of(2) {
+            return Err(Error::net(name, format!("window {} is not odd", row.n)));
+        }
+        let shape = LrnShape { c, pixels: h * w, n: row.n, k: row.k, alpha: row.alpha, beta: row.beta };
+        self.push(name, op(shape), self.shape, None, None);
         Ok(())
     }
 

@@ -104,6 +104,8 @@ pub enum Layer {
     Activation(Activation),
     /// Local response normalization.
     Lrn(Lrn),
+    /// The same within maps, over windows of n x n pixels (2012 code; not in the paper).
+    SpatialLrn(Lrn),
     /// Max pooling.
     MaxPool(Pool),
     /// Average pooling.

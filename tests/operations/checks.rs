@@ -173,6 +173,22 @@ pub fn local_response_normalization<B: Backend>(backend: &B, stored: Stored) {
     }
 }
 
+pub fn normalization_within_maps<B: Backend>(backend: &B, stored: Stored) {
+    for case in cases::small() {
+        let Op::SpatialLrn(s) = case.op else { continue };
+        let (n, maps) = (3, TensorShape::Maps(3, [s.norm.c, s.h, s.w]));
+        let [x, dy] = [(3., 1), (1., 2)].map(|(scale, seed)| stored.values(normals(maps.elems(), scale, seed)));
+        let (on_device_x, on_device_dy) = (upload(backend, &x, maps), upload(backend, &dy, maps));
+        let (mut y, mut dx) = (output(backend, maps), output(backend, maps));
+        backend.spatial_lrn_forward(&s, n, &on_device_x, &mut y).unwrap();
+        backend.spatial_lrn_backward(&s, n, &on_device_x, &on_device_dy, &mut dx).unwrap();
+        let expected = reference::spatial_lrn_forward(&s, &wide(&x));
+        assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, maps), &expected, stored.1);
+        let expected = reference::spatial_lrn_backward(&s, &wide(&x), &wide(&dy));
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, maps), &expected, stored.1);
+    }
+}
+
 pub fn max_pooling<B: Backend>(backend: &B, stored: Stored) {
     for case in cases::small() {
         let Op::MaxPool(s) = case.op else { continue };

@@ -34,6 +34,11 @@ pub fn small() -> Vec<Case> {
             cases.push(case("lrn", Op::Lrn(LrnShape { c, pixels, n, k: 2., alpha, beta })));
         }
     }
+    // Of one pixel, smaller than a window, odd; the layer of recipe `source`.
+    for (c, h, w, n, alpha) in [(1, 1, 1, 5, 0.5), (3, 2, 3, 5, 0.5), (9, 7, 6, 3, 0.2), (2, 13, 11, 5, 4e-5)] {
+        let norm = LrnShape { c, pixels: h * w, n, k: 1., alpha, beta: 0.75 };
+        cases.push(case("spatial_lrn", Op::SpatialLrn(SpatialLrnShape { norm, h, w })));
+    }
     for (h, w, window, stride) in
         [(3, 3, 3, 2), (55, 55, 3, 2), (13, 12, 3, 2), (7, 9, 2, 2), (5, 6, 1, 1), (8, 8, 3, 3)]
     {

@@ -161,6 +161,17 @@ pub struct LrnShape {
     pub beta: f32,
 }
 
+/// Local response normalization of one stream within maps: over windows of `norm.n` x `norm.n` pixels of a channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpatialLrnShape {
+    /// Channels and constants; its pixels are h x w.
+    pub norm: LrnShape,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+}
+
 /// Pooling of one stream; windows lie within the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the field's standard letters, see the module's text

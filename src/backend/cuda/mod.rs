@@ -226,8 +226,8 @@ macro_rules! arguments {
     };
 }
 arguments!(f32, u32, u64, Split, kernels::AugmentShape, kernels::ConvShape, kernels::DenseShape, kernels::DropoutShape);
-arguments!(kernels::LrnShape, kernels::PoolShape, kernels::SoftmaxShape);
-arguments!(bf16::Conv, bf16::Absent, bf16::Lrn, bf16::Pool, bf16::Augment, bf16::Dropout);
+arguments!(kernels::LrnShape, kernels::SpatialLrnShape, kernels::PoolShape, kernels::SoftmaxShape);
+arguments!(bf16::Conv, bf16::Absent, bf16::Lrn, bf16::SpatialLrn, bf16::Pool, bf16::Augment, bf16::Dropout);
 
 impl CudaBackend {
     fn staging(&self) -> MutexGuard<'_, Staging> {

@@ -100,6 +100,15 @@ pub(super) fn lrn_backward(s: &LrnShape, n: usize, x: &Floats, dy: &Floats, dx: 
     put(&definitions::lrn_backward(s, &wide(&x[..elems]), &wide(&dy[..elems])), dx);
 }
 
+pub(super) fn spatial_lrn_forward(s: &SpatialLrnShape, n: usize, x: &Floats, y: &mut Floats) {
+    put(&definitions::spatial_lrn_forward(s, &wide(&x[..n * s.norm.c * s.norm.pixels])), y);
+}
+
+pub(super) fn spatial_lrn_backward(s: &SpatialLrnShape, n: usize, x: &Floats, dy: &Floats, dx: &mut Floats) {
+    let elems = n * s.norm.c * s.norm.pixels;
+    put(&definitions::spatial_lrn_backward(s, &wide(&x[..elems]), &wide(&dy[..elems])), dx);
+}
+
 pub(super) fn max_pool_forward(s: &PoolShape, n: usize, x: &Floats, y: &mut Floats) {
     let places = definitions::max_pool_places(s, n, x);
     places.iter().zip(y).for_each(|(&place, y)| *y = x[place]);

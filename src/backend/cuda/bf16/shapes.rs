@@ -79,6 +79,22 @@ impl Lrn {
     }
 }
 
+/// See [`backend::SpatialLrnShape`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SpatialLrn {
+    norm: Lrn,
+    /// h, w.
+    sizes: [u32; 2],
+}
+
+impl SpatialLrn {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::SpatialLrnShape, n: usize) -> SpatialLrn {
+        SpatialLrn { norm: Lrn::new(&s.norm, n), sizes: [s.h, s.w].map(|size| size as u32) }
+    }
+}
+
 /// See [`backend::PoolShape`]: n, c (padded), h, w, window, stride, p, q, all_ties.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +171,8 @@ unsafe impl DeviceRepr for Conv {}
 unsafe impl DeviceRepr for Absent {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Lrn {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for SpatialLrn {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Pool {}
 // SAFETY: as above.
