@@ -3,12 +3,16 @@
 mod support;
 
 use alexnet_split::backend::cpu::CpuBackend;
-use alexnet_split::backend::{Backend, PoolShape, TensorShape, Window};
+use alexnet_split::backend::{Backend, PoolShape, TensorShape, Update, Window};
 use alexnet_split::config::Recipe;
 use alexnet_split::data::input::Preprocessor;
 use alexnet_split::data::{DataSet, ImageSet, Images};
 use alexnet_split::engine::stream::Tensor;
-use alexnet_split::net::plan::ParamKind;
+use alexnet_split::net::options::NetOptions;
+use alexnet_split::net::plan::{Op, ParamKind, Plan};
+use alexnet_split::net::spec::Net;
+use alexnet_split::train::check_grads::check_grads;
+use support::place::{Place, checkpoint, metrics, succeeded};
 
 /// Bits of each parameter's value and momentum, by name, of both streams.
 type Bits = Vec<(String, ParamKind, Vec<Vec<u32>>)>;
@@ -105,4 +109,76 @@ fn each_tied_maximum_gets_the_whole_gradient() {
         assert_eq!(gradient(true), [1., 2., 1., 2., 4., 2., 1., 2., 1.]);
         assert_eq!(gradient(false), [1., 1., 0., 1., 1., 0., 0., 0., 0.]);
     }
+}
+
+/// The recipe, row by row beside `layers-145.cfg`, and its rates beside the end of `layer-params-145.cfg`.
+#[test]
+fn the_recipe_is_layers_145() {
+    let recipe = Recipe::find("source").unwrap();
+    let net = Net::from_options(&recipe.net).unwrap();
+    let plan = Plan::new(&net, 0).unwrap();
+    let names: Vec<&str> = plan.layers.iter().map(|layer| &*layer.name).collect();
+    let first = ["conv1", "norm1", "pool1", "relu1", "conv2", "relu2", "norm2", "cnorm2", "pool2", "conv3", "relu3"];
+    let last =
+        ["conv4", "relu4", "conv5", "pool5", "relu5", "fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8", "loss"];
+    assert_eq!(names, [&first[..], &last[..]].concat());
+    for layer in &plan.layers {
+        match layer.op {
+            Op::Lrn(s) => assert_eq!((s.n, s.k, s.alpha, s.beta), (5, 2., 1e-4 / 5., 0.75)),
+            Op::SpatialLrn(s) => assert_eq!((s.norm.n, s.norm.k, s.norm.alpha, s.norm.beta), (5, 1., 1e-3 / 25., 0.75)),
+            Op::MaxPool(s) => assert!(s.all_ties && (s.window, s.stride) == (3, 2)),
+            _ => {}
+        }
+    }
+    let all: Vec<_> = Plan::all(&net).unwrap().into_iter().flat_map(|plan| plan.params).collect();
+    assert_eq!(all.iter().map(|param| param.elems()).sum::<usize>(), 60_965_224);
+    assert!(all.iter().all(|param| param.std.is_some() == ["conv3", "conv4", "conv5"].contains(&&param.name[..5])));
+    // Its last epochs. The rate is the recipe's after three drops.
+    let rates = all.iter().map(|param| match recipe.update(param, 89, 1e-5, 1) {
+        Update::Sgd { lr, momentum: 0.9, weight_decay } => (param.name.as_str(), param.kind, lr, weight_decay),
+        other => panic!("{other:?}"),
+    });
+    for (name, kind, lr, weight_decay) in rates {
+        let is_weight = kind == ParamKind::Weight;
+        assert_eq!(weight_decay, if is_weight { 0.0005 } else { 0. }, "{name}");
+        let expected = if name.starts_with("conv1.") {
+            0.
+        } else if is_weight {
+            1e-5
+        } else {
+            0.02
+        };
+        assert_eq!(lr, expected, "{name}");
+    }
+}
+
+/// Finite differences through the whole network, exchanges included.
+#[test]
+fn the_gradients_of_source_are_right() {
+    let options = NetOptions { layers: support::layers_of("source"), ..support::tiny_options() };
+    let (net, mut pair) = support::pair(&options, 6, 2);
+    let checks = check_grads(&mut pair, &support::batch(&net, 6, 1.), 3).unwrap();
+    let failed: Vec<_> = checks.iter().filter(|check| !check.passes()).collect();
+    assert!(checks.len() > 40 && failed.is_empty(), "{failed:#?}");
+}
+
+/// On colour images, with an end to colour noise, drops and a frozen layer within reach; resumed, the bits are the same.
+#[test]
+fn source_trains() {
+    let place = Place::new();
+    let sets = [
+        "input.colour_noise_epochs=1",
+        "schedule.drop_epochs=[1]",
+        "schedule.layer_rates=[{ layer = \"conv1\", after = 1, rate = 0.0 }]",
+    ];
+    let recipe: Vec<&str> =
+        ["--recipe", "source"].into_iter().chain(sets.iter().flat_map(|set| ["--set", set])).collect();
+    succeeded(place.train(&[&recipe[..], &["--gpus", "0", "--epochs", "2", "--out", "run"]].concat()));
+    let losses: Vec<f64> = metrics(&place.path("run")).iter().filter_map(|row| row["loss"].as_f64()).collect();
+    assert!(losses.len() >= 10 && losses.iter().all(|loss| loss.is_finite() && *loss < 4.), "{losses:?}");
+    succeeded(
+        place.train(&[&recipe[..], &["--gpus", "0", "--epochs", "2", "--steps", "7", "--out", "parts"]].concat()),
+    );
+    place.ok(&["--resume", "parts"]);
+    assert_eq!(checkpoint(&place.path("parts")), checkpoint(&place.path("run")));
 }
