@@ -81,6 +81,12 @@ fn main() {
                 run("forward", 0., Box::new(|| backend.lrn_forward(s, n, &x, &mut y).unwrap()));
                 run("backward", 0., Box::new(|| backend.lrn_backward(s, n, &x, &dy, &mut dx).unwrap()));
             }
+            Op::SpatialLrn(s) => {
+                let [x, dy] = [n * s.norm.c * s.norm.pixels; 2].map(random);
+                let (mut y, mut dx) = (x.clone(), x.clone());
+                run("forward", 0., Box::new(|| backend.spatial_lrn_forward(s, n, &x, &mut y).unwrap()));
+                run("backward", 0., Box::new(|| backend.spatial_lrn_backward(s, n, &x, &dy, &mut dx).unwrap()));
+            }
             Op::MaxPool(s) => {
                 let [x, dy] = [n * s.c * s.h * s.w, n * s.c * s.p * s.q].map(random);
                 let (mut y, mut dx) = (dy.clone(), x.clone());

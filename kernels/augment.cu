@@ -2,7 +2,8 @@
 // Bytes cross to the GPU, a quarter of what floats would take. Contract: src/backend/mod.rs.
 #include "shapes.cuh"
 
-// One thread a value of the input; a window is its row, its column, whether it is mirrored, and three shifts' bits.
+// One thread a value of the input; a window is its row, its column, whether it is mirrored, and the bits of three shifts and
+// of a factor.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     augment(AugmentShape shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, float* __restrict__ y) {
@@ -12,12 +13,14 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     }
     const unsigned q = at % size, p = at / size % size, map = at / size / size;
     const unsigned n = map / shape.channels, c = shape.c == 1 ? 0 : map % shape.channels;
-    const unsigned* window = windows + 6 * n;
+    const unsigned* window = windows + 7 * n;
     const unsigned column = window[2] ? size - 1 - q : q, row = window[0] + p, col = window[1] + column;
     // Bytes of the window alone begin at its corner.
     const bool cropped = shape.side == size;
     const unsigned line = (n * shape.c + c) * shape.side + (cropped ? p : row);
     const float value = pixels[line * shape.side + (cropped ? column : col)];
-    const float shift = __uint_as_float(window[3 + c]);
-    y[at] = (value + shift - mean[(c * shape.resize + row) * shape.resize + col]) * shape.scale;
+    const float shift = __uint_as_float(window[3 + c]), scale = shape.scale * __uint_as_float(window[6]);
+    const unsigned margin = (shape.resize - size) / 2;
+    const unsigned mean_row = shape.centred_mean ? margin + p : row, mean_col = shape.centred_mean ? margin + q : col;
+    y[at] = (value + shift - mean[(c * shape.resize + mean_row) * shape.resize + mean_col]) * scale;
 }

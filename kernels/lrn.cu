@@ -136,3 +136,46 @@ extern "C" __global__ void __launch_bounds__(LRN_THREADS)
         dx[i * shape.pixels] = gradient - 2.f * shape.alpha * shape.beta * x[i * shape.pixels] * sum;
     }
 }
+
+// Normalization within maps: one thread a value, which computes s anew for every pixel of its window.
+
+static __device__ float spatial_scale(const SpatialLrnShape& shape, const float* map, int h, int w) {
+    const int half = shape.norm.window / 2, rows = shape.h, columns = shape.w;
+    float sum = 0.f;
+    for (int r = max(h - half, 0); r < min(h + half + 1, rows); ++r) {
+        for (int s = max(w - half, 0); s < min(w + half + 1, columns); ++s) {
+            sum += map[r * columns + s] * map[r * columns + s];
+        }
+    }
+    return shape.norm.k + shape.norm.alpha * sum;
+}
+
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    spatial_lrn_forward(SpatialLrnShape shape, const float* __restrict__ x, float* __restrict__ y) {
+    const unsigned at = blockIdx.x * blockDim.x + threadIdx.x, pixel = at % shape.norm.pixels;
+    if (at < shape.norm.n * shape.norm.c * shape.norm.pixels) {
+        const float s = spatial_scale(shape, x + at - pixel, pixel / shape.w, pixel % shape.w);
+        y[at] = x[at] * inverse_power(s, shape.norm.beta);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    spatial_lrn_backward(SpatialLrnShape shape, const float* __restrict__ x, const float* __restrict__ dy,
+                         float* __restrict__ dx) {
+    const unsigned at = blockIdx.x * blockDim.x + threadIdx.x, pixel = at % shape.norm.pixels;
+    if (at >= shape.norm.n * shape.norm.c * shape.norm.pixels) {
+        return;
+    }
+    const float *map = x + at - pixel, *gradients = dy + at - pixel;
+    const int half = shape.norm.window / 2, rows = shape.h, columns = shape.w, h = pixel / shape.w, w = pixel % shape.w;
+    float sum = 0.f, gradient = 0.f;
+    for (int r = max(h - half, 0); r < min(h + half + 1, rows); ++r) {
+        for (int s = max(w - half, 0); s < min(w + half + 1, columns); ++s) {
+            const int near = r * columns + s;
+            const float scale = spatial_scale(shape, map, r, s), scaled = gradients[near] * inverse_power(scale, shape.norm.beta);
+            sum += scaled * map[near] / scale;
+            gradient = r == h && s == w ? scaled : gradient;
+        }
+    }
+    dx[at] = gradient - 2.f * shape.norm.alpha * shape.norm.beta * x[at] * sum;
+}

@@ -21,9 +21,10 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     y[at] = largest;
 }
 
-// Whether row r, column s is the first place in row order where the window at `corner` has its maximum.
-static __device__ bool is_first(const PoolShape& shape, const float* corner, float largest, unsigned r, unsigned s) {
-    for (unsigned at = 0; at < r * shape.window + s; ++at) {
+// Whether row r, column s gets the gradient of the window at `corner`: it has the maximum, and no place before it in row
+// order has it, or that does not count.
+static __device__ bool is_taker(const PoolShape& shape, const float* corner, float largest, unsigned r, unsigned s) {
+    for (unsigned at = 0; at < r * shape.window + s && !shape.all_ties; ++at) {
         if (corner[at / shape.window * shape.w + at % shape.window] == largest) {
             return false;
         }
@@ -32,7 +33,7 @@ static __device__ bool is_first(const PoolShape& shape, const float* corner, flo
 }
 
 // One thread an input: it looks at the windows that contain it, in row order, and takes the gradients of those whose
-// first maximum it is. So no two threads write to one place, and the order of the sum is fixed.
+// maximum it is: the first one, or with all_ties any. So no two threads write to one place, and the order of the sum is fixed.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     max_pool_backward(PoolShape shape, const float* __restrict__ x, const float* __restrict__ y,
                       const float* __restrict__ dy, float* __restrict__ dx) {
@@ -48,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
         for (unsigned q = columns.first; q < columns.end; ++q) {
             const unsigned out = (map * shape.p + p) * shape.q + q;
             const float* corner = x + (map * shape.h + p * shape.stride) * shape.w + q * shape.stride;
-            if (is_first(shape, corner, y[out], h - p * shape.stride, w - q * shape.stride)) {
+            if (is_taker(shape, corner, y[out], h - p * shape.stride, w - q * shape.stride)) {
                 sum += dy[out];
             }
         }

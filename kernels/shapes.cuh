@@ -12,6 +12,7 @@ struct Divisor {
 struct AugmentShape {
     unsigned n, c, side, resize, channels, size;
     float scale;
+    unsigned centred_mean;
 };
 
 struct ConvShape {
@@ -28,8 +29,14 @@ struct LrnShape {
     float k, alpha, beta;
 };
 
+// Windows of window x window pixels in maps of h x w.
+struct SpatialLrnShape {
+    LrnShape norm;
+    unsigned h, w;
+};
+
 struct PoolShape {
-    unsigned n, c, h, w, window, stride, p, q;
+    unsigned n, c, h, w, window, stride, p, q, all_ties;
 };
 
 // Windows that contain a place of a map, along one side: those from `first` to before `end`.

@@ -34,6 +34,18 @@ class StreamNorm(nn.LocalResponseNorm):
         return super().forward(x.reshape(n * self.groups, c // self.groups, h, w)).reshape(n, c, h, w)
 
 
+class SpatialNorm(nn.Module):
+    """Local response normalization over windows of n x n pixels of each channel (the 2012 code's layer 2)."""
+
+    def __init__(self, n, k, alpha, beta):
+        super().__init__()
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+
+    def forward(self, x):
+        sums = nn.functional.avg_pool2d(x * x, self.n, 1, self.n // 2, divisor_override=1)
+        return x / (self.k + self.alpha * sums) ** self.beta
+
+
 class PaperDropout(nn.Dropout):
     """Does not rescale in training; multiplies by the keep probability at test time (paper 4.2)."""
 
@@ -64,6 +76,8 @@ def load(path):
             modules[name] = nn.Linear(inputs, outputs)
         elif op == "lrn":
             modules[name] = StreamNorm(row["n"], row["k"], row["alpha"], row["beta"], row["groups"])
+        elif op == "spatial_lrn":
+            modules[name] = SpatialNorm(row["n"], row["k"], row["alpha"], row["beta"])
         elif op == "max_pool":
             modules[name] = nn.MaxPool2d(row["window"], row["stride"])
         elif op == "avg_pool":

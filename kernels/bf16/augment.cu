@@ -10,7 +10,7 @@
 
 constexpr unsigned AUGMENT_ROOM = 4096, AUGMENT_ROWS = 4;
 
-// A window is its row, its column, whether it is mirrored, and three shifts' bits.
+// A window is its row, its column, whether it is mirrored, and the bits of three shifts and of a factor.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     augment(Augment shape, const unsigned char* __restrict__ pixels, const unsigned* __restrict__ windows,
             const float* __restrict__ mean, bf16* __restrict__ y) {
@@ -22,13 +22,16 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     const unsigned most = min(AUGMENT_ROOM / stride, ELEMENT_THREADS / shape.block), first = blockIdx.x * most;
     const unsigned columns = min(most, shape.columns - first), n = blockIdx.z, line = t * channels;
 
-    const unsigned* window = windows + 6 * n;
+    const unsigned* window = windows + 7 * n;
     const int q = first * t + threadIdx.x - shape.pad, column = window[2] ? size - 1 - q : q;
-    // Where row 0 of the window's column lies among the mean's values, and among the bytes, which begin at the window's
-    // corner where the image was cropped.
-    const int in_mean = static_cast<int>(window[0]) * resize + static_cast<int>(window[1]) + column;
+    // Where row 0 of the window's column lies among the mean's values, or of its centre's, and among the bytes, which begin
+    // at the window's corner where the image was cropped.
+    const int margin = (resize - size) / 2;
+    const int in_mean = image.centred_mean ? margin * resize + margin + q
+                                           : static_cast<int>(window[0]) * resize + static_cast<int>(window[1]) + column;
     const int in_image = side == size ? column : static_cast<int>(window[0]) * side + static_cast<int>(window[1]) + column;
     const bool works = threadIdx.x < columns * t;
+    const float scale = image.scale * __uint_as_float(window[6]);
     // Negative ones are huge.
     const unsigned reached = static_cast<unsigned>(q) < size ? size : 0;
     const unsigned to = threadIdx.x / t * stride + threadIdx.x % t * channels;
@@ -50,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
             unsigned place = to + channel;
 #pragma unroll 4
             for (int row = 0; row < t; ++row) {
-                values[place] = static_cast<unsigned>(p + row) < reached ? (*byte + shift - *average) * image.scale : 0.f;
+                values[place] = static_cast<unsigned>(p + row) < reached ? (*byte + shift - *average) * scale : 0.f;
                 byte += side, average += resize, place += line;
             }
         }

@@ -25,8 +25,14 @@ struct Lrn {
     float k, alpha, beta;
 };
 
+// Windows of window x window pixels in maps of h x w.
+struct SpatialLrn {
+    Lrn norm;
+    unsigned h, w;
+};
+
 struct Pool {
-    unsigned n, c, h, w, window, stride, p, q;
+    unsigned n, c, h, w, window, stride, p, q, all_ties;
     Divisor by_chunks, by_w, by_h;  // a chunk is a vector of 8 channels
 };
 

@@ -62,3 +62,69 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     }
     store(dx, at, vector);
 }
+
+// Normalization within maps: one thread for 8 channels of a pixel, which computes s anew for every pixel of its window.
+
+// Calls visit(row, column) for the pixels of the window around row h, column w.
+template <class Visit>
+static __device__ void each_near(const SpatialLrn& f, int h, int w, Visit visit) {
+    const int half = f.norm.window / 2, rows = f.h, columns = f.w;
+    for (int r = max(h - half, 0); r < min(h + half + 1, rows); ++r) {
+        for (int s = max(w - half, 0); s < min(w + half + 1, columns); ++s) {
+            visit(r, s);
+        }
+    }
+}
+
+// The sums of squares in the window around row h, column w; `map` is the vector of the map's first pixel.
+static __device__ Vector squares_near(const SpatialLrn& f, const bf16* x, unsigned map, int h, int w) {
+    Vector sums = {};
+    each_near(f, h, w, [&](int r, int s) {
+        const Vector values = load(x, map + (r * f.w + s) * (f.norm.padded / 8));
+#pragma unroll
+        for (unsigned i = 0; i < 8; ++i) {
+            sums.v[i] += square(values.v[i]);
+        }
+    });
+    return sums;
+}
+
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    spatial_lrn_forward(SpatialLrn f, const bf16* __restrict__ x, bf16* __restrict__ y) {
+    const unsigned at = element(), chunks = f.norm.padded / 8, pixel = at / chunks % f.norm.pixels;
+    if (at >= f.norm.n * f.norm.pixels * chunks) {
+        return;
+    }
+    const Vector squares = squares_near(f, x, at - pixel * chunks, pixel / f.w, pixel % f.w);
+    Vector vector = load(x, at);
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) {
+        vector.v[i] *= scale(f.norm, squares.v[i]).power;
+    }
+    store(y, at, vector);
+}
+
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+    spatial_lrn_backward(SpatialLrn f, const bf16* __restrict__ x, const bf16* __restrict__ dy, bf16* __restrict__ dx) {
+    const unsigned at = element(), chunks = f.norm.padded / 8, pixel = at / chunks % f.norm.pixels;
+    if (at >= f.norm.n * f.norm.pixels * chunks) {
+        return;
+    }
+    const unsigned map = at - pixel * chunks;
+    Vector terms = {};
+    each_near(f, pixel / f.w, pixel % f.w, [&](int r, int s) {
+        const Vector squares = squares_near(f, x, map, r, s);
+        const Vector inputs = load(x, map + (r * f.w + s) * chunks), outputs = load(dy, map + (r * f.w + s) * chunks);
+#pragma unroll
+        for (unsigned i = 0; i < 8; ++i) {
+            terms.v[i] += term(scale(f.norm, squares.v[i]), inputs.v[i], outputs.v[i]);
+        }
+    });
+    const Vector squares = squares_near(f, x, map, pixel / f.w, pixel % f.w), inputs = load(x, at), outputs = load(dy, at);
+    Vector vector;
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) {
+        vector.v[i] = gradient(f.norm, scale(f.norm, squares.v[i]), inputs.v[i], outputs.v[i], terms.v[i]);
+    }
+    store(dx, at, vector);
+}

@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
 }
 
 // One thread for 8 inputs: it looks at the windows that contain them, in row order, and takes the gradients of those whose
-// first maximum they are. So no two threads write to one place, and the order of the sum is fixed.
+// maximum they are: the first one, or with all_ties any. So no two threads write to one place, and the order of the sum is fixed.
 extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     max_pool_backward(Pool f, const bf16* __restrict__ x, const bf16* __restrict__ y, const bf16* __restrict__ dy,
                       bf16* __restrict__ dx) {
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
             const unsigned last_r = h - p * f.stride, last_s = w - q * f.stride;  // these inputs' place in the window
             const Vector largest = load(y, out), gradient = load(dy, out);
             unsigned taken = 0;  // bit i: channel i has its maximum before
-            for (unsigned r = 0; r <= last_r; ++r) {
+            for (unsigned r = 0; r <= last_r && !f.all_ties; ++r) {
                 for (unsigned s = 0; s < (r < last_r ? f.window : last_s); ++s) {
                     const Vector values = load(x, corner + (r * f.w + s) * chunks);
 #pragma unroll

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use alexnet_split_cpu::simd::{self, Level};
-use alexnet_split_cpu::{augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, softmax, update};
+use alexnet_split_cpu::{augment, conv, dense, lrn, pointwise, pool, relu_lrn_max_pool, softmax, spatial_lrn, update};
 
 use super::*;
 use crate::error::Error;
@@ -184,6 +184,12 @@ impl Backend for CpuBackend {
             lrn::lrn_forward(shape, n, x, y);
         fn lrn_backward(shape: &LrnShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>) =>
             lrn::lrn_backward(shape, n, x, dy, dx);
+        fn spatial_lrn_forward(shape: &SpatialLrnShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
+            spatial_lrn::spatial_lrn_forward(shape, n, x, y);
+        fn spatial_lrn_backward(
+            shape: &SpatialLrnShape, n: usize, x: &Vec<f32>, dy: &Vec<f32>, dx: &mut Vec<f32>
+        ) =>
+            spatial_lrn::spatial_lrn_backward(shape, n, x, dy, dx);
         fn max_pool_forward(shape: &PoolShape, n: usize, x: &Vec<f32>, y: &mut Vec<f32>) =>
             pool::max_pool_forward(shape, n, x, y);
         fn max_pool_backward(

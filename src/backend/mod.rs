@@ -64,7 +64,8 @@ pub trait Backend: Send {
 
     /// The network's input from the bytes of images (paper, sections 2 and 4.1): `windows[i]` is cut from image i, C x
     /// side x side values of 0 to 255, where it is not that window already, and mirrored where it says so; y = (value +
-    /// shift - mean) * scale, with the mean at the value's place in the whole image. mean: C x resize x resize, y: N x
+    /// shift - mean) * (scale * the window's), with the mean at the value's place in the whole image, or with a `centred_mean`
+    /// at y's place in the centre of the mean image. mean: C x resize x resize, y: N x
     /// channels x size x size, of the shape `input`. A grey image fills all channels.
     fn augment(
         &self,
@@ -211,10 +212,29 @@ pub trait Backend: Send {
         dx: &mut Self::Buffer,
     ) -> Result<()>;
 
+    /// As [`Backend::lrn_forward`], but s_i sums x_j^2 over the pixels j of the same channel at most n/2 rows and n/2
+    /// columns from i. Not in the paper: `cnorm2` of the 2012 code (`layers-145.cfg`).
+    fn spatial_lrn_forward(
+        &self,
+        shape: &SpatialLrnShape,
+        n: usize,
+        x: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// As [`Backend::lrn_backward`], over these windows.
+    fn spatial_lrn_backward(
+        &self,
+        shape: &SpatialLrnShape,
+        n: usize,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+
     /// y = the maximum of each window. Paper 3.4.
     fn max_pool_forward(&self, shape: &PoolShape, n: usize, x: &Self::Buffer, y: &mut Self::Buffer) -> Result<()>;
-    /// dx = each dy at its window's first maximum in row order (as PyTorch; cuda-convnet gives it to every tied one),
-    /// summed where windows overlap.
+    /// dx = each dy at its window's first maximum in row order (as PyTorch), or with `all_ties` at each place that has the
+    /// maximum (as cuda-convnet), summed where windows overlap.
     fn max_pool_backward(
         &self,
         shape: &PoolShape,

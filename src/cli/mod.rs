@@ -103,7 +103,7 @@ pub enum Command {
 /// The recipe, and changes to it.
 #[derive(Args, Clone)]
 pub struct RecipeArgs {
-    /// quick, paper, fashion, half, tiny, lenet, figure1, an ablation of the paper (docs/recipes.md), or a TOML file [default: quick
+    /// quick, paper, source, fashion, half, tiny, lenet, figure1, an ablation of the paper (docs/recipes.md), or a TOML file [default: quick
     /// for train; paper for describe, bench, check-grads].
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,

@@ -164,9 +164,11 @@ fn bytes(plan: &Plan, layer: &PlannedLayer, pass: Pass, n: usize) -> u64 {
         (Op::Activation(..) | Op::Dropout(_), Pass::Forward) => 2 * outs,
         (Op::Dropout(_), Pass::Backward) => 2 * outs,
         (Op::Activation(..), Pass::Backward) => 3 * outs,
-        (Op::Lrn(_) | Op::MaxPool(_) | Op::AvgPool(_) | Op::ReluLrnMaxPool(..), Pass::Forward) => ins + outs,
+        (Op::Lrn(_) | Op::SpatialLrn(_) | Op::MaxPool(_) | Op::AvgPool(_) | Op::ReluLrnMaxPool(..), Pass::Forward) => {
+            ins + outs
+        }
         (Op::AvgPool(_), Pass::Backward) => ins + outs,
-        (Op::Lrn(_), Pass::Backward) => 3 * ins,
+        (Op::Lrn(_) | Op::SpatialLrn(_), Pass::Backward) => 3 * ins,
         (Op::MaxPool(_) | Op::ReluLrnMaxPool(..), Pass::Backward) => 2 * ins + 2 * outs,
         _ => 0,
     };
@@ -183,7 +185,7 @@ fn random_batch(net: &Net, n: usize) -> (Batch, AugmentShape, Vec<f32>) {
     let labels = (0..n).map(|i| (i % net.classes()) as u32).collect();
     (
         Batch { images, labels },
-        AugmentShape { c, side: h, resize: h, channels: c, size: h, scale: 1. },
+        AugmentShape { c, side: h, resize: h, channels: c, size: h, scale: 1., centred_mean: false },
         vec![128.; c * h * w],
     )
 }

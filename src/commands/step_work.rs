@@ -144,6 +144,10 @@ fn unweighted(layer: &PlannedLayer, n: usize) -> Vec<Work> {
             let all = maps([s.c, s.pixels, 1]);
             (["lrn_forward", "lrn_backward"], [(all / 16, 2 * all), (all / 16, 3 * all)])
         }
+        Op::SpatialLrn(s) => {
+            let all = maps([s.norm.c, s.h, s.w]);
+            (["spatial_lrn_forward", "spatial_lrn_backward"], [(all / 16, 2 * all), (all / 16, 3 * all)])
+        }
         Op::MaxPool(s) => {
             let (x, y) = (maps([s.c, s.h, s.w]), maps([s.c, s.p, s.q]));
             (["max_pool_forward", "max_pool_backward"], [(y / 16, x + y), (x / 16, 2 * (x + y))])

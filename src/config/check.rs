@@ -40,14 +40,32 @@ impl Recipe {
             r if !(r.input.colour_noise >= 0. && r.input.colour_noise.is_finite()) => {
                 refuse("input.colour_noise", r.input.colour_noise.to_string(), "a number from 0")
             }
+            r if !(rate(r.input.colour_noise_divisor) && r.input.colour_noise_divisor > 0.) => {
+                refuse("input.colour_noise_divisor", r.input.colour_noise_divisor.to_string(), "a positive number")
+            }
+            r if r.input.crop_chunk == 0 => refuse("input.crop_chunk", "0".into(), "at least 1"),
             r if !r.input.scale.is_finite() || r.input.scale == 0. => {
                 refuse("input.scale", r.input.scale.to_string(), "a number other than 0, which makes all images alike")
             }
             r if !(r.train.loss_spike == 0. || r.train.loss_spike > 1.) => {
                 refuse("train.loss_spike", r.train.loss_spike.to_string(), "0 or more than 1")
             }
+            r if !(rate(r.schedule.bias_rate) && r.schedule.bias_rate > 0.) => {
+                refuse("schedule.bias_rate", r.schedule.bias_rate.to_string(), "a positive number")
+            }
+            r if r.wrong_layer_rate().is_some() => {
+                let expected = "a layer of the network with a rate from 0";
+                refuse("schedule.layer_rates", format!("{:?}", r.wrong_layer_rate()), expected)
+            }
             r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),
             _ => Ok(()),
         }
+    }
+
+    /// A layer's rate that is none, or of no layer: its name and rate.
+    fn wrong_layer_rate(&self) -> Option<(&str, f32)> {
+        let known = |name: &str| self.net.layers.iter().any(|layer| layer.name() == Some(name));
+        let rates = self.schedule.layer_rates.iter().map(|own| (own.layer.as_str(), own.rate));
+        rates.into_iter().find(|(layer, rate)| !(known(layer) && rate.is_finite() && *rate >= 0.))
     }
 }

@@ -19,7 +19,7 @@ use crate::net::spec::Layer;
 use crate::shapes::{DropoutScaling, Precision, Update};
 
 pub use named::{ABLATIONS, NAMES};
-pub use schedule::{Change, ScheduleKind, ScheduleRecipe};
+pub use schedule::{LayerRate, ScheduleKind, ScheduleRecipe};
 
 /// All choices of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,7 +238,7 @@ impl Recipe {
     pub fn update(&self, param: &Param, epoch: u64, lr: f32, step: u64) -> Update {
         let is_bias = param.kind == ParamKind::Bias;
         let layer = param.name.split('.').next().unwrap_or_default();
-        let lr = self.schedule.rate(layer, is_bias, epoch, lr);
+        let lr = self.schedule.rate(layer, is_bias, epoch, [self.optimizer.lr, lr]);
         let weight_decay = if is_bias { 0. } else { self.optimizer.weight_decay };
         match self.optimizer.kind {
             OptimizerKind::Sgd => Update::Sgd { lr, momentum: self.momentum(), weight_decay },

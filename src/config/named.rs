@@ -1,9 +1,10 @@
 //! The recipes that have a name: the files in `recipes/`, and the paper's ablations in `recipes/ablations/`.
 
 /// Names and texts, the default first.
-pub(super) const RECIPES: [(&str, &str); 7] = [
+pub(super) const RECIPES: [(&str, &str); 8] = [
     ("quick", include_str!("../../recipes/quick.toml")),
     ("paper", include_str!("../../recipes/paper.toml")),
+    ("source", include_str!("../../recipes/source.toml")),
     ("fashion", include_str!("../../recipes/fashion.toml")),
     ("half", include_str!("../../recipes/half.toml")),
     ("tiny", include_str!("../../recipes/tiny.toml")),

@@ -40,6 +40,25 @@ pub enum MeanImage {
     Pixel,
 }
 
+/// The part of the mean image that is subtracted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MeanCrop {
+    /// The window's own: each pixel's mean is that of its place.
+    #[default]
+    Window,
+    /// The centre, whatever the window and its mirroring (2012 code, `convdata.py`).
+    Center,
+}
+
+fn one() -> f32 {
+    1.
+}
+
+fn alone() -> usize {
+    1
+}
+
 /// The `[input]` part of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,8 +73,20 @@ pub struct InputRecipe {
     /// (paper 4.1: 0.1); 0 for none.
     #[serde(default)]
     pub colour_noise: f32,
+    /// Epochs with colour noise, from the first; unset: all (2012 code: 67).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colour_noise_epochs: Option<u64>,
+    /// What images are divided by while their colours change (2012 code: 1.1).
+    #[serde(default = "one")]
+    pub colour_noise_divisor: f32,
+    /// Neighbours in a batch that share crop and flip (2012 code: 32).
+    #[serde(default = "alone")]
+    pub crop_chunk: usize,
     /// Subtracted from each pixel.
     pub mean: Mean,
+    /// `window` or `center`: where the mean image is read.
+    #[serde(default)]
+    pub mean_crop: MeanCrop,
     /// Multiplied after that.
     pub scale: f32,
 }
@@ -69,8 +100,6 @@ pub struct Preprocessor {
     mean: Vec<f32>,
     /// By which colours vary: principal axes, each as long as the standard deviation along it.
     axes: Option<[[f32; 3]; 3]>,
-    /// Epochs in which colours are changed at random.
-    colour_noise_epochs: Option<u64>,
 }
 
 impl Preprocessor {
@@ -105,18 +134,14 @@ impl Preprocessor {
             return Err(Error::recipe("net.image_channels", problem));
         }
         let (c, resize, scale) = (set.channels, recipe.resize, recipe.scale);
-        let shape = AugmentShape { c, side: size, resize, channels, size, scale };
+        let centred_mean = recipe.mean_crop == MeanCrop::Center;
+        let shape = AugmentShape { c, side: size, resize, channels, size, scale, centred_mean };
         let axes = match &data.prepared {
             _ if recipe.colour_noise == 0. => None,
             Some((_, colours)) => Some(colours.axes()),
             None => Some(colours(set)?.axes()),
         };
-        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes, colour_noise_epochs: None })
-    }
-
-    /// With colour noise in so many epochs only.
-    pub fn with_colour_noise_epochs(self, colour_noise_epochs: Option<u64>) -> Preprocessor {
-        Preprocessor { colour_noise_epochs, ..self }
+        Ok(Preprocessor { recipe: recipe.clone(), shape, mean, axes })
     }
 
     /// The same, but that devices get whole images and cut them, for looking at one in several windows.
@@ -139,7 +164,9 @@ impl Preprocessor {
     ///
     /// Fails, naming the file, where an image cannot be read.
     pub fn batch(&self, set: &ImageSet, indices: &[u32], augment: Option<(u64, u64)>) -> Result<Batch> {
-        let windows: Vec<Window> = indices.iter().map(|&index| self.window(index, augment)).collect();
+        let chunk = self.recipe.crop_chunk;
+        let window = |(at, &index): (usize, &u32)| self.window(index, indices[at / chunk * chunk], augment);
+        let windows: Vec<Window> = indices.iter().enumerate().map(window).collect();
         let AugmentShape { c, side, resize, .. } = self.shape;
         let mut pixels = vec![0; indices.len() * c * side * side];
         let images = pixels.par_chunks_exact_mut(c * side * side).zip(indices).zip(&windows);
@@ -155,33 +182,39 @@ impl Preprocessor {
     pub fn ten_views(&self) -> Vec<Window> {
         let room = (self.shape.resize - self.shape.size) as u32;
         let places = [[0, 0], [0, room], [room, 0], [room, room], [room / 2, room / 2]];
-        let views = |mirrored| places.map(|[row, col]| Window { row, col, mirrored, shift: [0.; 3] });
+        let views = |mirrored| places.map(|[row, col]| Window { row, col, mirrored, ..Window::default() });
         [views(false), views(true)].concat()
     }
 
-    /// What the network sees of image `index`.
-    fn window(&self, index: u32, augment: Option<(u64, u64)>) -> Window {
+    /// What the network sees of image `index`, whose crop is that of image `first`.
+    fn window(&self, index: u32, first: u32, augment: Option<(u64, u64)>) -> Window {
         let room = (self.shape.resize - self.shape.size) as u32;
         let centre = Window { row: room / 2, col: room / 2, ..Window::default() };
         let Some((seed, epoch)) = augment else { return centre };
         let rng = Philox::new(seed, Purpose::Augment, 0);
-        let draw = |what, bound| rng.below([index, epoch as u32, what, 0], bound);
+        let draw = |what, bound| rng.below([first, epoch as u32, what, 0], bound);
         let mirrored = self.recipe.flip && draw(2, 2) == 1;
-        let shift = self.colour_shift(index, seed, epoch);
+        let (shift, scale) = match self.changes_colours(epoch) {
+            true => (self.colour_shift(index, seed, epoch), 1. / self.recipe.colour_noise_divisor),
+            false => ([0.; 3], 1.),
+        };
         match self.recipe.crop {
-            Crop::Random => Window { row: draw(0, room + 1), col: draw(1, room + 1), mirrored, shift },
-            Crop::Center => Window { mirrored, shift, ..centre },
+            Crop::Random => Window { row: draw(0, room + 1), col: draw(1, room + 1), mirrored, shift, scale },
+            Crop::Center => Window { mirrored, shift, scale, ..centre },
         }
+    }
+
+    /// Whether colours change in this epoch.
+    fn changes_colours(&self, epoch: u64) -> bool {
+        self.axes.is_some() && self.recipe.colour_noise_epochs.is_none_or(|epochs| epoch < epochs)
     }
 
     /// Paper 4.1: the sum of the principal axes, each times a normal number of its own. As in the 2012 code, an axis is
     /// as long as the standard deviation of the colours along it; the paper's text has the variance.
     fn colour_shift(&self, index: u32, seed: u64, epoch: u64) -> [f32; 3] {
-        let over = self.colour_noise_epochs.is_some_and(|epochs| epoch >= epochs);
-        let Some(axes) = self.axes.as_ref().filter(|_| !over) else { return [0.; 3] };
         let rng = Philox::new(seed, Purpose::Colour, 0);
         let mut shift = [0.; 3];
-        for (number, axis) in axes.iter().enumerate() {
+        for (number, axis) in self.axes.iter().flatten().enumerate() {
             let alpha = self.recipe.colour_noise * rng.normal([index, epoch as u32, number as u32, 0]) as f32;
             shift.iter_mut().zip(axis).for_each(|(shift, v)| *shift += alpha * v);
         }
@@ -222,7 +255,18 @@ mod tests {
     use super::*;
 
     fn recipe(resize: usize, crop: Crop, flip: bool) -> InputRecipe {
-        InputRecipe { resize, crop, flip, colour_noise: 0., mean: Mean::Value(0.), scale: 1. }
+        InputRecipe {
+            resize,
+            crop,
+            flip,
+            colour_noise: 0.,
+            colour_noise_epochs: None,
+            colour_noise_divisor: 1.,
+            crop_chunk: 1,
+            mean: Mean::Value(0.),
+            mean_crop: MeanCrop::Window,
+            scale: 1.,
+        }
     }
 
     /// A batch as the network reads it.

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::net::plan::{Op, Plan};
 use crate::net::spec::Activation;
 use crate::rng::{Philox, Purpose};
+use crate::shapes::LrnShape;
 
 /// Images of noise whose logits go into the file, so that a reader can check itself.
 const CHECK_IMAGES: usize = 2;
@@ -62,6 +63,10 @@ fn layers(plans: &[Plan], scaling: DropoutScaling) -> Value {
             Op::Activation(Activation::Sigmoid, _) => json!({"op": "sigmoid"}),
             Op::Lrn(s) => {
                 json!({"op": "lrn", "n": s.n, "k": s.k, "alpha": f64::from(s.alpha), "beta": s.beta, "groups": streams})
+            }
+            Op::SpatialLrn(s) => {
+                let LrnShape { n, k, alpha, beta, .. } = s.norm;
+                json!({"op": "spatial_lrn", "n": n, "k": k, "alpha": f64::from(alpha), "beta": beta})
             }
             Op::MaxPool(s) => json!({"op": "max_pool", "window": s.window, "stride": s.stride}),
             Op::AvgPool(s) => json!({"op": "avg_pool", "window": s.window, "stride": s.stride}),

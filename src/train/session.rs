@@ -149,8 +149,7 @@ impl<B: Backend> Session<B> {
     /// A new network on the streams' `contexts`; `recipe` must be resolved.
     pub fn new(recipe: Recipe, data: DataSet, contexts: Vec<StreamContext<B>>, link: Option<Link>) -> Result<Self> {
         let net = Net::from_options(&recipe.net)?;
-        let input = Preprocessor::new(&recipe.input, net.image, &data)?;
-        let input = Arc::new(input.with_colour_noise_epochs(recipe.schedule.colour_noise_epochs()));
+        let input = Arc::new(Preprocessor::new(&recipe.input, net.image, &data)?);
         let states = recipe.state_names().len();
         let mut pair = Pair::new(&net, contexts, link, recipe.train.batch_size, states, recipe.train.dropout)?;
         pair.set_input(input.shape(), input.mean())?;
@@ -178,8 +177,7 @@ impl<B: Backend> Session<B> {
             return Err(Error::run(checkpoint, problem));
         }
         let image = Net::from_options(&self.recipe.net)?.image;
-        let input = Preprocessor::with_mean(&self.recipe.input, image, &self.data, mean)?;
-        self.input = Arc::new(input.with_colour_noise_epochs(self.recipe.schedule.colour_noise_epochs()));
+        self.input = Arc::new(Preprocessor::with_mean(&self.recipe.input, image, &self.data, mean)?);
         self.pair.set_input(self.input.shape(), self.input.mean())?;
         let saved = if state.on_signal { state.saved } else { Some(state.step) };
         self.state = TrainState { on_signal: false, saved, ..state };

@@ -124,19 +124,23 @@ pub fn written<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer, shape: i
 
 pub fn augmentation<B: Backend>(backend: &B, Stored(_, tolerance): Stored) {
     // Whole images of the network's size and of a larger one, windows alone; grey for a network that sees colours.
-    for (c, side, resize, channels, size) in [
-        (3, 20, 20, 3, 20),
-        (3, 20, 20, 3, 17),
-        (1, 67, 67, 3, 64),
-        (3, 17, 20, 3, 17),
-        (1, 64, 67, 3, 64),
-        (1, 7, 12, 1, 7),
+    for (c, side, resize, channels, size, centred_mean) in [
+        (3, 20, 20, 3, 20, false),
+        (3, 20, 20, 3, 17, false),
+        (1, 67, 67, 3, 64, false),
+        (1, 67, 67, 3, 64, true),
+        (3, 17, 20, 3, 17, false),
+        (3, 17, 20, 3, 17, true),
+        (1, 64, 67, 3, 64, false),
+        (1, 7, 12, 1, 7, true),
     ] {
-        let s = AugmentShape { c, side, resize, channels, size, scale: 0.25 };
+        let s = AugmentShape { c, side, resize, channels, size, scale: 0.25, centred_mean };
         let pixels: Vec<u8> = normals(3 * c * side * side, 60., 1).iter().map(|v| (v + 128.) as u8).collect();
         let mean = normals(c * resize * resize, 100., 2);
         let room = (resize - size) as u32;
-        let window = |row, col, mirrored| Window { row, col, mirrored, shift: [7.25, -3., row as f32] };
+        let shift = |row: u32| [7.25, -3., row as f32];
+        let window =
+            |row, col, mirrored| Window { row, col, mirrored, shift: shift(row), scale: 1. / (1. + row as f32) };
         let windows = [window(0, room, false), window(room, 0, true), window(room / 2, room / 3, true)];
         let mean_on_device = upload(backend, &mean, mean.len());
         let expected = reference::augment(&s, &pixels, &windows, &mean);
@@ -169,6 +173,22 @@ pub fn local_response_normalization<B: Backend>(backend: &B, stored: Stored) {
     }
 }
 
+pub fn normalization_within_maps<B: Backend>(backend: &B, stored: Stored) {
+    for case in cases::small() {
+        let Op::SpatialLrn(s) = case.op else { continue };
+        let (n, maps) = (3, TensorShape::Maps(3, [s.norm.c, s.h, s.w]));
+        let [x, dy] = [(3., 1), (1., 2)].map(|(scale, seed)| stored.values(normals(maps.elems(), scale, seed)));
+        let (on_device_x, on_device_dy) = (upload(backend, &x, maps), upload(backend, &dy, maps));
+        let (mut y, mut dx) = (output(backend, maps), output(backend, maps));
+        backend.spatial_lrn_forward(&s, n, &on_device_x, &mut y).unwrap();
+        backend.spatial_lrn_backward(&s, n, &on_device_x, &on_device_dy, &mut dx).unwrap();
+        let expected = reference::spatial_lrn_forward(&s, &wide(&x));
+        assert_close(&format!("y, {s:?}"), &written(backend, "y", &y, maps), &expected, stored.1);
+        let expected = reference::spatial_lrn_backward(&s, &wide(&x), &wide(&dy));
+        assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, maps), &expected, stored.1);
+    }
+}
+
 pub fn max_pooling<B: Backend>(backend: &B, stored: Stored) {
     for case in cases::small() {
         let Op::MaxPool(s) = case.op else { continue };
@@ -184,8 +204,15 @@ pub fn max_pooling<B: Backend>(backend: &B, stored: Stored) {
         backend.max_pool_backward(&s, n, &on_device_x, &y, &on_device_dy, &mut dx).unwrap();
         let expected: Vec<f32> = places.iter().map(|&place| x[place]).collect();
         assert_eq!(written(backend, "y", &y, out_maps), expected, "{s:?}");
-        let mut expected = vec![0.; n * ins];
-        places.iter().zip(&dy).for_each(|(&place, dy)| expected[place] += f64::from(*dy));
+        let expected = match s.all_ties {
+            // Anew, and not as the definition has it.
+            false => {
+                let mut expected = vec![0.; n * ins];
+                places.iter().zip(&dy).for_each(|(&place, dy)| expected[place] += f64::from(*dy));
+                expected
+            }
+            true => reference::max_pool_backward(&s, n, &x, &wide(&dy)),
+        };
         assert_close(&format!("dx, {s:?}"), &written(backend, "dx", &dx, in_maps), &expected, stored.1);
     }
 }

@@ -63,6 +63,7 @@ on_every_device!(
     convolution,
     dense,
     local_response_normalization,
+    normalization_within_maps,
     max_pooling,
     average_pooling,
     non_linearities,

@@ -76,7 +76,7 @@ fn streams_and_exchanges_are_fields_of_a_row() {
 fn what_is_wrong_is_told_by_file_and_layer() {
     let place = Place::new();
     let conv2 = "{ conv = \"conv2\", out = 16, kernel = 5, std = 0.1 }";
-    let wrong: [(&str, &str, &[&str]); 21] = [
+    let wrong: [(&str, &str, &[&str]); 23] = [
         (conv2, "{ conv = \"conv2\", out = 16, kernel = 5, strid = 2 }", &["conv2", "strid", "stride, pad"]),
         (conv2, "{ conv = \"conv2\", out = 16 }", &["conv2", "no kernel"]),
         (conv2, "{ conv = \"conv2\", out = 0, kernel = 5 }", &["conv2", "out = 0", "at least 1"]),
@@ -89,6 +89,8 @@ fn what_is_wrong_is_told_by_file_and_layer() {
         (conv2, "\"swish\"", &["swish", "relu, tanh, sigmoid"]),
         (conv2, "7", &["7 is not a layer"]),
         (conv2, "{ avg_pool = 2 }", &["avg_pool = 2", "no stride"]),
+        (conv2, "{ avg_pool = 2, stride = 2, ties = \"all\" }", &["avg_pool = 2", "no key \"ties\""]),
+        (conv2, "{ max_pool = 2, stride = 2, ties = \"last\" }", &["max_pool = 2", "last", "\"first\" or \"all\""]),
         (conv2, "{ dropout = 1.0 }", &["dropout = 1.0", "below 1"]),
         ("\"classes\"", "10", &["fc5", "classes"]),
         ("out = 84", "out = 84, on = \"stream0\"", &["fc4", "last dense layer"]),

@@ -213,9 +213,10 @@ fn schedules_can_be_followed_in_the_metrics() {
     assert_eq!(rates(&place).len(), 2);
     place.ok(&["--resume", "run"]);
     assert_eq!(rates(&place).len(), 2, "it is over");
-    // The table of 2012, whose epochs are far off here.
     let place = Place::new();
-    succeeded(place.train(&["--set", "schedule.kind=source", "--out", "run"]));
+    let wrong = "schedule.layer_rates=[{ layer = \"conv9\", after = 1, rate = 0.0 }]";
+    place.fails(&["--set", wrong], 2, &["schedule.layer_rates", "conv9", "a layer of the network"]);
+    place.fails(&["--set", "schedule.bias_rate=0"], 2, &["schedule.bias_rate", "positive"]);
     place.fails(&["--set", "schedule.kind=epochs"], 2, &["schedule.drop_epochs", "[30, 60]"]);
 }
 

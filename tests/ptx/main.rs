@@ -42,6 +42,7 @@ fn every_kernel(precision: Precision, passes: Passes, stored: Stored) {
     products::products(&backend, passes, &[3]);
     checks::augmentation(&backend, stored);
     checks::local_response_normalization(&backend, stored);
+    checks::normalization_within_maps(&backend, stored);
     checks::max_pooling(&backend, stored);
     checks::average_pooling(&backend, stored);
     checks::non_linearities(&backend, stored);

@@ -34,10 +34,17 @@ pub fn small() -> Vec<Case> {
             cases.push(case("lrn", Op::Lrn(LrnShape { c, pixels, n, k: 2., alpha, beta })));
         }
     }
+    // Of one pixel, smaller than a window, odd; the layer of recipe `source`.
+    for (c, h, w, n, alpha) in [(1, 1, 1, 5, 0.5), (3, 2, 3, 5, 0.5), (9, 7, 6, 3, 0.2), (2, 13, 11, 5, 4e-5)] {
+        let norm = LrnShape { c, pixels: h * w, n, k: 1., alpha, beta: 0.75 };
+        cases.push(case("spatial_lrn", Op::SpatialLrn(SpatialLrnShape { norm, h, w })));
+    }
     for (h, w, window, stride) in
         [(3, 3, 3, 2), (55, 55, 3, 2), (13, 12, 3, 2), (7, 9, 2, 2), (5, 6, 1, 1), (8, 8, 3, 3)]
     {
-        cases.push(case("max_pool", Op::MaxPool(pool(3, [h, w], window, stride))));
+        let max_pool = pool(3, [h, w], window, stride);
+        cases.push(case("max_pool", Op::MaxPool(max_pool)));
+        cases.push(case("max_pool", Op::MaxPool(PoolShape { all_ties: true, ..max_pool })));
         cases.push(case("avg_pool", Op::AvgPool(pool(3, [h, w], window, stride))));
     }
     // Several bands and one; rows and columns that no window reads; the paper's two layers.
@@ -92,5 +99,6 @@ fn conv((c, size, k, kernel, stride, pad, round_up): Convolution) -> Op {
 }
 
 fn pool(c: usize, [h, w]: [usize; 2], window: usize, stride: usize) -> PoolShape {
-    PoolShape { c, h, w, window, stride, p: 1 + (h - window) / stride, q: 1 + (w - window) / stride }
+    let (p, q) = (1 + (h - window) / stride, 1 + (w - window) / stride);
+    PoolShape { c, h, w, window, stride, p, q, all_ties: false }
 }

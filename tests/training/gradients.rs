@@ -87,6 +87,12 @@ fn the_definitions_gradients_are_those_of_their_forward_passes() {
                 let dx = definitions::lrn_backward(&s, &x, &dy);
                 assert_gradient(&name, &x, &dy, &dx, |x| definitions::lrn_forward(&s, x));
             }
+            Op::SpatialLrn(s) => {
+                let elems = n * s.norm.c * s.norm.pixels;
+                let (x, dy) = (random(elems, 1), random(elems, 2));
+                let dx = definitions::spatial_lrn_backward(&s, &x, &dy);
+                assert_gradient(&name, &x, &dy, &dx, |x| definitions::spatial_lrn_forward(&s, x));
+            }
             Op::AvgPool(s) => {
                 let (x, dy) = (random(n * s.c * s.h * s.w, 1), random(n * s.c * s.p * s.q, 2));
                 let dx = definitions::avg_pool_backward(&s, n, &dy);

@@ -1,7 +1,7 @@
 //! Every operation by its definition, in f64, one loop per index. Slow and plain: the fast operations are compared
 //! with.
 
-use crate::shapes::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, Window};
+use crate::shapes::{AugmentShape, ConvShape, DenseShape, LrnShape, PoolShape, SpatialLrnShape, Window};
 
 /// f32 values as f64.
 pub fn wide(values: &[f32]) -> Vec<f64> {
@@ -17,12 +17,14 @@ pub fn augment(s: &AugmentShape, pixels: &[u8], windows: &[Window], mean: &[f32]
             let shift = f64::from(window.shift[c]);
             for p in 0..s.size {
                 for q in 0..s.size {
-                    let q = if window.mirrored { s.size - 1 - q } else { q };
-                    let [row, col] = [window.row as usize + p, window.col as usize + q];
-                    let [pixel_row, pixel_col] = if s.is_cropped() { [p, q] } else { [row, col] };
+                    let column = if window.mirrored { s.size - 1 - q } else { q };
+                    let [row, col] = [window.row as usize + p, window.col as usize + column];
+                    let [pixel_row, pixel_col] = if s.is_cropped() { [p, column] } else { [row, col] };
                     let value = f64::from(pixels[((n * s.c + c) * s.side + pixel_row) * s.side + pixel_col]);
-                    let mean = f64::from(mean[(c * s.resize + row) * s.resize + col]);
-                    y.push((value + shift - mean) * f64::from(s.scale));
+                    let margin = (s.resize - s.size) / 2;
+                    let [mean_row, mean_col] = if s.centred_mean { [margin + p, margin + q] } else { [row, col] };
+                    let mean = f64::from(mean[(c * s.resize + mean_row) * s.resize + mean_col]);
+                    y.push((value + shift - mean) * f64::from(s.scale) * f64::from(window.scale));
                 }
             }
         }
@@ -87,37 +89,77 @@ pub fn backward_bias(k: usize, pixels: usize, dy: &[f64]) -> Vec<f64> {
     dbias
 }
 
-/// s_i of every element, and for each the indices of its window.
-fn lrn_windows(s: &LrnShape, x: &[f64]) -> (Vec<f64>, Vec<Vec<usize>>) {
-    let window = |i: usize| {
-        let c = i / s.pixels % s.c;
-        let channels = c.saturating_sub(s.n / 2)..=(c + s.n / 2).min(s.c - 1);
-        channels.map(|j| i + j * s.pixels - c * s.pixels).collect::<Vec<_>>()
-    };
-    let windows: Vec<Vec<usize>> = (0..x.len()).map(window).collect();
-    let scale =
-        |window: &Vec<usize>| f64::from(s.k) + f64::from(s.alpha) * window.iter().map(|&j| x[j] * x[j]).sum::<f64>();
-    (windows.iter().map(scale).collect(), windows)
+/// Normalization: of each element the indices in its window, and k, alpha and beta.
+struct Norm {
+    windows: Vec<Vec<usize>>,
+    constants: [f64; 3],
 }
 
-/// y_i = x_i / s_i^beta
-pub fn lrn_forward(s: &LrnShape, x: &[f64]) -> Vec<f64> {
-    let (scale, _) = lrn_windows(s, x);
-    x.iter().zip(scale).map(|(x, scale)| x / scale.powf(f64::from(s.beta))).collect()
-}
-
-/// dx, by the chain rule through every y of every window.
-pub fn lrn_backward(s: &LrnShape, x: &[f64], dy: &[f64]) -> Vec<f64> {
-    let (scale, windows) = lrn_windows(s, x);
-    let beta = f64::from(s.beta);
-    let mut dx = vec![0.; x.len()];
-    for i in 0..x.len() {
-        dx[i] += dy[i] / scale[i].powf(beta);
-        for &j in &windows[i] {
-            dx[j] -= dy[i] * x[i] * beta * scale[i].powf(-beta - 1.) * 2. * f64::from(s.alpha) * x[j];
-        }
+impl Norm {
+    /// Over neighbouring channels.
+    fn across(s: &LrnShape, elems: usize) -> Norm {
+        let window = |i: usize| {
+            let c = i / s.pixels % s.c;
+            let channels = c.saturating_sub(s.n / 2)..=(c + s.n / 2).min(s.c - 1);
+            channels.map(|j| i + j * s.pixels - c * s.pixels).collect()
+        };
+        Norm { windows: (0..elems).map(window).collect(), constants: [s.k, s.alpha, s.beta].map(f64::from) }
     }
-    dx
+
+    /// Over neighbouring pixels.
+    fn within(s: &SpatialLrnShape, elems: usize) -> Norm {
+        let near = |at: usize, size: usize| at.saturating_sub(s.norm.n / 2)..=(at + s.norm.n / 2).min(size - 1);
+        let window = |i: usize| {
+            let (map, row, col) = (i / (s.h * s.w), i / s.w % s.h, i % s.w);
+            near(row, s.h).flat_map(|r| near(col, s.w).map(move |c| (map * s.h + r) * s.w + c)).collect()
+        };
+        let constants = [s.norm.k, s.norm.alpha, s.norm.beta].map(f64::from);
+        Norm { windows: (0..elems).map(window).collect(), constants }
+    }
+
+    /// s_i of every element.
+    fn scale(&self, x: &[f64]) -> Vec<f64> {
+        let [k, alpha, _] = self.constants;
+        self.windows.iter().map(|window| k + alpha * window.iter().map(|&j| x[j] * x[j]).sum::<f64>()).collect()
+    }
+
+    /// y_i = x_i / s_i^beta
+    fn forward(&self, x: &[f64]) -> Vec<f64> {
+        x.iter().zip(self.scale(x)).map(|(x, scale)| x / scale.powf(self.constants[2])).collect()
+    }
+
+    /// dx, by the chain rule through every y of every window.
+    fn backward(&self, x: &[f64], dy: &[f64]) -> Vec<f64> {
+        let ([_, alpha, beta], scale) = (self.constants, self.scale(x));
+        let mut dx = vec![0.; x.len()];
+        for i in 0..x.len() {
+            dx[i] += dy[i] / scale[i].powf(beta);
+            for &j in &self.windows[i] {
+                dx[j] -= dy[i] * x[i] * beta * scale[i].powf(-beta - 1.) * 2. * alpha * x[j];
+            }
+        }
+        dx
+    }
+}
+
+/// y of normalization over channels
+pub fn lrn_forward(s: &LrnShape, x: &[f64]) -> Vec<f64> {
+    Norm::across(s, x.len()).forward(x)
+}
+
+/// dx
+pub fn lrn_backward(s: &LrnShape, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    Norm::across(s, x.len()).backward(x, dy)
+}
+
+/// y of normalization within maps
+pub fn spatial_lrn_forward(s: &SpatialLrnShape, x: &[f64]) -> Vec<f64> {
+    Norm::within(s, x.len()).forward(x)
+}
+
+/// dx
+pub fn spatial_lrn_backward(s: &SpatialLrnShape, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    Norm::within(s, x.len()).backward(x, dy)
 }
 
 /// For every output the index of its window's first maximum.
@@ -133,6 +175,16 @@ pub fn max_pool_places(s: &PoolShape, n: usize, x: &[f32]) -> Vec<usize> {
         }
     }
     places
+}
+
+/// dx: each dy at the first place of its window's maximum, or at all of them.
+pub fn max_pool_backward(s: &PoolShape, n: usize, x: &[f32], dy: &[f64]) -> Vec<f64> {
+    let (places, mut dx) = (max_pool_places(s, n, x), vec![0.; n * s.c * s.h * s.w]);
+    pool_windows(s, n, |yi, xi| {
+        let is_maximum = if s.all_ties { x[xi] == x[places[yi]] } else { xi == places[yi] };
+        dx[xi] += if is_maximum { dy[yi] } else { 0. };
+    });
+    dx
 }
 
 /// Calls `visit(y, x)` with the indices of every value of every window.

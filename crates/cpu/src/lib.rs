@@ -25,6 +25,7 @@ pub mod rng;
 pub mod shapes;
 pub mod simd;
 pub mod softmax;
+pub mod spatial_lrn;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiles;
 mod transpose;

@@ -355,7 +355,7 @@ fn window_sum(shape: &LrnShape, rows: &[Row], c: usize) -> Row {
 
 /// s^-beta; the paper's beta of 3/4 by two square roots instead of a power function.
 #[inline(always)]
-fn inverse_power(s: f32, beta: f32) -> f32 {
+pub(crate) fn inverse_power(s: f32, beta: f32) -> f32 {
     if beta == 0.75 {
         let root = s.sqrt();
         1. / (root * root.sqrt())

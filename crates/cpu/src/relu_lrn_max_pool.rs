@@ -21,7 +21,7 @@ const BAND: usize = 512 * 1024 / 3 / size_of::<f32>();
 /// Whether the functions of this module can do it.
 pub fn applies(lrn: &LrnShape, pool: &PoolShape) -> bool {
     // A band has three rows at least.
-    lrn::is_fast(&LrnShape { pixels: 3 * pool.w, ..*lrn }) && overlapping::applies(pool)
+    lrn::is_fast(&LrnShape { pixels: 3 * pool.w, ..*lrn }) && overlapping::applies(pool) && !pool.all_ties
 }
 
 /// Memory of a thread.

@@ -32,6 +32,8 @@ pub struct AugmentShape {
     pub size: usize,
     /// The factor of differences from the mean.
     pub scale: f32,
+    /// Whether the mean that is subtracted is the centre of the mean image, whatever the window, after the mirroring.
+    pub centred_mean: bool,
 }
 
 impl AugmentShape {
@@ -42,7 +44,7 @@ impl AugmentShape {
 }
 
 /// The part of an image that the network sees, and its changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
     /// Its first row.
     pub row: u32,
@@ -52,6 +54,15 @@ pub struct Window {
     pub mirrored: bool,
     /// Added to every pixel of a channel (paper 4.1).
     pub shift: [f32; 3],
+    /// A factor of differences from the mean, besides [`AugmentShape::scale`].
+    pub scale: f32,
+}
+
+impl Default for Window {
+    /// The first rows and columns as they are.
+    fn default() -> Window {
+        Window { row: 0, col: 0, mirrored: false, shift: [0.; 3], scale: 1. }
+    }
 }
 
 /// One weight block of a convolution: K filters over C channels, in one stream.
@@ -150,6 +161,17 @@ pub struct LrnShape {
     pub beta: f32,
 }
 
+/// Local response normalization of one stream within maps: over windows of `norm.n` x `norm.n` pixels of a channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpatialLrnShape {
+    /// Channels and constants; its pixels are h x w.
+    pub norm: LrnShape,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+}
+
 /// Pooling of one stream; windows lie within the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the field's standard letters, see the module's text
@@ -161,6 +183,8 @@ pub struct PoolShape {
     pub stride: usize,
     pub p: usize,
     pub q: usize,
+    /// Of the maximum: whether each place that has it gets the whole gradient, and not the first alone.
+    pub all_ties: bool,
 }
 
 /// Dropout of one stream's units.
@@ -264,6 +288,12 @@ pub enum Update {
 }
 
 impl Update {
+    /// Whether the rate is 0: nothing moves, neither the parameter nor the optimizer's state, and no backend is asked.
+    pub fn is_frozen(&self) -> bool {
+        let (Update::Sgd { lr, .. } | Update::Adam { lr, .. }) = *self;
+        lr == 0.
+    }
+
     /// Adam's rate and the root of its second moment's, both corrected for their start at 0: w moves by
     /// rate * m / (sqrt(v) / root + epsilon). 1 for others.
     pub fn adam_factors(&self) -> [f32; 2] {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 use toml::Value;
 
-use super::spec::{Activation, Layer, Net, Placement, Pool, Reads, check};
+use super::spec::{Activation, Layer, Net, Placement, Reads, check};
 use crate::{Error, Result};
 
 /// Pixels of a side of the input, at most.
@@ -172,7 +172,7 @@ fn take_away(layers: &mut Vec<Layer>, name: &str) -> Result<()> {
 fn change_rows(layers: &mut Vec<Layer>, options: &NetOptions) -> Result<()> {
     let pool = options.pool.as_deref().map(parse_pool).transpose()?;
     layers.retain(|layer| match layer {
-        Layer::Lrn(_) => options.lrn != Some(false),
+        Layer::Lrn(_) | Layer::SpatialLrn(_) => options.lrn != Some(false),
         Layer::Dropout(_) => options.dropout != Some(false),
         _ => true,
     });
@@ -185,7 +185,9 @@ fn change_rows(layers: &mut Vec<Layer>, options: &NetOptions) -> Result<()> {
             *reads = new;
         }
         match layer {
-            Layer::MaxPool(row) | Layer::AvgPool(row) => *row = pool.unwrap_or(*row),
+            Layer::MaxPool(row) | Layer::AvgPool(row) => {
+                [row.window, row.stride] = pool.unwrap_or([row.window, row.stride]);
+            }
             Layer::Activation(row) => *row = options.activation.unwrap_or(*row),
             Layer::Dense(row) if Some(index) == last_dense => row.placement = options.fc8.unwrap_or(row.placement),
             _ => {}
@@ -228,11 +230,11 @@ fn set_sizes(key: &'static str, outs: &mut [&mut usize], sizes: &[usize]) -> Res
     Ok(())
 }
 
-fn parse_pool(text: &str) -> Result<Pool> {
+fn parse_pool(text: &str) -> Result<[usize; 2]> {
     let wrong = || {
         Error::recipe("net.pool", format!("expected \"window/stride\" such as \"3/2\" or \"2/2\", found \"{text}\""))
     };
     let (window, stride) = text.split_once('/').ok_or_else(wrong)?;
-    let pool = Pool { window: window.parse().map_err(|_| wrong())?, stride: stride.parse().map_err(|_| wrong())? };
-    if pool.window == 0 || pool.stride == 0 { Err(wrong()) } else { Ok(pool) }
+    let pool = [window.parse().map_err(|_| wrong())?, stride.parse().map_err(|_| wrong())?];
+    if pool.contains(&0) { Err(wrong()) } else { Ok(pool) }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::planner;
 use super::spec::{Activation, Net};
 use crate::{Error, Result};
-use alexnet_split_cpu::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
+use alexnet_split_cpu::shapes::{
+    ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, SpatialLrnShape, TensorShape,
+};
 
 /// Index of an activation buffer in [`Plan::slots`].
 pub type Slot = usize;
@@ -79,6 +81,8 @@ pub enum Op {
     Activation(Activation, [usize; 3]),
     /// Local response normalization.
     Lrn(LrnShape),
+    /// The same within maps.
+    SpatialLrn(SpatialLrnShape),
     /// Max pooling.
     MaxPool(PoolShape),
     /// Average pooling.

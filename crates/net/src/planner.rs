@@ -1,9 +1,11 @@
 //! From the table to a stream's plan, row by row: shapes, buffers, parameters and exchanges.
 
-use alexnet_split_cpu::shapes::{ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, TensorShape};
+use alexnet_split_cpu::shapes::{
+    ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, SpatialLrnShape, TensorShape,
+};
 
 use super::plan::{ExchangePoint, LayerParams, Op, Param, ParamKind, Plan, PlannedLayer, Slot};
-use super::spec::{Activation, Conv, Dense, Layer, Net, Placement, Pool, Reads};
+use super::spec::{Activation, Conv, Dense, Layer, Lrn, Net, Placement, Pool, Reads};
 use crate::{Error, Result};
 
 /// See [`Plan::new`].
@@ -48,15 +50,9 @@ impl Planner<'_> {
                 Ok(())
             }
             Layer::Dropout(keep) => self.dropout(*keep, index),
-            Layer::Lrn(row) => {
-                let name = format!("norm{}", self.stage);
-                if row.n.is_multiple_of(2) {
-                    return Err(Error::net(name, format!("window {} is not odd", row.n)));
-                }
-                let shape = LrnShape { c, pixels: h * w, n: row.n, k: row.k, alpha: row.alpha, beta: row.beta };
-                self.push(name, Op::Lrn(shape), self.shape, None, None);
-                Ok(())
-            }
+            Layer::Lrn(row) => self.norm("norm", row, Op::Lrn),
+            // The 2012 code's name.
+            Layer::SpatialLrn(row) => self.norm("cnorm", row, |norm| Op::SpatialLrn(SpatialLrnShape { norm, h, w })),
             Layer::MaxPool(row) => self.pool(row, Op::MaxPool),
             Layer::AvgPool(row) => self.pool(row, Op::AvgPool),
             Layer::SoftmaxCrossEntropy => {
@@ -109,11 +105,22 @@ impl Planner<'_> {
         Ok(())
     }
 
+    fn norm(&mut self, kind: &str, row: &Lrn, op: impl Fn(LrnShape) -> Op) -> Result<()> {
+        let ([c, h, w], name) = (self.shape, format!("{kind}{}", self.stage));
+        if row.n.is_multiple_of(2) {
+            return Err(Error::net(name, format!("window {} is not odd", row.n)));
+        }
+        let shape = LrnShape { c, pixels: h * w, n: row.n, k: row.k, alpha: row.alpha, beta: row.beta };
+        self.push(name, op(shape), self.shape, None, None);
+        Ok(())
+    }
+
     fn pool(&mut self, row: &Pool, op: impl Fn(PoolShape) -> Op) -> Result<()> {
         let ([c, h, w], name, window) = (self.shape, format!("pool{}", self.stage), row.window);
         let p = conv_out_size(&name, h, window, row.stride, 0, false)?;
         let q = conv_out_size(&name, w, window, row.stride, 0, false)?;
-        self.push(name, op(PoolShape { c, h, w, window, stride: row.stride, p, q }), [c, p, q], None, None);
+        let shape = PoolShape { c, h, w, window, stride: row.stride, p, q, all_ties: row.all_ties };
+        self.push(name, op(shape), [c, p, q], None, None);
         Ok(())
     }
 

@@ -11,11 +11,12 @@ use super::spec::{Activation, Conv, Dense, Layer, Lrn, Placement, Pool, Reads};
 const WORDS: [&str; 4] = ["relu", "tanh", "sigmoid", "softmax"];
 
 /// The kinds of row with fields, and their fields.
-const KINDS: [(&str, &[&str]); 6] = [
+const KINDS: [(&str, &[&str]); 7] = [
     ("conv", &["out", "kernel", "stride", "pad", "round_up", "reads", "bias", "std"]),
     ("dense", &["out", "reads", "bias", "std", "on"]),
     ("lrn", &["k", "alpha", "beta"]),
-    ("max_pool", &["stride"]),
+    ("spatial_lrn", &["k", "alpha", "beta"]),
+    ("max_pool", &["stride", "ties"]),
     ("avg_pool", &["stride"]),
     ("dropout", &[]),
 ];
@@ -92,6 +93,7 @@ fn parse_row(table: &Table) -> Result<Layer, String> {
             },
         }),
         "lrn" => Layer::Lrn(row.lrn()?),
+        "spatial_lrn" => Layer::SpatialLrn(row.lrn()?),
         "max_pool" => Layer::MaxPool(row.pool()?),
         "avg_pool" => Layer::AvgPool(row.pool()?),
         _ => {
@@ -122,7 +124,7 @@ impl<'a> Row<'a> {
     /// Local response normalization. It divides by a power of k and a multiple of the sum of squares, which may be 0.
     fn lrn(&self) -> Result<Lrn, String> {
         let lrn = Lrn {
-            n: self.count("lrn", None)?,
+            n: self.count(self.kind, None)?,
             k: self.float("k", None)?,
             alpha: self.float("alpha", None)?,
             beta: self.float("beta", None)?,
@@ -135,7 +137,12 @@ impl<'a> Row<'a> {
     }
 
     fn pool(&self) -> Result<Pool, String> {
-        Ok(Pool { window: self.count(self.kind, None)?, stride: self.count("stride", None)? })
+        let all_ties = match self.word("ties", "first")? {
+            "first" => false,
+            "all" => true,
+            found => return Err(self.wrong(&format!("ties = \"{found}\"; expected \"first\" or \"all\""))),
+        };
+        Ok(Pool { window: self.count(self.kind, None)?, stride: self.count("stride", None)?, all_ties })
     }
 
     /// The name: a letter, and then letters, digits and underscores.
@@ -254,8 +261,9 @@ fn print(layer: &Layer) -> Result<Value, String> {
             let on = if dense.placement == Placement::Stream0 { "stream0" } else { "split" };
             put("on", text(on), Some(text("split")));
         }
-        Layer::Lrn(lrn) => {
-            put("lrn", count(lrn.n), None);
+        Layer::Lrn(lrn) | Layer::SpatialLrn(lrn) => {
+            let kind = if matches!(layer, Layer::Lrn(_)) { "lrn" } else { "spatial_lrn" };
+            put(kind, count(lrn.n), None);
             put("k", float(lrn.k)?, None);
             put("alpha", float(lrn.alpha)?, None);
             put("beta", float(lrn.beta)?, None);
@@ -264,6 +272,7 @@ fn print(layer: &Layer) -> Result<Value, String> {
             let kind = if matches!(layer, Layer::MaxPool(_)) { "max_pool" } else { "avg_pool" };
             put(kind, count(pool.window), None);
             put("stride", count(pool.stride), None);
+            put("ties", text(if pool.all_ties { "all" } else { "first" }), Some(text("first")));
         }
         Layer::Dropout(keep) => put("dropout", float(1. - keep)?, None),
     }

@@ -74,6 +74,8 @@ pub struct Pool {
     pub window: usize,
     /// Step between windows.
     pub stride: usize,
+    /// Of the maximum: whether each place that has it gets the whole gradient (2012 code), and not the first alone.
+    pub all_ties: bool,
 }
 
 /// A fully connected layer.
@@ -102,6 +104,8 @@ pub enum Layer {
     Activation(Activation),
     /// Local response normalization.
     Lrn(Lrn),
+    /// The same within maps, over windows of n x n pixels (2012 code; not in the paper).
+    SpatialLrn(Lrn),
     /// Max pooling.
     MaxPool(Pool),
     /// Average pooling.
@@ -138,7 +142,7 @@ impl Net {
 
 impl Layer {
     /// The name of a layer with weights.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub fn name(&self) -> Option<&str> {
         match self {
             Layer::Conv(row) => Some(&row.name),
             Layer::Dense(row) => Some(&row.name),

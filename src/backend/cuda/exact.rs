@@ -215,6 +215,10 @@ impl Exact {
         lrn_forward(s: LrnShape as structs::LrnShape, n, x: &Buffer, y: &mut Buffer) over n * s.pixels, LRN_THREADS;
         lrn_backward(s: LrnShape as structs::LrnShape, n, x: &Buffer, dy: &Buffer, dx: &mut Buffer)
             over n * s.pixels, LRN_THREADS;
+        spatial_lrn_forward(s: SpatialLrnShape as structs::SpatialLrnShape, n, x: &Buffer, y: &mut Buffer)
+            over n * s.norm.c * s.norm.pixels, ELEMENT_THREADS;
+        spatial_lrn_backward(s: SpatialLrnShape as structs::SpatialLrnShape, n, x: &Buffer, dy: &Buffer, dx: &mut Buffer)
+            over n * s.norm.c * s.norm.pixels, ELEMENT_THREADS;
         max_pool_forward(s: PoolShape as structs::PoolShape, n, x: &Buffer, y: &mut Buffer)
             over n * s.c * s.p * s.q, ELEMENT_THREADS;
         max_pool_backward(s: PoolShape as structs::PoolShape, n, x: &Buffer, y: &Buffer, dy: &Buffer, dx: &mut Buffer)

@@ -36,7 +36,7 @@ kernels! {
     "augment.cu": augment;
     "conv.cu": conv_forward, conv_backward_input, conv_backward_weight, conv_backward_bias;
     "dense.cu": dense_forward, dense_backward_input, dense_backward_weight, dense_backward_bias;
-    "lrn.cu": lrn_forward, lrn_backward;
+    "lrn.cu": lrn_forward, lrn_backward, spatial_lrn_forward, spatial_lrn_backward;
     "pool.cu": max_pool_forward, max_pool_backward, avg_pool_forward, avg_pool_backward;
     "pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward, add, dropout, reduce_partials;
     "softmax.cu": softmax_stats, softmax_cross_entropy;
@@ -50,7 +50,7 @@ kernels! {
     "bf16/conv.cu": conv_forward_128, conv_forward_96, conv_forward_64, conv_backward_weight_128, conv_backward_weight_64;
     "bf16/dense.cu": dense_backward_input;
     "bf16/sums.cu": reduce_parts, reduce_weights, bias_gradient;
-    "bf16/lrn.cu": lrn_forward, lrn_backward;
+    "bf16/lrn.cu": lrn_forward, lrn_backward, spatial_lrn_forward, spatial_lrn_backward;
     "bf16/pool.cu": max_pool_forward, max_pool_backward, avg_pool_forward, avg_pool_backward;
     "bf16/relu_lrn_pool.cu": relu_lrn_max_pool_forward, relu_lrn_max_pool_backward;
     "bf16/pointwise.cu": relu_forward, relu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward, add, dropout;
@@ -144,13 +144,15 @@ pub struct AugmentShape {
     pub sizes: [u32; 6],
     /// The factor of differences from the mean.
     pub scale: f32,
+    /// 1 where the centre of the mean is subtracted.
+    pub centred_mean: u32,
 }
 
 impl AugmentShape {
     /// `n` images of `s`.
     pub fn new(s: &backend::AugmentShape, n: usize) -> AugmentShape {
         let sizes = [n, s.c, s.side, s.resize, s.channels, s.size].map(|size| size as u32);
-        AugmentShape { sizes, scale: s.scale }
+        AugmentShape { sizes, scale: s.scale, centred_mean: s.centred_mean.into() }
     }
 }
 
@@ -201,15 +203,31 @@ impl LrnShape {
     }
 }
 
-/// See [`backend::PoolShape`]: n, c, h, w, window, stride, p, q.
+/// See [`backend::SpatialLrnShape`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct PoolShape(pub [u32; 8]);
+pub struct SpatialLrnShape {
+    norm: LrnShape,
+    /// h, w.
+    sizes: [u32; 2],
+}
+
+impl SpatialLrnShape {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::SpatialLrnShape, n: usize) -> SpatialLrnShape {
+        SpatialLrnShape { norm: LrnShape::new(&s.norm, n), sizes: [s.h, s.w].map(|size| size as u32) }
+    }
+}
+
+/// See [`backend::PoolShape`]: n, c, h, w, window, stride, p, q, all_ties.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PoolShape(pub [u32; 9]);
 
 impl PoolShape {
     /// `n` images of `s`.
     pub fn new(s: &backend::PoolShape, n: usize) -> PoolShape {
-        PoolShape([n, s.c, s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32))
+        PoolShape([n, s.c, s.h, s.w, s.window, s.stride, s.p, s.q, s.all_ties.into()].map(|size: usize| size as u32))
     }
 }
 
@@ -286,6 +304,8 @@ unsafe impl DeviceRepr for ConvShape {}
 unsafe impl DeviceRepr for DenseShape {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LrnShape {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for SpatialLrnShape {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for PoolShape {}
 // SAFETY: as above.

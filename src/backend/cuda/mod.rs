@@ -51,7 +51,7 @@ macro_rules! launches {
 use launches;
 
 /// Bytes of a [`Window`] as the kernel reads it.
-const WINDOW_BYTES: usize = 6 * size_of::<u32>();
+const WINDOW_BYTES: usize = 7 * size_of::<u32>();
 
 /// Scores of an image: its loss and its label's rank.
 const SCORES: usize = 2;
@@ -226,8 +226,8 @@ macro_rules! arguments {
     };
 }
 arguments!(f32, u32, u64, Split, kernels::AugmentShape, kernels::ConvShape, kernels::DenseShape, kernels::DropoutShape);
-arguments!(kernels::LrnShape, kernels::PoolShape, kernels::SoftmaxShape);
-arguments!(bf16::Conv, bf16::Absent, bf16::Lrn, bf16::Pool, bf16::Augment, bf16::Dropout);
+arguments!(kernels::LrnShape, kernels::SpatialLrnShape, kernels::PoolShape, kernels::SoftmaxShape);
+arguments!(bf16::Conv, bf16::Absent, bf16::Lrn, bf16::SpatialLrn, bf16::Pool, bf16::Augment, bf16::Dropout);
 
 impl CudaBackend {
     fn staging(&self) -> MutexGuard<'_, Staging> {
@@ -289,7 +289,7 @@ impl CudaBackend {
     fn with_images(&self, pixels: &[u8], windows: &[Window], work: impl FnOnce([u64; 2]) -> Result<()>) -> Result<()> {
         let words = windows.iter().map(|w| {
             let [r, g, b] = w.shift.map(f32::to_bits);
-            [w.row, w.col, w.mirrored.into(), r, g, b]
+            [w.row, w.col, w.mirrored.into(), r, g, b, w.scale.to_bits()]
         });
         let words: Vec<[u32; WINDOW_BYTES / size_of::<u32>()]> = words.collect();
         let mut batch = self.batch();

@@ -189,6 +189,8 @@ impl Backend for CudaBackend {
         activation_backward(kind: Activation, shape: impl Into<TensorShape>, y: &Buffer, dy: &mut Buffer);
         lrn_forward(s: &LrnShape, n: usize, x: &Buffer, y: &mut Buffer);
         lrn_backward(s: &LrnShape, n: usize, x: &Buffer, dy: &Buffer, dx: &mut Buffer);
+        spatial_lrn_forward(s: &SpatialLrnShape, n: usize, x: &Buffer, y: &mut Buffer);
+        spatial_lrn_backward(s: &SpatialLrnShape, n: usize, x: &Buffer, dy: &Buffer, dx: &mut Buffer);
         max_pool_forward(s: &PoolShape, n: usize, x: &Buffer, y: &mut Buffer);
         max_pool_backward(s: &PoolShape, n: usize, x: &Buffer, y: &Buffer, dy: &Buffer, dx: &mut Buffer);
         avg_pool_forward(s: &PoolShape, n: usize, x: &Buffer, y: &mut Buffer);

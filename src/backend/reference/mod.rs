@@ -100,16 +100,22 @@ pub(super) fn lrn_backward(s: &LrnShape, n: usize, x: &Floats, dy: &Floats, dx: 
     put(&definitions::lrn_backward(s, &wide(&x[..elems]), &wide(&dy[..elems])), dx);
 }
 
+pub(super) fn spatial_lrn_forward(s: &SpatialLrnShape, n: usize, x: &Floats, y: &mut Floats) {
+    put(&definitions::spatial_lrn_forward(s, &wide(&x[..n * s.norm.c * s.norm.pixels])), y);
+}
+
+pub(super) fn spatial_lrn_backward(s: &SpatialLrnShape, n: usize, x: &Floats, dy: &Floats, dx: &mut Floats) {
+    let elems = n * s.norm.c * s.norm.pixels;
+    put(&definitions::spatial_lrn_backward(s, &wide(&x[..elems]), &wide(&dy[..elems])), dx);
+}
+
 pub(super) fn max_pool_forward(s: &PoolShape, n: usize, x: &Floats, y: &mut Floats) {
     let places = definitions::max_pool_places(s, n, x);
     places.iter().zip(y).for_each(|(&place, y)| *y = x[place]);
 }
 
 pub(super) fn max_pool_backward(s: &PoolShape, n: usize, x: &Floats, _y: &Floats, dy: &Floats, dx: &mut Floats) {
-    let mut sums = vec![0.; n * s.c * s.h * s.w];
-    let places = definitions::max_pool_places(s, n, x);
-    places.iter().zip(dy).for_each(|(&place, dy)| sums[place] += f64::from(*dy));
-    put(&sums, dx);
+    put(&definitions::max_pool_backward(s, n, x, &wide(dy)), dx);
 }
 
 pub(super) fn avg_pool_forward(s: &PoolShape, n: usize, x: &Floats, y: &mut Floats) {

@@ -172,8 +172,12 @@ impl<B: Backend> Stream<B> {
             timed.compute(|| {
                 [Some(p.own), p.theirs, Some(p.bias)].into_iter().flatten().try_for_each(|index| {
                     let (param, ParamBuffers { value, gradient, state }) = (&plan.params[index], &mut params[index]);
-                    let Some(gradient) = gradient else { return Ok(()) };
-                    backend.update(&hyper(param), param.tensor, gradient, value, state)
+                    match (gradient, hyper(param)) {
+                        (Some(gradient), update) if !update.is_frozen() => {
+                            backend.update(&update, param.tensor, gradient, value, state)
+                        }
+                        _ => Ok(()),
+                    }
                 })
             })?;
         }

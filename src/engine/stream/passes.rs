@@ -67,6 +67,9 @@ impl<B: Backend> Stream<B> {
                 self.compute(at, [y], |backend, [y]| backend.activation_forward(kind, shape, y))?;
             }
             Op::Lrn(shape) => self.compute(at, [x, y], |backend, [x, y]| backend.lrn_forward(&shape, n, x, y))?,
+            Op::SpatialLrn(shape) => {
+                self.compute(at, [x, y], |backend, [x, y]| backend.spatial_lrn_forward(&shape, n, x, y))?;
+            }
             Op::MaxPool(shape) => {
                 self.compute(at, [x, y], |backend, [x, y]| backend.max_pool_forward(&shape, n, x, y))?;
             }
@@ -145,6 +148,8 @@ impl<B: Backend> Stream<B> {
             Op::Lrn(shape) => {
                 self.compute(at, [x, dy, dx], |backend, [x, dy, dx]| backend.lrn_backward(&shape, n, x, dy, dx))?
             }
+            Op::SpatialLrn(shape) => self
+                .compute(at, [x, dy, dx], |backend, [x, dy, dx]| backend.spatial_lrn_backward(&shape, n, x, dy, dx))?,
             Op::MaxPool(shape) => self.compute(at, [x, y, dy, dx], |backend, [x, y, dy, dx]| {
                 backend.max_pool_backward(&shape, n, x, y, dy, dx)
             })?,

@@ -59,7 +59,7 @@ impl Block<'_> {
         match (self, gradient, update) {
             (Block::Conv(shape), Some(dw), _) => backend.conv_backward_weight(shape, n, x, dy, dw),
             (Block::Dense(shape), Some(dw), _) => backend.dense_backward_weight(shape, n, x, dy, dw),
-            (Block::Dense(shape), None, Some(update)) => {
+            (Block::Dense(shape), None, Some(update)) if !update.is_frozen() => {
                 backend.dense_backward_weight_update(shape, n, x, dy, &update, value, state)
             }
             _ => Ok(()),

@@ -42,7 +42,7 @@ pub fn max_pool_backward(s: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: &[f3
     let (ins, outs) = (s.c * s.h * s.w, s.c * s.p * s.q);
     let outputs = y.par_chunks_exact(outs).zip(dy.par_chunks_exact(outs));
     let images = dx[..n * ins].par_chunks_exact_mut(ins).zip(x.par_chunks_exact(ins)).zip(outputs);
-    if overlapping::applies(s) {
+    if overlapping::applies(s) && !s.all_ties {
         let band = &Band::whole(s);
         return images.for_each_init(Vec::new, |shared_rows, ((dx, x), (y, dy))| {
             dispatch(Backward { band, x, y, dy, dx, shared_rows });
@@ -54,11 +54,10 @@ pub fn max_pool_backward(s: &PoolShape, n: usize, x: &[f32], y: &[f32], dy: &[f3
         for ((dx, x), (y, dy)) in maps.zip(y.chunks_exact(s.p * s.q).zip(dy.chunks_exact(s.p * s.q))) {
             for (at, (max, gradient)) in y.iter().zip(dy).enumerate() {
                 let corner = (at / s.q * s.w + at % s.q) * s.stride;
-                let mut places = (0..s.window).flat_map(|r| (0..s.window).map(move |c| corner + r * s.w + c));
+                let places = (0..s.window).flat_map(|r| (0..s.window).map(move |c| corner + r * s.w + c));
                 // A window of NaNs has no maximum; its gradient goes nowhere.
-                if let Some(place) = places.find(|&place| x[place] == *max) {
-                    dx[place] += gradient;
-                }
+                let maxima = places.filter(|&place| x[place] == *max);
+                maxima.take(if s.all_ties { usize::MAX } else { 1 }).for_each(|place| dx[place] += gradient);
             }
         }
     });

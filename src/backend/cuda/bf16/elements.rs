@@ -3,7 +3,7 @@
 
 use super::layout::{self, pad8};
 use super::products::shadows;
-use super::shapes::{Augment, Dropout, Lrn, Pool};
+use super::shapes::{Augment, Dropout, Lrn, Pool, SpatialLrn};
 use crate::backend::cuda::device::Buffer;
 use crate::backend::cuda::kernels::{self as structs, Bf16};
 use crate::backend::cuda::sources::{ELEMENT_THREADS, SOFTMAX_THREADS};
@@ -106,6 +106,10 @@ impl Bf16 {
             over n * s.pixels * pad8(s.c) / 8, ELEMENT_THREADS;
         lrn_backward(s: LrnShape as Lrn, n, x: &Buffer, dy: &Buffer, dx: &mut Buffer)
             over n * s.pixels * pad8(s.c) / 8, ELEMENT_THREADS;
+        spatial_lrn_forward(s: SpatialLrnShape as SpatialLrn, n, x: &Buffer, y: &mut Buffer)
+            over n * s.norm.pixels * pad8(s.norm.c) / 8, ELEMENT_THREADS;
+        spatial_lrn_backward(s: SpatialLrnShape as SpatialLrn, n, x: &Buffer, dy: &Buffer, dx: &mut Buffer)
+            over n * s.norm.pixels * pad8(s.norm.c) / 8, ELEMENT_THREADS;
         max_pool_forward(s: PoolShape as Pool, n, x: &Buffer, y: &mut Buffer)
             over n * s.p * s.q * pad8(s.c) / 8, ELEMENT_THREADS;
         max_pool_backward(s: PoolShape as Pool, n, x: &Buffer, y: &Buffer, dy: &Buffer, dx: &mut Buffer)

@@ -19,7 +19,7 @@ use crate::net::plan::{Op, Plan};
 /// Whether there is a kernel of ReLU, normalization and pooling in one for these shapes.
 pub fn fuses(lrn: &LrnShape, pool: &PoolShape) -> bool {
     // A block of the backward pass has all channels of a pixel.
-    (lrn.n, pool.window, pool.stride) == (5, 3, 2) && pool.c <= 2048
+    (lrn.n, pool.window, pool.stride, pool.all_ties) == (5, 3, 2, false) && pool.c <= 2048
 }
 
 /// Fails where these kernels do not know a layer of the plan.

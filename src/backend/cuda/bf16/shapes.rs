@@ -80,12 +80,28 @@ impl Lrn {
     }
 }
 
+/// See [`backend::SpatialLrnShape`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SpatialLrn {
+    norm: Lrn,
+    /// h, w.
+    sizes: [u32; 2],
+}
+
+impl SpatialLrn {
+    /// `n` images of `s`.
+    pub fn new(s: &backend::SpatialLrnShape, n: usize) -> SpatialLrn {
+        SpatialLrn { norm: Lrn::new(&s.norm, n), sizes: [s.h, s.w].map(|size| size as u32) }
+    }
+}
+
 /// See [`backend::PoolShape`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Pool {
-    /// n, c (padded), h, w, window, stride, p, q.
-    sizes: [u32; 8],
+    /// n, c (padded), h, w, window, stride, p, q, all_ties.
+    sizes: [u32; 9],
     /// Division by the vectors of a pixel, by w and by h.
     by: [Divisor; 3],
 }
@@ -93,7 +109,8 @@ pub struct Pool {
 impl Pool {
     /// `n` images of `s`.
     pub fn new(s: &backend::PoolShape, n: usize) -> Pool {
-        let sizes = [n, pad8(s.c), s.h, s.w, s.window, s.stride, s.p, s.q].map(|size| size as u32);
+        let kernels::PoolShape(mut sizes) = kernels::PoolShape::new(s, n);
+        sizes[1] = pad8(s.c) as u32;
         Pool { sizes, by: [pad8(s.c) / 8, s.w, s.h].map(Divisor::new) }
     }
 }
@@ -163,6 +180,8 @@ unsafe impl DeviceRepr for Conv {}
 unsafe impl DeviceRepr for Absent {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Lrn {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for SpatialLrn {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Pool {}
 // SAFETY: as above.
