@@ -125,7 +125,9 @@ fn the_recipe_is_layers_145() {
     for layer in &plan.layers {
         match layer.op {
             Op::Lrn(s) => assert_eq!((s.n, s.k, s.alpha, s.beta), (5, 2., 1e-4 / 5., 0.75)),
-            Op::SpatialLrn(s) => assert_eq!((s.norm.n, s.norm.k, s.norm.alpha, s.norm.beta), (5, 1., 1e-3 / 25., 0.75)),
+            Op::SpatialLrn(s) => {
+                assert_eq!((s.norm.n, s.norm.k, s.norm.alpha, s.norm.beta), (5, 1., (1e-3 / 25f64) as f32, 0.75))
+            }
             Op::MaxPool(s) => assert!(s.all_ties && (s.window, s.stride) == (3, 2)),
             _ => {}
         }
