@@ -104,27 +104,31 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     store(y, at, vector);
 }
 
-extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+// Without the 2 (blocks of a multiprocessor) the compiler aims at more, and spills registers.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS, 2)
     spatial_lrn_backward(SpatialLrn f, const bf16* __restrict__ x, const bf16* __restrict__ dy, bf16* __restrict__ dx) {
     const unsigned at = element(), chunks = f.norm.padded / 8, pixel = at / chunks % f.norm.pixels;
     if (at >= f.norm.n * f.norm.pixels * chunks) {
         return;
     }
     const unsigned map = at - pixel * chunks;
-    Vector terms = {};
+    Vector terms = {}, mine = {};
     each_near(f, pixel / f.w, pixel % f.w, [&](int r, int s) {
         const Vector squares = squares_near(f, x, map, r, s);
+        if (r * f.w + s == pixel) {
+            mine = squares;
+        }
         const Vector inputs = load(x, map + (r * f.w + s) * chunks), outputs = load(dy, map + (r * f.w + s) * chunks);
 #pragma unroll
         for (unsigned i = 0; i < 8; ++i) {
             terms.v[i] += term(scale(f.norm, squares.v[i]), inputs.v[i], outputs.v[i]);
         }
     });
-    const Vector squares = squares_near(f, x, map, pixel / f.w, pixel % f.w), inputs = load(x, at), outputs = load(dy, at);
+    const Vector inputs = load(x, at), outputs = load(dy, at);
     Vector vector;
 #pragma unroll
     for (unsigned i = 0; i < 8; ++i) {
-        vector.v[i] = gradient(f.norm, scale(f.norm, squares.v[i]), inputs.v[i], outputs.v[i], terms.v[i]);
+        vector.v[i] = gradient(f.norm, scale(f.norm, mine.v[i]), inputs.v[i], outputs.v[i], terms.v[i]);
     }
     store(dx, at, vector);
 }

@@ -63,18 +63,16 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     store(dx, at, sum);
 }
 
-static __device__ Vector plus(const Vector& x, const Vector& y) {
-    Vector sum;
+static __device__ void add_to(Vector& sum, const Vector& x) {
 #pragma unroll
     for (unsigned i = 0; i < 8; ++i) {
-        sum.v[i] = x.v[i] + y.v[i];
+        sum.v[i] += x.v[i];
     }
-    return sum;
 }
 
 // The sum divided by the values of a window.
 static __device__ void store_mean(bf16* to, unsigned at, Vector sum, const Pool& f) {
-    const float share = 1.f / (f.window * f.window);
+    const float share = fast_reciprocal(f.window * f.window);
 #pragma unroll
     for (unsigned i = 0; i < 8; ++i) {
         sum.v[i] *= share;
@@ -82,8 +80,8 @@ static __device__ void store_mean(bf16* to, unsigned at, Vector sum, const Pool&
     store(to, at, sum);
 }
 
-// One thread for 8 outputs.
-extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+// One thread for 8 outputs. Without the 4 (blocks of a multiprocessor) the compiler aims at more, and spills registers.
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS, 4)
     avg_pool_forward(Pool f, const bf16* __restrict__ x, bf16* __restrict__ y) {
     const unsigned at = element(), chunks = f.c / 8, q = at / chunks % f.q, p = at / chunks / f.q % f.p;
     const unsigned n = at / chunks / f.q / f.p;
@@ -94,14 +92,14 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     Vector sum = {};
     for (unsigned r = 0; r < f.window; ++r) {
         for (unsigned s = 0; s < f.window; ++s) {
-            sum = plus(sum, load(x, corner + (r * f.w + s) * chunks));
+            add_to(sum, load(x, corner + (r * f.w + s) * chunks));
         }
     }
     store_mean(y, at, sum, f);
 }
 
 // One thread for 8 inputs: it adds up the windows that contain them, in row order.
-extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
+extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS, 4)
     avg_pool_backward(Pool f, const bf16* __restrict__ dy, bf16* __restrict__ dx) {
     const unsigned at = element(), chunks = f.c / 8, w = at / chunks % f.w, h = at / chunks / f.w % f.h;
     const unsigned n = at / chunks / f.w / f.h;
@@ -112,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(ELEMENT_THREADS)
     Vector sum = {};
     for (unsigned p = rows.first; p < rows.end; ++p) {
         for (unsigned q = columns.first; q < columns.end; ++q) {
-            sum = plus(sum, load(dy, ((n * f.p + p) * f.q + q) * chunks + at % chunks));
+            add_to(sum, load(dy, ((n * f.p + p) * f.q + q) * chunks + at % chunks));
         }
     }
     store_mean(dx, at, sum, f);

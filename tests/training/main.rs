@@ -8,6 +8,7 @@ mod filters;
 mod golden;
 mod gradients;
 mod merged;
+mod source;
 #[path = "../support/mod.rs"]
 mod support;
 mod tensorboard;

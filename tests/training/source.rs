@@ -1,7 +1,5 @@
 //! Where the 2012 code differs from the text of the paper: each difference is a field of a recipe.
 
-mod support;
-
 use alexnet_split::backend::cpu::CpuBackend;
 use alexnet_split::backend::{Backend, PoolShape, TensorShape, Update, Window};
 use alexnet_split::config::Recipe;
@@ -12,7 +10,9 @@ use alexnet_split::net::options::NetOptions;
 use alexnet_split::net::plan::{Op, ParamKind, Plan};
 use alexnet_split::net::spec::Net;
 use alexnet_split::train::check_grads::check_grads;
-use support::place::{Place, checkpoint, metrics, succeeded};
+
+use crate::support;
+use crate::support::place::{Place, checkpoint, metrics, succeeded};
 
 /// Bits of each parameter's value and momentum, by name, of both streams.
 type Bits = Vec<(String, ParamKind, Vec<Vec<u32>>)>;
