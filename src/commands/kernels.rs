@@ -9,6 +9,7 @@ use alexnet_split::backend::cuda::kernels::Kernels;
 use alexnet_split::backend::cuda::sources;
 use alexnet_split::disk;
 use alexnet_split::error::{Error, GpuTrouble, Result};
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::roofline::{self, Costs};
@@ -18,6 +19,7 @@ use crate::cli::KernelsArgs;
 const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_100", "sm_120"];
 
 /// A kernel as it was compiled.
+#[derive(Clone)]
 struct Row {
     target: Target,
     /// `any` where it does not matter: it does to matrix products only.
@@ -44,14 +46,18 @@ pub fn kernels(args: &KernelsArgs) -> Result<()> {
         "shared bytes",
         "spill bytes"
     );
-    let mut rows = Vec::new();
+    let mut work = Vec::new();
     for name in names {
         let target = Target::parse(name).ok_or_else(|| {
             Error::gpu(GpuTrouble::NoCompiler, format!("--arch {name}: expected a name such as sm_90"))
         })?;
-        for (source, precision, name) in files() {
-            rows.extend(compile(source, target, precision, name, args.out.as_deref())?);
-        }
+        work.extend(files().into_iter().map(|file| (target, file)));
+    }
+    let compiled = work.par_iter().map(|&(target, file)| compile(file, target, args.out.as_deref()));
+    let rows = compiled.collect::<Result<Vec<_>>>()?.concat();
+    for Row { target, precision, facts: Facts { kernel, registers, shared_bytes, spill_bytes }, .. } in &rows {
+        let (target, name) = (target.to_string(), if precision == "any" { "" } else { precision });
+        outln!("{target:<9} {name:<5} {kernel:<26} {registers:>9} {shared_bytes:>12} {spill_bytes:>12}");
     }
     if let Some(folder) = &args.out {
         let list: Vec<_> = rows.iter().map(Row::to_json).collect();
@@ -85,12 +91,10 @@ fn files() -> Vec<(KernelFile, Precision, &'static str)> {
     files
 }
 
-/// Compiles a file, writes its machine code below `out`, and prints a line for each of its kernels.
+/// Compiles one of [`files`], and writes its machine code below `out`.
 fn compile(
-    source: KernelFile,
+    (source, precision, name): (KernelFile, Precision, &str),
     target: Target,
-    precision: Precision,
-    name: &str,
     out: Option<&Path>,
 ) -> Result<Vec<Row>> {
     let compiled = sources::program(source, precision).compile(target, true)?;
@@ -99,12 +103,7 @@ fn compile(
         disk::write_whole(&folder.join(&file), &compiled.code)?;
     }
     let row = |facts| Row { target, precision: name.into(), file: file.clone(), facts };
-    let rows: Vec<Row> = read_log(&compiled.log).into_iter().map(row).collect();
-    for Row { facts: Facts { kernel, registers, shared_bytes, spill_bytes }, .. } in &rows {
-        let (target, name) = (target.to_string(), if name == "any" { "" } else { name });
-        outln!("{target:<9} {name:<5} {kernel:<26} {registers:>9} {shared_bytes:>12} {spill_bytes:>12}");
-    }
-    Ok(rows)
+    Ok(read_log(&compiled.log).into_iter().map(row).collect())
 }
 
 impl Row {
@@ -118,7 +117,7 @@ impl Row {
 }
 
 /// The facts that ptxas prints about one kernel.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Facts {
     kernel: String,
     registers: usize,

@@ -11,6 +11,10 @@ impl Recipe {
         let rate = |value: f32| value.is_finite() && value >= 0.;
         let share = |value: Option<f32>| value.is_none_or(|value| (0. ..1.).contains(&value));
         let fits = |c: char| c.is_alphanumeric() || "-_. ".contains(c);
+        if let Some((layer, rate)) = self.wrong_layer_rate() {
+            let found = format!("rate {rate} of layer {layer:?}");
+            return refuse("schedule.layer_rates", found, "a rate from 0 of a layer of the network");
+        }
         match self {
             // It is part of a folder's name.
             r if r.name.trim().is_empty() || r.name.starts_with('.') || !r.name.chars().all(fits) => {
@@ -52,10 +56,6 @@ impl Recipe {
             }
             r if !(rate(r.schedule.bias_rate) && r.schedule.bias_rate > 0.) => {
                 refuse("schedule.bias_rate", r.schedule.bias_rate.to_string(), "a positive number")
-            }
-            r if r.wrong_layer_rate().is_some() => {
-                let expected = "a layer of the network with a rate from 0";
-                refuse("schedule.layer_rates", format!("{:?}", r.wrong_layer_rate()), expected)
             }
             r if r.schedule.patience == 0 => refuse("schedule.patience", "0".into(), "at least 1"),
             _ => Ok(()),

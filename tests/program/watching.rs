@@ -215,7 +215,7 @@ fn schedules_can_be_followed_in_the_metrics() {
     assert_eq!(rates(&place).len(), 2, "it is over");
     let place = Place::new();
     let wrong = "schedule.layer_rates=[{ layer = \"conv9\", after = 1, rate = 0.0 }]";
-    place.fails(&["--set", wrong], 2, &["schedule.layer_rates", "conv9", "a layer of the network"]);
+    place.fails(&["--set", wrong], 2, &["schedule.layer_rates", "conv9", "a rate from 0 of a layer of the network"]);
     place.fails(&["--set", "schedule.bias_rate=0"], 2, &["schedule.bias_rate", "positive"]);
     place.fails(&["--set", "schedule.kind=epochs"], 2, &["schedule.drop_epochs", "[30, 60]"]);
 }
