@@ -1,5 +1,6 @@
-//! tanh and the logistic function without branches, so that the compiler makes vectors of them; the C library's take five
-//! times as long. Off by at most 4 units in the last place; NaN stays NaN.
+//! tanh and the logistic function without branches, so that the compiler makes vectors of them: a step of figure 1's network
+//! with tanh takes about half the time that it took with the C library's. Off by at most 4 units in the last place; NaN
+//! stays NaN.
 
 /// e^x for -88 < x <= 0: 2^n e^r with the whole number n next to x / ln 2, and Taylor's polynomial for |r| <= ln 2 / 2.
 #[inline(always)]

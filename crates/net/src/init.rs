@@ -1,11 +1,11 @@
 //! Initial weights: drawn by seed, stream, parameter and element, so that they do not depend on the order in which they
 //! are drawn.
 
+use alexnet_split_cpu::rng::{Philox, Purpose};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Param, ParamKind};
-use alexnet_split_cpu::rng::{Philox, Purpose};
 
 /// The initialization of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::planner;
-use super::spec::{Activation, Net};
-use crate::{Error, Result};
 use alexnet_split_cpu::shapes::{
     ConvShape, DenseShape, DropoutShape, LrnShape, PoolShape, SoftmaxShape, SpatialLrnShape, TensorShape,
 };
+
+use super::planner;
+use super::spec::{Activation, Net};
+use crate::{Error, Result};
 
 /// Index of an activation buffer in [`Plan::slots`].
 pub type Slot = usize;
