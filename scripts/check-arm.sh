@@ -21,5 +21,9 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 cargo build --locked --quiet --release -p alexnet-split-cpu --example hot_loops --target "$target"
 scripts/check_loops.py "${CARGO_TARGET_DIR:-target}/$target/release/examples/hot_loops"
-# What the program needs beside its operations is compiled, too, but not for speed.
-cargo test --locked --quiet --target "$target" --config 'profile.dev.package."*".opt-level=0' --test operations -- cpu::
+# What the operations do not need is compiled, too, but not for speed.
+plain=(--config 'profile.dev.package."*".opt-level=0')
+for crate in charts gpu images ptx sources; do
+    plain+=(--config "profile.dev.package.alexnet-split-$crate.opt-level=0")
+done
+cargo test --locked --quiet --target "$target" "${plain[@]}" --test operations -- cpu::

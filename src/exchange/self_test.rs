@@ -9,8 +9,8 @@ use crate::backend::Backend;
 use crate::error::{Error, GpuTrouble, Result};
 use crate::net::swap::Pass;
 
-/// Values of a small and of a large swap: fc8's logits, and conv3's input at batch 128.
-const SIZES: [usize; 2] = [256, 128 * 128 * 13 * 13];
+/// Values of a small and of a large swap: fc8's logits, and the bytes of conv3's input in bf16 at batch 128.
+const SIZES: [usize; 2] = [256, 128 * 128 * 13 * 13 / 2];
 
 /// Swaps of each size; the fastest counts.
 const ROUNDS: u64 = 4;

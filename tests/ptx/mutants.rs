@@ -45,21 +45,42 @@ impl Recorded {
         Ok((memory, counts))
     }
 
+    /// The largest result of each buffer: what the kernel changed.
+    fn scales(&self) -> Vec<f32> {
+        let scale = |((_, before), (_, after)): (&(u64, Vec<u8>), &(u64, Vec<u8>))| {
+            let results = words(after).zip(words(before)).filter(|(after, before)| after != before);
+            let values = results.map(|(after, _)| f32::from_bits(after).abs());
+            values.filter(|value| value.is_finite()).fold(0f32, f32::max)
+        };
+        self.before.iter().zip(&self.after).map(scale).collect()
+    }
+}
+
+/// A launch, and what tells that another one is like it.
+struct Original {
+    launch: Recorded,
+    /// See [`Recorded::scales`].
+    scales: Vec<f32>,
+    /// The most instructions that a warp may run.
+    limit: u64,
+}
+
+impl Original {
     /// Whether `memory` holds other results, beyond rounding.
     fn differs(&self, memory: &[Vec<u8>]) -> bool {
-        let word = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
-        let buffers = memory.iter().zip(&self.before).zip(&self.after);
-        buffers.filter(|((found, _), (_, after))| found != &after).any(|((found, (_, before)), (_, after))| {
-            let results = || after.chunks(4).zip(before.chunks(4)).filter(|(after, before)| after != before);
-            let finite = results().map(|(after, _)| word(after).abs()).filter(|value| value.is_finite());
-            let scale = finite.fold(0f32, f32::max);
-            let close = |found: f32, after: f32| f64::from((found - after).abs()) <= TENSOR_CORE * f64::from(scale);
-            found
-                .chunks(4)
-                .zip(after.chunks(4))
-                .any(|(found, after)| found != after && !close(word(found), word(after)))
+        memory.iter().zip(&self.launch.after).zip(&self.scales).any(|((found, (_, after)), &scale)| {
+            let close = |found: u32, after: u32| {
+                let distance = (f32::from_bits(found) - f32::from_bits(after)).abs();
+                f64::from(distance) <= TENSOR_CORE * f64::from(scale)
+            };
+            found != after
+                && words(found).zip(words(after)).any(|(found, after)| found != after && !close(found, after))
         })
     }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word))
 }
 
 /// Launches of each kernel that shares memory, at sizes that fill more than one tile each way, with and without a cut of
@@ -168,34 +189,51 @@ fn mutants(kernel: &Kernel, counts: &Counts) -> Vec<Mutant> {
 }
 
 /// Whether no launch shows a difference.
-fn survives(launches: &[Recorded], place: usize, text: &str, limit: u64) -> bool {
-    let changed = launches[0].kernel.edited(place, text).unwrap();
-    launches.iter().all(|launch| launch.repeat(&changed, limit).is_ok_and(|(memory, _)| !launch.differs(&memory)))
+fn survives(originals: &[Original], place: usize, text: &str) -> bool {
+    let changed = originals[0].launch.kernel.edited(place, text).unwrap();
+    let same = |original: &Original| {
+        original.launch.repeat(&changed, original.limit).is_ok_and(|(memory, _)| !original.differs(&memory))
+    };
+    originals.iter().all(same)
 }
 
 /// Whether an instruction multiplies what is 0 in every thread: no factor makes a difference.
-fn multiplies_zero(launches: &[Recorded], place: usize, limit: u64) -> bool {
-    let text = &launches[0].kernel.code[place].text;
+fn multiplies_zero(originals: &[Original], place: usize) -> bool {
+    let text = &originals[0].launch.kernel.code[place].text;
     let zero = match (text.starts_with("shl"), text.rsplit_once(", ")) {
         (true, Some((before, _))) => Some(format!("{}, 0", before.replacen("shl", "and", 1))),
         (false, Some((before, factor))) if factor.parse::<i64>().is_ok() => Some(format!("{before}, 0")),
         _ => None,
     };
-    zero.is_some_and(|zero| survives(launches, place, &zero, limit))
+    zero.is_some_and(|zero| survives(originals, place, &zero))
+}
+
+/// The launches of a kernel, each repeated once, and what they execute together.
+fn originals(launches: Vec<Recorded>) -> (Vec<Original>, Counts) {
+    let kernel = launches[0].kernel.clone();
+    let mut counts = Counts::new(&kernel);
+    let originals = launches.into_iter().map(|launch| {
+        let (memory, of_launch) = launch.repeat(&kernel, u64::MAX).unwrap();
+        counts += &of_launch;
+        // Eight times the mean of its warps: a loop that takes longer has no end.
+        let warps = launch.grid.iter().product::<u32>() * launch.block.iter().product::<u32>().div_ceil(32);
+        let limit = 8 * of_launch.total("").executed / u64::from(warps);
+        assert!(launch.repeat(&kernel, limit / 2).is_ok(), "{}: a warp runs over half of {limit}", kernel.name);
+        let original = Original { scales: launch.scales(), launch, limit };
+        assert!(!original.differs(&memory), "{} repeats", kernel.name);
+        original
+    });
+    let originals = originals.collect();
+    (originals, counts)
 }
 
 fn plant(precision: Precision, passes: Passes, least: usize) {
     let Some(launches) = launches(precision, passes) else { return };
     let (mut count, mut zeros, mut survivors) = (0, 0, Vec::new());
-    for (name, launches) in &launches {
-        let kernel = &launches[0].kernel;
-        let mut counts = Counts::new(kernel);
-        for launch in launches {
-            let (memory, of_launch) = launch.repeat(kernel, u64::MAX).unwrap();
-            assert!(!launch.differs(&memory), "{name} repeats");
-            counts += &of_launch;
-        }
-        let (mut mutants, limit) = (mutants(kernel, &counts), 4 * counts.total("").executed);
+    for (name, launches) in launches {
+        let (originals, counts) = originals(launches);
+        let kernel = &originals[0].launch.kernel;
+        let mut mutants = mutants(kernel, &counts);
         // All of bf16, which training uses; elsewhere every barrier, and of the rest every third.
         let mut number = 0;
         mutants.retain(|mutant| {
@@ -204,11 +242,11 @@ fn plant(precision: Precision, passes: Passes, least: usize) {
         });
         count += mutants.len();
         let found: Vec<&Mutant> =
-            mutants.par_iter().filter(|mutant| survives(launches, mutant.place, &mutant.text, limit)).collect();
+            mutants.par_iter().filter(|mutant| survives(&originals, mutant.place, &mutant.text)).collect();
         let (barriers, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|mutant| mutant.text.is_empty());
-        let harmless = HARMLESS.iter().find(|(kernel, ..)| kernel == name).map_or(0, |&(_, count, _)| count);
+        let harmless = HARMLESS.iter().find(|&&(kernel, ..)| kernel == name).map_or(0, |&(_, count, _)| count);
         let rest = others.into_iter().filter(|mutant| {
-            !multiplies_zero(launches, mutant.place, limit) || {
+            !multiplies_zero(&originals, mutant.place) || {
                 zeros += 1;
                 false
             }

@@ -19,6 +19,7 @@ namespace softgpu {
 namespace {
 
 constexpr size_t PAGE = 4096;
+constexpr size_t HUGE = size_t{2} << 20;
 constexpr size_t ARENA_BYTES = size_t{64} << 30;  // of addresses: they are not used twice
 constexpr size_t ALIGNMENT = 16;                  // hardware gives 256; a kernel must not count on more than it reads at once
 constexpr unsigned char FRESH = 0xff;             // NaN
@@ -51,6 +52,8 @@ std::map<uintptr_t, Pinned>::iterator find_pinned(const void* address) {
     return next != pinned.begin() && at < std::prev(next)->first + std::prev(next)->second.bytes ? std::prev(next)
                                                                                                  : pinned.end();
 }
+
+size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 int protection(const Arena& arena) { return arena.accessible ? PROT_READ | PROT_WRITE : PROT_NONE; }
 
@@ -160,21 +163,28 @@ uintptr_t allocate(int device, size_t bytes) {
     check_exchanges("allocates memory");
     std::lock_guard lock(mutex);
     Arena& arena = arena_of(device);
-    const size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    const size_t pages = (rounded + PAGE - 1) / PAGE * PAGE;
-    if (arena.used + bytes > total_bytes() || arena.next + pages + PAGE > arena.base + ARENA_BYTES) {
+    const size_t rounded = round_up(bytes, ALIGNMENT);
+    // Of pages that are huge where the machine has them: `set_access` takes a time for each page.
+    const size_t page = rounded < HUGE ? PAGE : HUGE;
+    const size_t pages = round_up(rounded, page);
+    const uintptr_t first = round_up(arena.next, page);
+    if (arena.used + bytes > total_bytes() || first + pages + PAGE > arena.base + ARENA_BYTES) {
         return 0;
     }
-    if (map(arena.next, pages, true) == MAP_FAILED) {
+    if (map(first, pages, true) == MAP_FAILED) {
         return 0;
     }
-    const uintptr_t address = arena.next + pages - rounded;
-    memset(reinterpret_cast<void*>(arena.next), GAP, pages);
+    void* const memory = reinterpret_cast<void*>(first);
+    if (page == HUGE) {
+        madvise(memory, pages, MADV_HUGEPAGE);
+    }
+    const uintptr_t address = first + pages - rounded;
+    memset(memory, GAP, pages);
     memset(reinterpret_cast<void*>(address), FRESH, bytes);
-    mprotect(reinterpret_cast<void*>(arena.next), pages, protection(arena));
-    arena.live[address] = {bytes, arena.next, pages};
+    mprotect(memory, pages, protection(arena));
+    arena.live[address] = {bytes, first, pages};
     arena.used += bytes;
-    arena.next += pages + PAGE;
+    arena.next = first + pages + PAGE;
     return address;
 }
 
