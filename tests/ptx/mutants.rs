@@ -47,12 +47,12 @@ impl Recorded {
 
     /// The largest result of each buffer: what the kernel changed.
     fn scales(&self) -> Vec<f32> {
-        let scale = |((_, before), (_, after)): (&(u64, Vec<u8>), &(u64, Vec<u8>))| {
+        let buffers = self.before.iter().zip(&self.after).map(|((_, before), (_, after))| {
             let results = words(after).zip(words(before)).filter(|(after, before)| after != before);
             let values = results.map(|(after, _)| f32::from_bits(after).abs());
             values.filter(|value| value.is_finite()).fold(0f32, f32::max)
-        };
-        self.before.iter().zip(&self.after).map(scale).collect()
+        });
+        buffers.collect()
     }
 }
 
