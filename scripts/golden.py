@@ -65,12 +65,16 @@ def check_philox():
         assert found == expected, f"Philox gives {found}, expected {expected}"
 
 
-def dropout_mask(layer_index, step, samples, units):
+def philox_key(seed, purpose, layer=0):
+    """The key of a purpose (the numbers of `Purpose` in crates/cpu/src/rng.rs) under a seed of 64 bits."""
+    tag = (purpose << 16) ^ layer
+    return (seed % 2**32 ^ tag * 0x9E3779B9 % 2**32, (seed >> 32) ^ tag)
+
+
+def dropout_mask(seed, layer_index, step, samples, units):
     """1 where unit u of sample i is kept: word u % 4 of the block at counter (u // 4, i, step) is below keep * 2^32."""
-    tag = (4 << 16) ^ layer_index
-    key = (SEED % 2**32 ^ tag * 0x9E3779B9 % 2**32, (SEED >> 32) ^ tag)
     unit, sample = np.meshgrid(np.arange(units), np.arange(samples))
-    words = np.stack(philox([unit // 4, sample, step % 2**32, step >> 32], key))
+    words = np.stack(philox([unit // 4, sample, step % 2**32, step >> 32], philox_key(seed, 4, layer_index)))
     word = np.take_along_axis(words, (unit % 4)[None], axis=0)[0]
     return torch.from_numpy((word < math.floor(KEEP * 2**32)).astype(np.float64))
 
@@ -131,10 +135,11 @@ def dropout(name, layer_index):
     """`layer_index` is the row's index in the project's table, stated here to check this one."""
 
     def forward(x, _w, _b, draw):
-        scaling, step = draw
+        scaling, seed, step = draw
         if step is None:
             return x * KEEP if scaling == "test" else x
-        return x * dropout_mask(layer_index, step, *x.shape) / (1 if scaling == "test" else KEEP)
+        mask = dropout_mask(seed, layer_index, step, len(x), x[0].numel()).to(x.dtype).reshape(x.shape)
+        return x * mask / (1 if scaling == "test" else KEEP)
 
     row = Row(name, forward)
     row.layer_index = layer_index
@@ -172,9 +177,9 @@ LENET = [
 # fmt: on
 
 
-def sgd(params):
+def sgd(params, lr=0.0005):
     """v <- .9 v - .0005 lr w - lr g;  w <- w + v (paper, section 5); no weight decay on biases. Returns the update."""
-    lr, momentum, decay = 0.0005, 0.9, 0.0005
+    momentum, decay = 0.9, 0.0005
     velocity = {name: torch.zeros_like(p) for name, p in params.items()}
 
     @torch.no_grad()
@@ -204,6 +209,7 @@ class Case:
     rows: list
     scaling: str  # when dropout scales: at "test" time (paper 4.2) or in training ("train", inverted)
     optimizer: Callable
+    seed: int = SEED  # of the dropout masks
 
 
 CASES = [
@@ -272,7 +278,8 @@ def forward(case, params, image, step):
     """Every layer's output by name; `step` is None at test time."""
     outputs, x = {}, image
     for row in case.rows:
-        x = row.forward(x, params.get(f"{row.name}.weight"), params.get(f"{row.name}.bias"), (case.scaling, step))
+        draw = (case.scaling, case.seed, step)
+        x = row.forward(x, params.get(f"{row.name}.weight"), params.get(f"{row.name}.bias"), draw)
         outputs[row.name] = x
     return outputs
 

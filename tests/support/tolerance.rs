@@ -18,6 +18,18 @@ pub const GOLDEN_LOSS: f64 = 1e-5;
 /// Parameters after ten steps against PyTorch in f64; f32 PyTorch itself gets 2e-7. Leaving out weight decay, or
 /// applying it to biases, changes them by 1e-5 and must be noticed.
 pub const GOLDEN_FINAL: f64 = 4e-6;
+/// Logits and gradients of recipes at their own size against PyTorch in f64; f32 PyTorch itself gets 3e-6. Of a gradient
+/// it is the length, and the product with a vector of random signs, in parts of the length.
+pub const FULL_SIZE: f64 = 1e-5;
+/// The same gradients where rounding decides which pixel of a pool's window is the largest, or whether a unit is above 0:
+/// half a million of them are decided, the closest by 4e-7 of the largest value. Each that is decided otherwise sends a
+/// gradient elsewhere: with a few of them f32 PyTorch gets 8e-3 and the program 2e-2. The test looks whether there are any.
+pub const FULL_SIZE_TIES: f64 = 5e-2;
+/// Losses at full size, before any update; f32 PyTorch itself gets 1e-7.
+pub const FULL_SIZE_LOSS: f64 = 1e-6;
+/// Losses of three steps at full size; f32 PyTorch itself gets 1.6e-6: Adam's first update is the rate times the sign of
+/// a gradient, however small that is.
+pub const FULL_SIZE_STEPS: f64 = 1e-5;
 /// Two streams against one merged network, both in f32: sums of the same terms in another order.
 pub const MERGED: f64 = 1e-5;
 /// Held-out loss after learning for 30 steps, one precision against another: twice the standard deviation (0.08) that

@@ -79,7 +79,7 @@ impl Golden {
 
 /// The streams' recorded tensors as those of the merged network: image by image, stream 0's channels first. A gradient
 /// by the input of a layer that has no units in a stream is whole already.
-fn merged_records(pair: &mut Pair<CpuBackend>, n: usize) -> BTreeMap<String, Vec<f32>> {
+pub fn merged_records(pair: &mut Pair<CpuBackend>, n: usize) -> BTreeMap<String, Vec<f32>> {
     let streams: Vec<Vec<Record>> =
         (0..pair.plans().len()).map(|stream| pair.stream(stream).recorded().to_vec()).collect();
     let mut merged = BTreeMap::new();

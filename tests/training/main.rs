@@ -5,6 +5,7 @@ mod checkpoints;
 mod determinism;
 mod exchange;
 mod filters;
+mod full_size;
 mod golden;
 mod gradients;
 mod merged;

@@ -5,6 +5,8 @@
 //! | 3x3 and 5x5, 1 apart, channels in sixteens | `winograd`, few multiplications |
 //! | 11x11, 4 apart, filters in sixteens | `winograd::strided`, the same in blocks of 4x4 pixels, in fp32 whatever is asked |
 //! | all others | `im2col`, patches as columns and a matrix product, in fp32 whatever is asked |
+//!
+//! [`Way::of`] says which.
 
 mod im2col;
 mod winograd;
@@ -21,6 +23,30 @@ use crate::shapes::{ConvShape, Precision};
 /// parts in order. A constant, so that the bits do not depend on the number of threads.
 const PARTS: usize = 32;
 
+/// The ways of the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Few multiplications.
+    Winograd,
+    /// The same in blocks of pixels.
+    Strided,
+    /// Patches as columns and a matrix product.
+    Im2col,
+}
+
+impl Way {
+    /// The way of a convolution.
+    pub fn of(s: &ConvShape) -> Way {
+        if winograd::applies(s) {
+            Way::Winograd
+        } else if strided::applies(s) {
+            Way::Strided
+        } else {
+            Way::Im2col
+        }
+    }
+}
+
 /// See `Backend::conv_forward`.
 pub fn conv_forward(
     precision: Precision,
@@ -35,12 +61,10 @@ pub fn conv_forward(
 }
 
 fn forward<F: Operands>(s: &ConvShape, n: usize, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    if winograd::applies(s) {
-        winograd::conv_forward::<F>(s, n, x, w, bias, y);
-    } else if strided::applies(s) {
-        strided::conv_forward(s, n, x, w, bias, y);
-    } else {
-        im2col::conv_forward(s, n, x, w, bias, y);
+    match Way::of(s) {
+        Way::Winograd => winograd::conv_forward::<F>(s, n, x, w, bias, y),
+        Way::Strided => strided::conv_forward(s, n, x, w, bias, y),
+        Way::Im2col => im2col::conv_forward(s, n, x, w, bias, y),
     }
 }
 
@@ -50,11 +74,10 @@ pub fn conv_backward_input(precision: Precision, s: &ConvShape, n: usize, dy: &[
 }
 
 fn backward_input<F: Operands>(s: &ConvShape, n: usize, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    if winograd::applies(s) {
-        winograd::conv_backward_input::<F>(s, n, dy, w, dx);
-    } else {
+    match Way::of(s) {
+        Way::Winograd => winograd::conv_backward_input::<F>(s, n, dy, w, dx),
         // Nobody asks for the gradient by the image, so `strided` does not have it.
-        im2col::conv_backward_input(s, n, dy, w, dx);
+        Way::Strided | Way::Im2col => im2col::conv_backward_input(s, n, dy, w, dx),
     }
 }
 
@@ -64,12 +87,10 @@ pub fn conv_backward_weight(precision: Precision, s: &ConvShape, n: usize, x: &[
 }
 
 fn backward_weight<F: Operands>(s: &ConvShape, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    if winograd::applies(s) {
-        winograd::conv_backward_weight::<F>(s, n, x, dy, dw);
-    } else if strided::applies(s) {
-        strided::conv_backward_weight(s, n, x, dy, dw);
-    } else {
-        im2col::conv_backward_weight(s, n, x, dy, dw);
+    match Way::of(s) {
+        Way::Winograd => winograd::conv_backward_weight::<F>(s, n, x, dy, dw),
+        Way::Strided => strided::conv_backward_weight(s, n, x, dy, dw),
+        Way::Im2col => im2col::conv_backward_weight(s, n, x, dy, dw),
     }
 }
 
