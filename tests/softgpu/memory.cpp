@@ -19,7 +19,7 @@ namespace softgpu {
 namespace {
 
 constexpr size_t PAGE = 4096;
-constexpr size_t HUGE = size_t{2} << 20;
+constexpr size_t HUGE_PAGE = size_t{2} << 20;
 constexpr size_t ARENA_BYTES = size_t{64} << 30;  // of addresses: they are not used twice
 constexpr size_t ALIGNMENT = 16;                  // hardware gives 256; a kernel must not count on more than it reads at once
 constexpr unsigned char FRESH = 0xff;             // NaN
@@ -165,7 +165,7 @@ uintptr_t allocate(int device, size_t bytes) {
     Arena& arena = arena_of(device);
     const size_t rounded = round_up(bytes, ALIGNMENT);
     // Of pages that are huge where the machine has them: `set_access` takes a time for each page.
-    const size_t page = rounded < HUGE ? PAGE : HUGE;
+    const size_t page = rounded < HUGE_PAGE ? PAGE : HUGE_PAGE;
     const size_t pages = round_up(rounded, page);
     const uintptr_t first = round_up(arena.next, page);
     if (arena.used + bytes > total_bytes() || first + pages + PAGE > arena.base + ARENA_BYTES) {
@@ -175,7 +175,7 @@ uintptr_t allocate(int device, size_t bytes) {
         return 0;
     }
     void* const memory = reinterpret_cast<void*>(first);
-    if (page == HUGE) {
+    if (page == HUGE_PAGE) {
         madvise(memory, pages, MADV_HUGEPAGE);
     }
     const uintptr_t address = first + pages - rounded;
