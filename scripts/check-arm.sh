@@ -23,7 +23,7 @@ cargo build --locked --quiet --release -p alexnet-split-cpu --example hot_loops 
 scripts/check_loops.py "${CARGO_TARGET_DIR:-target}/$target/release/examples/hot_loops"
 # What the operations do not need is compiled, too, but not for speed.
 plain=(--config 'profile.dev.package."*".opt-level=0')
-for crate in charts gpu images ptx sources; do
-    plain+=(--config "profile.dev.package.alexnet-split-$crate.opt-level=0")
+for crate in "" -charts -gpu -images -net -ptx -scale -sources; do
+    plain+=(--config "profile.dev.package.alexnet-split$crate.opt-level=0")
 done
 cargo test --locked --quiet --target "$target" "${plain[@]}" --test operations -- cpu::

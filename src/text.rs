@@ -11,7 +11,7 @@ pub use alexnet_split_sources::plurals::{counted, with_example};
 /// The first failure other than a closed pipe.
 static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
-/// Prints; what [`outln`](crate::outln) and [`out`](crate::out) expand to.
+/// Prints; what `outln!` and `out!` expand to.
 pub fn print(text: Arguments<'_>) {
     let mut stdout = stdout().lock();
     let Err(error) = stdout.write_fmt(text).and_then(|()| stdout.flush()) else { return };
@@ -20,7 +20,7 @@ pub fn print(text: Arguments<'_>) {
     }
 }
 
-/// Prints to standard error; what [`errln`](crate::errln) expands to.
+/// Prints to standard error; what `errln!` expands to.
 pub fn print_error(text: Arguments<'_>) {
     let _ = std::io::stderr().lock().write_fmt(text);
 }
@@ -31,20 +31,17 @@ pub fn failure() -> Option<std::io::Error> {
 }
 
 /// As `println!`, without the panic where the reader has closed the pipe.
-#[macro_export]
 macro_rules! outln {
     () => { $crate::text::print(format_args!("\n")) };
     ($($text:tt)*) => { $crate::text::print(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 /// As `eprintln!`, without the panic where the reader has closed the pipe.
-#[macro_export]
 macro_rules! errln {
     ($($text:tt)*) => { $crate::text::print_error(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 /// As `print!`, without the panic where the reader has closed the pipe.
-#[macro_export]
 macro_rules! out {
     ($($text:tt)*) => { $crate::text::print(format_args!($($text)*)) };
 }

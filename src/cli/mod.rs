@@ -5,8 +5,8 @@ mod others;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use alexnet_split::config::OnBadLoss;
-use alexnet_split::data::shards::Store;
+use crate::config::OnBadLoss;
+use crate::data::shards::Store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use others::*;

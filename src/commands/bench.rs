@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use alexnet_split::backend::{AugmentShape, Backend, Window};
-use alexnet_split::config::Recipe;
-use alexnet_split::data::{Batch, Images};
-use alexnet_split::engine::pair::Pair;
-use alexnet_split::engine::times::Activity;
-use alexnet_split::engine::times::StreamTimes;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::plan::{Op, Param, Plan, PlannedLayer};
-use alexnet_split::net::spec::Net;
-use alexnet_split::net::swap::Pass;
-use alexnet_split::rng::{Philox, Purpose};
+use crate::backend::{AugmentShape, Backend, Window};
+use crate::config::Recipe;
+use crate::data::{Batch, Images};
+use crate::engine::pair::Pair;
+use crate::engine::times::Activity;
+use crate::engine::times::StreamTimes;
+use crate::error::{Error, Result};
+use crate::net::plan::{Op, Param, Plan, PlannedLayer};
+use crate::net::spec::Net;
+use crate::net::swap::Pass;
+use crate::rng::{Philox, Purpose};
 use alexnet_split_cpu::peak::{measure_peak_gb_per_s, measure_peak_gflops};
 use alexnet_split_cpu::simd;
 

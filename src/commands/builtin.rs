@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use alexnet_split::disk::{self, write_whole};
-use alexnet_split::error::{Error, NO_SPACE, Result};
+use crate::disk::{self, write_whole};
+use crate::error::{Error, NO_SPACE, Result};
 
 /// Fashion-MNIST as its authors have it, 3.5 MB, and its licence.
 const FILES: [(&str, &[u8]); 6] = [

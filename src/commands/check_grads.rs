@@ -1,14 +1,14 @@
 //! `check-grads`: gradients against finite differences.
 
-use alexnet_split::backend::Precision;
-use alexnet_split::data::{Batch, Images};
-use alexnet_split::engine::pair::Pair;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::init::{BiasInit, WeightInit};
-use alexnet_split::net::options::NetOptions;
-use alexnet_split::net::spec::{Layer, Net};
-use alexnet_split::rng::{Philox, Purpose};
-use alexnet_split::train::check_grads;
+use crate::backend::Precision;
+use crate::data::{Batch, Images};
+use crate::engine::pair::Pair;
+use crate::error::{Error, Result};
+use crate::net::init::{BiasInit, WeightInit};
+use crate::net::options::NetOptions;
+use crate::net::spec::{Layer, Net};
+use crate::rng::{Philox, Purpose};
+use crate::train::check_grads;
 
 use super::device_flags::{self, on_devices};
 use crate::cli::CheckGradsArgs;

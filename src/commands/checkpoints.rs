@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use alexnet_split::error::{Error, Result};
-use alexnet_split::run::checkpoint::{self, Checkpoint, TrainState};
-use alexnet_split::text::show_bytes;
+use crate::error::{Error, Result};
+use crate::run::checkpoint::{self, Checkpoint, TrainState};
+use crate::text::show_bytes;
 use serde_json::json;
 
 use crate::cli::{CheckpointArgs, CheckpointCommand};

@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use alexnet_split::backend::cpu::CpuBackend;
-use alexnet_split::config::Recipe;
-use alexnet_split::disk;
-use alexnet_split::engine::merge::{fill_groups, merge, split, take_groups};
-use alexnet_split::engine::pair::Pair;
-use alexnet_split::engine::stream::Tensor;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::plan::Op;
-use alexnet_split::net::spec::Net;
-use alexnet_split::run::checkpoint::{self, Keep};
-use alexnet_split::run::dir::{self, RunDir};
-use alexnet_split::run::rows::{End, Event, Start, unix_s};
+use crate::backend::cpu::CpuBackend;
+use crate::config::Recipe;
+use crate::disk;
+use crate::engine::merge::{fill_groups, merge, split, take_groups};
+use crate::engine::pair::Pair;
+use crate::engine::stream::Tensor;
+use crate::error::{Error, Result};
+use crate::net::plan::Op;
+use crate::net::spec::Net;
+use crate::run::checkpoint::{self, Keep};
+use crate::run::dir::{self, RunDir};
+use crate::run::rows::{End, Event, Start, unix_s};
 
 use crate::cli::ConvertArgs;
 

@@ -1,10 +1,10 @@
 //! `describe`: a network as a table, or several beside each other.
 
-use alexnet_split::config::Recipe;
-use alexnet_split::data::DataSet;
-use alexnet_split::error::Result;
-use alexnet_split::net::spec::Net;
-use alexnet_split::show::describe::{self, Description};
+use crate::config::Recipe;
+use crate::data::DataSet;
+use crate::error::Result;
+use crate::net::spec::Net;
+use crate::show::describe::{self, Description};
 
 use crate::cli::{DescribeArgs, RecipeArgs};
 

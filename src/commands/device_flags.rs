@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use alexnet_split::backend::cuda::{compiler, device, libraries};
-use alexnet_split::backend::{Precision, cpu};
-use alexnet_split::engine::devices::{self, GpuOptions, Transport};
-use alexnet_split::error::Result;
-use alexnet_split::exchange::nccl;
-use alexnet_split::text::counted;
+use crate::backend::cuda::{compiler, device, libraries};
+use crate::backend::{Precision, cpu};
+use crate::engine::devices::{self, GpuOptions, Transport};
+use crate::error::Result;
+use crate::exchange::nccl;
+use crate::text::counted;
 use alexnet_split_cpu::simd;
 
 use crate::cli::{BackendArg, DeviceArgs, PrecisionArg, TransportArg};
@@ -114,12 +114,11 @@ macro_rules! on_devices {
             $crate::commands::device_flags::Devices::Cpu { threads, precision, is_reference, why } => {
                 let $about =
                     $crate::commands::device_flags::about_cpu(threads, $streams, precision, is_reference, &why);
-                let $contexts =
-                    alexnet_split::engine::pair::StreamContext::on_cpu($streams, threads, precision, is_reference)?;
+                let $contexts = crate::engine::pair::StreamContext::on_cpu($streams, threads, precision, is_reference)?;
                 $body
             }
             $crate::commands::device_flags::Devices::Gpus(gpus) => {
-                let found = alexnet_split::engine::devices::contexts(gpus, $streams, &$options)?;
+                let found = crate::engine::devices::contexts(gpus, $streams, &$options)?;
                 let ($contexts, $about) = (found.contexts, found.about);
                 $body
             }

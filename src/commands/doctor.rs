@@ -1,10 +1,10 @@
 //! `doctor`: the instructions of the CPU, what this machine has for training on GPUs, and how to get what is missing.
 
-use alexnet_split::backend::cuda::{compiler, device};
-use alexnet_split::engine::devices;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::exchange::nccl;
-use alexnet_split::run::host::Host;
+use crate::backend::cuda::{compiler, device};
+use crate::engine::devices;
+use crate::error::{Error, Result};
+use crate::exchange::nccl;
+use crate::run::host::Host;
 use alexnet_split_cpu::simd;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! `eval`: a run's newest checkpoint, measured on the held-out images.
 
-use alexnet_split::backend::Backend;
-use alexnet_split::error::Result;
-use alexnet_split::text::counted;
-use alexnet_split::train::session::Session;
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::text::counted;
+use crate::train::session::Session;
 use serde_json::json;
 
 use super::on_run;

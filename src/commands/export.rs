@@ -1,8 +1,8 @@
 //! `export`: a run's network, both halves merged, for PyTorch.
 
-use alexnet_split::error::{Error, Result};
-use alexnet_split::run::checkpoint;
-use alexnet_split::train::export;
+use crate::error::{Error, Result};
+use crate::run::checkpoint;
+use crate::train::export;
 
 use super::on_run;
 use crate::cli::ExportArgs;

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use alexnet_split::engine::first_layer::{self, Colourfulness, FirstLayerFilters};
-use alexnet_split::error::Result;
-use alexnet_split::net::plan::Plan;
-use alexnet_split::net::spec::Net;
-use alexnet_split::run::checkpoint;
-use alexnet_split::run::dir;
-use alexnet_split::run::rows::{Filters, Row};
+use crate::engine::first_layer::{self, Colourfulness, FirstLayerFilters};
+use crate::error::Result;
+use crate::net::plan::Plan;
+use crate::net::spec::Net;
+use crate::run::checkpoint;
+use crate::run::dir;
+use crate::run::rows::{Filters, Row};
 use serde_json::json;
 
 use crate::cli::FiltersArgs;

@@ -4,15 +4,15 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use alexnet_split::backend::Precision;
-use alexnet_split::config::Recipe;
-use alexnet_split::data::DataSet;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::plan::Plan;
-use alexnet_split::net::spec::Net;
-use alexnet_split::run::checkpoint;
-use alexnet_split::run::dir::{self, Claim, RunDir, RunInfo};
-use alexnet_split::run::reader::Run;
+use crate::backend::Precision;
+use crate::config::Recipe;
+use crate::data::DataSet;
+use crate::error::{Error, Result};
+use crate::net::plan::Plan;
+use crate::net::spec::Net;
+use crate::run::checkpoint;
+use crate::run::dir::{self, Claim, RunDir, RunInfo};
+use crate::run::reader::Run;
 use serde::{Deserialize, Serialize};
 
 use super::device_flags;

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use alexnet_split::backend::Precision;
-use alexnet_split::backend::cuda::compiler::{self, KernelFile, Target};
-use alexnet_split::backend::cuda::kernels::Kernels;
-use alexnet_split::backend::cuda::sources;
-use alexnet_split::disk;
-use alexnet_split::error::{Error, GpuTrouble, Result};
+use crate::backend::Precision;
+use crate::backend::cuda::compiler::{self, KernelFile, Target};
+use crate::backend::cuda::kernels::Kernels;
+use crate::backend::cuda::sources;
+use crate::disk;
+use crate::error::{Error, GpuTrouble, Result};
 use rayon::prelude::*;
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Shell completions and the manual page, made from the definitions of the flags.
 
-use alexnet_split::error::{Error, Result};
+use crate::error::{Error, Result};
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;

@@ -27,20 +27,41 @@ mod train;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use alexnet_split::config::Recipe;
-use alexnet_split::data::DataSet;
-use alexnet_split::data::input::Mean;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::spec::Net;
-use alexnet_split::run::checkpoint;
-use alexnet_split::run::dir;
-use alexnet_split::text::quoted;
+use clap::Parser;
+
+use crate::config::Recipe;
+use crate::data::DataSet;
+use crate::data::input::Mean;
+use crate::error::{Error, Result};
+use crate::net::spec::Net;
+use crate::run::checkpoint;
+use crate::run::dir;
+use crate::show::logs;
+use crate::text::{self, quoted};
 
 use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 
+/// The program: parses the flags, runs the command, and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::start(cli.verbose);
+    let unprinted =
+        || text::failure().map_or(Ok(()), |error| Err(Error::io("write", Path::new("standard output"))(error)));
+    match run(cli).and_then(|()| unprinted()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            errln!("error: {error}");
+            // Not by returning: threads that nobody waits for may be ending NCCL's communicators, or hang in a device,
+            // and must not meet libraries that have cleaned up. Everything is printed and on the disk.
+            signal_hook::low_level::exit(i32::from(error.exit_code()))
+        }
+    }
+}
+
 /// Runs the command that the user gave.
-pub fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => train::train(&cli.train),
         Some(Command::Train(args)) => train::train(&args),
@@ -132,11 +153,11 @@ macro_rules! on_run {
     ($args:expr, $needs_data:expr, |$session:ident| $body:expr) => {{
         let (recipe, data, checkpoint, streams) = $crate::commands::find_run($args, $needs_data)?;
         // Speed matters little here.
-        let fp32 = Some(alexnet_split::backend::Precision::Fp32);
+        let fp32 = Some(crate::backend::Precision::Fp32);
         let devices = $crate::commands::device_flags::choose(&$args.device, fp32, streams);
         let options = $crate::commands::device_flags::gpu_options(&$args.device, fp32);
         $crate::commands::device_flags::on_devices!(devices, options, streams, |contexts, _about| {
-            let mut $session = alexnet_split::train::session::Session::new(recipe, data, contexts, None)?;
+            let mut $session = crate::train::session::Session::new(recipe, data, contexts, None)?;
             $session.restore_or_newest(&checkpoint, &$args.run)?;
             $body
         })

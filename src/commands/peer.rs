@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use alexnet_split::backend::Precision;
-use alexnet_split::error::{Error, Result};
+use crate::backend::Precision;
+use crate::error::{Error, Result};
 use alexnet_split_cpu::simd::Level;
 use serde_json::Value;
 

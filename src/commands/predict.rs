@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use alexnet_split::backend::Backend;
-use alexnet_split::data::ImageSet;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::show::picture::picture;
-use alexnet_split::train::session::{Session, softmax};
+use crate::backend::Backend;
+use crate::data::ImageSet;
+use crate::error::{Error, Result};
+use crate::show::picture::picture;
+use crate::train::session::{Session, softmax};
 use serde_json::json;
 
 use super::on_run;

@@ -5,12 +5,12 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use alexnet_split::data::prepare::{self, Observer, Options};
-use alexnet_split::data::shards::{Bad, Description, Shard};
-use alexnet_split::data::sources::{self, ClassesFrom, Part, SourceOptions, Sources};
-use alexnet_split::error::Result;
-use alexnet_split::show::logs::BARS;
-use alexnet_split::text::{counted, quoted, with_example};
+use crate::data::prepare::{self, Observer, Options};
+use crate::data::shards::{Bad, Description, Shard};
+use crate::data::sources::{self, ClassesFrom, Part, SourceOptions, Sources};
+use crate::error::Result;
+use crate::show::logs::BARS;
+use crate::text::{counted, quoted, with_example};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 

@@ -1,14 +1,14 @@
 //! `report`: one HTML page about a run, or about several.
 
-use alexnet_split::run::files;
+use crate::run::files;
 use std::path::PathBuf;
 
-use alexnet_split::disk::write_whole;
-use alexnet_split::error::{Error, NO_SPACE, Result};
-use alexnet_split::run::checkpoint;
-use alexnet_split::run::reader::{Run, tell_apart};
-use alexnet_split::show::page::heldout::{self, HeldOut};
-use alexnet_split::show::page::{self, HeldOutPart};
+use crate::disk::write_whole;
+use crate::error::{Error, NO_SPACE, Result};
+use crate::run::checkpoint;
+use crate::run::reader::{Run, tell_apart};
+use crate::show::page::heldout::{self, HeldOut};
+use crate::show::page::{self, HeldOutPart};
 
 use super::on_run;
 use crate::cli::{DeviceArgs, ReportArgs, RunArgs, TransportArg};

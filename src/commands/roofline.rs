@@ -8,11 +8,11 @@
 
 use std::collections::HashMap;
 
-use alexnet_split::backend::cuda::bf16::{self, DEPTH, Division, divide};
-use alexnet_split::config::Recipe;
-use alexnet_split::error::Result;
-use alexnet_split::net::plan::Plan;
-use alexnet_split::net::spec::Net;
+use crate::backend::cuda::bf16::{self, DEPTH, Division, divide};
+use crate::config::Recipe;
+use crate::error::Result;
+use crate::net::plan::Plan;
+use crate::net::spec::Net;
 
 use super::step_work::{self, Kernel, Work};
 
@@ -192,7 +192,7 @@ fn both_streams() -> Result<Vec<Work>> {
 
 #[cfg(test)]
 mod tests {
-    use alexnet_split::backend::cuda::bf16::FORWARD_TILES;
+    use crate::backend::cuda::bf16::FORWARD_TILES;
 
     use super::*;
     use crate::commands::step_work::Product;

@@ -1,9 +1,9 @@
 //! `runs`: the runs of a folder, one line each.
 
-use alexnet_split::error::{Error, Result};
-use alexnet_split::run::reader::{self, Run};
-use alexnet_split::run::rows::Event;
-use alexnet_split::text::{ago, percent, quoted, short, shortened};
+use crate::error::{Error, Result};
+use crate::run::reader::{self, Run};
+use crate::run::rows::Event;
+use crate::text::{ago, percent, quoted, short, shortened};
 use serde_json::{Value, json};
 
 use crate::cli::RunsArgs;

@@ -1,9 +1,9 @@
 //! What a training step in bf16 does, layer by layer and pass by pass: multiply-adds, bytes, and the kernels that are
 //! launched.
 
-use alexnet_split::backend::TensorShape;
-use alexnet_split::backend::cuda::bf16::{self, Conv, DENSE_INPUT_TILES, FORWARD_TILES, Tile, WEIGHT_TILES, layout};
-use alexnet_split::net::plan::{Op, Plan, PlannedLayer};
+use crate::backend::TensorShape;
+use crate::backend::cuda::bf16::{self, Conv, DENSE_INPUT_TILES, FORWARD_TILES, Tile, WEIGHT_TILES, layout};
+use crate::net::plan::{Op, Plan, PlannedLayer};
 
 /// Bytes of a value of maps and of weights' shadows.
 const BF16: usize = 2;
@@ -181,9 +181,9 @@ fn unweighted(layer: &PlannedLayer, n: usize) -> Vec<Work> {
 
 #[cfg(test)]
 mod tests {
-    use alexnet_split::config::Recipe;
-    use alexnet_split::net::spec::Net;
-    use alexnet_split::show::describe;
+    use crate::config::Recipe;
+    use crate::net::spec::Net;
+    use crate::show::describe;
 
     use super::*;
 

@@ -2,26 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use alexnet_split::backend::Backend;
-use alexnet_split::config::Recipe;
-use alexnet_split::data::DataSet;
-use alexnet_split::engine::devices::{self, GpuContexts};
-use alexnet_split::engine::link::{Link, World};
-use alexnet_split::engine::pair::StreamContext;
-use alexnet_split::engine::times;
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::spec::Net;
-use alexnet_split::run::checkpoint;
-use alexnet_split::run::dir::{self, RunDir};
-use alexnet_split::run::files;
-use alexnet_split::run::host::Host;
-use alexnet_split::run::rows::{self, End, Event, unix_s};
-use alexnet_split::show::logs;
-use alexnet_split::show::progress::TrainProgress;
-use alexnet_split::show::trace;
-use alexnet_split::train::session::{Session, resolve};
-use alexnet_split::train::signals::Stop;
-use alexnet_split::train::training::TrainOptions;
+use crate::backend::Backend;
+use crate::config::Recipe;
+use crate::data::DataSet;
+use crate::engine::devices::{self, GpuContexts};
+use crate::engine::link::{Link, World};
+use crate::engine::pair::StreamContext;
+use crate::engine::times;
+use crate::error::{Error, Result};
+use crate::net::spec::Net;
+use crate::run::checkpoint;
+use crate::run::dir::{self, RunDir};
+use crate::run::files;
+use crate::run::host::Host;
+use crate::run::rows::{self, End, Event, unix_s};
+use crate::show::logs;
+use crate::show::progress::TrainProgress;
+use crate::show::trace;
+use crate::train::session::{Session, resolve};
+use crate::train::signals::Stop;
+use crate::train::training::TrainOptions;
 
 use super::device_flags::{self, Devices, on_devices};
 use super::job::{Hold, Job, Start, commit, job, same_precision};

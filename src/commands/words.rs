@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use alexnet_split::backend::Backend;
-use alexnet_split::config::OptimizerKind;
-use alexnet_split::error::Result;
-use alexnet_split::net::plan::Param;
-use alexnet_split::net::spec::Net;
-use alexnet_split::show::progress::{TrainProgress, Work};
-use alexnet_split::text::{counted, grouped, quoted};
-use alexnet_split::train::session::Session;
+use crate::backend::Backend;
+use crate::config::OptimizerKind;
+use crate::error::Result;
+use crate::net::plan::Param;
+use crate::net::spec::Net;
+use crate::show::progress::{TrainProgress, Work};
+use crate::text::{counted, grouped, quoted};
+use crate::train::session::Session;
 use serde_json::json;
 
 use super::job::{Job, Start};

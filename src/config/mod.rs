@@ -204,9 +204,12 @@ impl Recipe {
     }
 
     fn from_table(table: toml::Table, key: &str) -> Result<Recipe> {
-        let recipe: Recipe = serde_path_to_error::deserialize(table).map_err(|error| {
-            let (at, problem) = (error.path().to_string(), error.inner().message().replace('\n', " "));
-            let at = if at == key || at == "." { String::new() } else { format!("{at}: ") };
+        let recipe: Recipe = table.try_into().map_err(|error: toml::de::Error| {
+            let problem = error.message().replace('\n', " ");
+            // Its text ends with the place, the path of keys that its message does not have.
+            let text = error.to_string();
+            let at = text.trim_end().rsplit_once("\nin `").map(|(_, at)| at.trim_end_matches('`'));
+            let at = at.filter(|at| *at != key).map(|at| format!("{at}: ")).unwrap_or_default();
             Error::recipe(key, format!("{at}{}", problem.trim()))
         })?;
         recipe.check()?;

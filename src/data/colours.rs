@@ -44,7 +44,7 @@ impl Sums {
         let (green, blue) = rest.split_at_mut(area);
         let mut products = [0u64; 6];
         for (((pixel, red), green), blue) in square.as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue) {
-            let [r, g, b] = pixel.map(u64::from);
+            let [r, g, b] = [u64::from(pixel[0]), u64::from(pixel[1]), u64::from(pixel[2])];
             (*red, *green, *blue) = (*red + r, *green + g, *blue + b);
             for (sum, product) in products.iter_mut().zip([r * r, r * g, r * b, g * g, g * b, b * b]) {
                 *sum += product;

@@ -52,7 +52,7 @@ pub fn keep(path: &Path) -> Result<()> {
 
 /// A line for people on standard output; kept.
 pub fn say(text: &str) {
-    BARS.suspend(|| crate::outln!("{text}"));
+    BARS.suspend(|| outln!("{text}"));
     note(text);
 }
 

@@ -186,7 +186,7 @@ impl TrainProgress {
         let (Some(left), Some(step_s)) = (self.seconds_left(step), self.step_s.mean()) else { return };
         let (ms, evaluations) = (step_s * 1e3, self.evaluations_left(step));
         if self.json {
-            crate::outln!("{}", json!({"kind": "estimate", "step": step, "ms_a_step": ms, "s_left": left}));
+            outln!("{}", json!({"kind": "estimate", "step": step, "ms_a_step": ms, "s_left": left}));
         }
         let often = if evaluations == 1 { "once".into() } else { format!("{evaluations} times") };
         self.say(&format!(
@@ -250,7 +250,7 @@ impl TrainObserver for TrainProgress {
             self.step_s.add(report.time.as_secs_f64());
         }
         if self.json {
-            crate::outln!("{}", json!(report.row()));
+            outln!("{}", json!(report.row()));
         }
         if since == TELL_TIME_AFTER && report.step < self.total {
             self.tell_time(report.step);
@@ -295,7 +295,7 @@ impl TrainObserver for TrainProgress {
         self.evaluation_s = Some(self.last_step.elapsed().as_secs_f64());
         self.held_out_accuracy = Some(1. - result.top1_error());
         if self.json {
-            crate::outln!("{}", json!(report.row()));
+            outln!("{}", json!(report.row()));
             return;
         }
         let (top1, top5) = (100. * (1. - result.top1_error()), 100. * (1. - result.top5_error()));

@@ -190,7 +190,7 @@ impl Trace {
     fn fail(&mut self) {
         // A failure of the trace does not end the run.
         self.failed = true;
-        crate::errln!("warning: the trace cannot be written; it ends here");
+        errln!("warning: the trace cannot be written; it ends here");
     }
 }
 

@@ -1,13 +1,9 @@
 //! Pictures that the program draws, and writes as PNG.
 
-use std::error::Error;
 use std::io;
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
-
 use super::formats::png;
+use super::scale;
 
 /// Rows of grey or of red, green and blue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,25 +45,15 @@ impl Bitmap {
             return Ok(self);
         }
         let size = self.size.map(|side| (u64::from(side) * u64::from(most) / u64::from(longest)).max(1) as u32);
-        let scaled = if self.channels == 1 { scaled::<U8>(&self, size) } else { scaled::<U8x3>(&self, size) };
-        Ok(Bitmap { size, channels: self.channels, values: scaled.map_err(io::Error::other)? })
+        let [from, to] = [self.size, size].map(|sides| sides.map(|side| side as usize));
+        let values = scale::means(&self.values, self.channels, from, to).map_err(io::Error::other)?;
+        Ok(Bitmap { size, channels: self.channels, values })
     }
 
     /// The bytes of a PNG file.
     pub fn png(&self) -> io::Result<Vec<u8>> {
         png::encode(&self.values, self.size, self.channels)
     }
-}
-
-/// The values of a picture scaled to a size, by the mean over the area of a pixel. For a kind of pixels that is named:
-/// otherwise the crate's code for all kinds is compiled, 3 MB of it.
-fn scaled<P: PixelTrait>(picture: &Bitmap, size: [u32; 2]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box));
-    let mut values = vec![0; size[0] as usize * size[1] as usize * picture.channels];
-    let whole = TypedImageRef::<P>::from_buffer(picture.size[0], picture.size[1], &picture.values)?;
-    let mut small = TypedImage::<P>::from_buffer(size[0], size[1], &mut values)?;
-    Resizer::new().resize_typed(&whole, &mut small, &options)?;
-    Ok(values)
 }
 
 #[cfg(test)]

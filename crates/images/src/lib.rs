@@ -7,5 +7,6 @@ pub mod bitmap;
 pub mod caught;
 pub mod decode;
 pub mod formats;
-pub mod scale;
 pub mod signature;
+
+pub use alexnet_split_scale as scale;

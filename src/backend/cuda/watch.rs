@@ -199,7 +199,7 @@ fn watch_for_ever(list: &'static Watched) {
         let list = list.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Call { stream, doing, swap, .. }) = list.iter().find(|call| Instant::now() > call.until) {
             let swap = swap.as_ref().map(|swap| format!(" of {swap}")).unwrap_or_default();
-            crate::errln!(
+            errln!(
                 "error: stream {stream} (rank {stream}): {doing}{swap}: a CUDA or NCCL call does not return; see `doctor`"
             );
             // Not `exit`: libraries' clean-up would wait for the same call.

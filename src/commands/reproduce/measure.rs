@@ -1,7 +1,7 @@
 //! From runs to numbers, and from numbers to a verdict that says no more than they do.
 
-use alexnet_split::run::reader::Run;
-use alexnet_split::text::{counted, short};
+use crate::run::reader::Run;
+use crate::text::{counted, short};
 
 use super::claims::Measure;
 

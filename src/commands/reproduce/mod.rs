@@ -12,16 +12,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use alexnet_split::config::Recipe;
-use alexnet_split::data::DataSet;
-use alexnet_split::disk::{create_folder, write_whole};
-use alexnet_split::error::{Error, Result};
-use alexnet_split::net::plan::Plan;
-use alexnet_split::net::spec::Net;
-use alexnet_split::run::reader::Run;
-use alexnet_split::show::page;
-use alexnet_split::text::{counted, duration, grouped, nearest};
-use alexnet_split::train::signals::Stop;
+use crate::config::Recipe;
+use crate::data::DataSet;
+use crate::disk::{create_folder, write_whole};
+use crate::error::{Error, Result};
+use crate::net::plan::Plan;
+use crate::net::spec::Net;
+use crate::run::reader::Run;
+use crate::show::page;
+use crate::text::{counted, duration, grouped, nearest};
+use crate::train::signals::Stop;
 
 use self::claims::{CLAIMS, Claim};
 use self::measure::{Sample, of_run, show_comparison, verdict};
