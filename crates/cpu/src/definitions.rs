@@ -40,13 +40,12 @@ fn conv_products(s: &ConvShape, n: usize, mut visit: impl FnMut(usize, usize, us
                 for q in 0..s.q {
                     let y = ((image * s.k + k) * s.p + p) * s.q + q;
                     for c in 0..s.c {
-                        for r in 0..s.r {
-                            for t in 0..s.s {
-                                let (row, col) = (p * s.stride + r, q * s.stride + t);
-                                if (s.pad..s.h + s.pad).contains(&row) && (s.pad..s.w + s.pad).contains(&col) {
-                                    let x = ((image * s.c + c) * s.h + row - s.pad) * s.w + col - s.pad;
-                                    visit(y, x, ((k * s.c + c) * s.r + r) * s.s + t);
-                                }
+                        for r in (0..s.r).filter(|r| (s.pad..s.h + s.pad).contains(&(p * s.stride + r))) {
+                            let row = p * s.stride + r - s.pad;
+                            for t in (0..s.s).filter(|t| (s.pad..s.w + s.pad).contains(&(q * s.stride + t))) {
+                                let col = q * s.stride + t - s.pad;
+                                let x = ((image * s.c + c) * s.h + row) * s.w + col;
+                                visit(y, x, ((k * s.c + c) * s.r + r) * s.s + t);
                             }
                         }
                     }
