@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 use crate::config::Recipe;
 use crate::data::DataSet;
 use crate::data::input::Mean;
@@ -40,8 +41,6 @@ use crate::run::checkpoint;
 use crate::run::dir;
 use crate::show::logs;
 use crate::text::{self, quoted};
-
-use crate::cli::{Cli, Command, DataArgs, RecipeArgs, RunArgs};
 
 /// The program: parses the flags, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
